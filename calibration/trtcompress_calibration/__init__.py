@@ -1,0 +1,1 @@
+"""Data in, ranges and quantized graphs out."""

@@ -1,0 +1,1 @@
+"""Targets, the backends that build and run engines for them, and what checks and packs the engines."""

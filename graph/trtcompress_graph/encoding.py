@@ -1,0 +1,59 @@
+"""How numbers are written into a graph for a kind of engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FloatType = Literal["float32", "float16"]
+Precision = Literal["int8", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """An entry of `encodings.toml`.
+
+    Attributes:
+        name: for example `cpu-int8`, `trt-int8`, `trt-fp16`.
+        float_type: type of what is not quantized.
+        activation: type of quantized activations, or None where nothing is quantized.
+        symmetric: zero point in the middle (0 for s8, 128 for u8).
+        weight_bits: bits that weights use; 7 keeps 16-bit sums of CPU kernels without VNNI from saturating.
+        quantized_bias: write biases as int32 with the scale of their sum (TensorRT refuses it).
+        ops: operator kinds that have INT8 kernels.
+        shared_scale_ops: kinds whose inputs and output share one scale (concat, pooling, data movement).
+        quantize_residual_adds: put Q/DQ on the other branch of an Add that a convolution can absorb.
+    """
+
+    name: str
+    float_type: FloatType
+    activation: Literal["u8", "s8"] | None = None
+    symmetric: bool = True
+    weight_bits: int = 8
+    quantized_bias: bool = False
+    ops: tuple[str, ...] = ()
+    shared_scale_ops: tuple[str, ...] = ()
+    quantize_residual_adds: bool = False
+
+    @property
+    def int8(self) -> bool:
+        """True where the encoding quantizes at all."""
+        return self.activation is not None
+
+
+@dataclass(frozen=True, slots=True)
+class NodePrecision:
+    """What one node runs in, and why when it is not what the encoding prefers."""
+
+    node: str
+    op: str
+    precision: Precision
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPlan:
+    """Precision of every node of a graph under one encoding."""
+
+    encoding: str
+    nodes: tuple[NodePrecision, ...]

@@ -1,0 +1,88 @@
+"""What can go wrong, as one tree. A message says what, where, and what to type next.
+
+    TrtCompressError            4
+    ├── UsageError              2  wrong command line or config
+    │   ├── ConfigError         2  a key of the config: file, line, key
+    │   └── MissingPathError    2  a path that is not there
+    ├── UnusableInputError      3  what was given cannot be used
+    │   ├── ModelError          3  damaged, unsafe or unsupported model
+    │   └── DataError           3  samples that do not fit the model
+    └── StageError              4  a stage failed
+        ├── ExportError         4  PyTorch to ONNX went wrong, or the result differs
+        ├── PlacementError      4  INT8 or FP16 could not be written into the graph
+        ├── CompileError        4  a backend refused the graph
+        └── StoreError          4  the artifact store or the build folder cannot be written
+"""
+
+from __future__ import annotations
+
+
+class TrtCompressError(Exception):
+    """Base of every error that is meant for the user.
+
+    Args:
+        what: one sentence: what is wrong.
+        where: file, node, tensor or config key.
+        hint: what to do, best a command to type.
+    """
+
+    exit_code = 4
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        hint = f"\nhint: {self.hint}" if self.hint else ""
+        return f"{place}{self.what}{hint}"
+
+
+class UsageError(TrtCompressError):
+    """Wrong command line or config."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A key of the config is wrong; `where` is `file:line: key`."""
+
+
+class MissingPathError(UsageError):
+    """A path that was named does not exist."""
+
+
+class UnusableInputError(TrtCompressError):
+    """What was given cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(UnusableInputError):
+    """The model is damaged, unsafe or uses what is not supported."""
+
+
+class DataError(UnusableInputError):
+    """The samples do not fit the model, or cannot be read."""
+
+
+class StageError(TrtCompressError):
+    """A stage failed."""
+
+
+class ExportError(StageError):
+    """PyTorch to ONNX went wrong, or the exported graph does not give PyTorch's answers."""
+
+
+class PlacementError(StageError):
+    """INT8 or FP16 could not be written into the graph."""
+
+
+class CompileError(StageError):
+    """A backend refused the graph or failed to build an engine."""
+
+
+class StoreError(StageError):
+    """The artifact store or the build folder cannot be written."""

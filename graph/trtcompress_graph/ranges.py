@@ -1,0 +1,77 @@
+"""What calibration measured, and its file `ranges.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .errors import DataError, MissingPathError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRange:
+    """Values that one tensor took over the calibration samples.
+
+    Attributes:
+        min: least value seen.
+        max: greatest value seen.
+        threshold: what the method keeps: values beyond ±threshold are clipped. None where only the
+            extremes were read (the tensor is not a candidate for INT8).
+        clipped: share of the values beyond ±threshold, 0 to 1.
+    """
+
+    min: float
+    max: float
+    threshold: float | None
+    clipped: float
+
+    @property
+    def amax(self) -> float:
+        """Greatest absolute value seen."""
+        return max(abs(self.min), abs(self.max))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Ranges of all tensors that were read, for the model with digest `model_sha256`."""
+
+    version: int
+    model_sha256: str
+    method: str
+    samples: int
+    tensors: Mapping[str, TensorRange]
+
+    def write(self, path: Path) -> None:
+        """Write `ranges.json`; equal ranges give equal bytes."""
+        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Read `ranges.json`.
+
+    Raises:
+        MissingPathError: no such file.
+        DataError: not JSON of this form, or a number that is not finite.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        tensors = {name: TensorRange(**value) for name, value in raw.pop("tensors").items()}
+        ranges = Ranges(**raw, tensors=tensors)
+    except FileNotFoundError:
+        raise MissingPathError("no such file", where=str(path), hint="make it with: trtcompress calibrate") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"this is not a ranges file: {error}", where=str(path), hint="make it with: trtcompress calibrate"
+        ) from error
+    if ranges.version != VERSION:
+        raise DataError(f"ranges of version {ranges.version}; this release reads version {VERSION}", where=str(path))
+    for name, value in tensors.items():
+        numbers = [value.min, value.max, value.clipped, *([] if value.threshold is None else [value.threshold])]
+        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+            raise DataError("a range that is not a finite number", where=f"{path}: tensor '{name}'")
+    return ranges
