@@ -1,0 +1,1 @@
+"""Build small, fast, checked inference engines from PyTorch and ONNX models."""
