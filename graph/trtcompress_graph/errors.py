@@ -1,17 +1,17 @@
 """What can go wrong, as one tree. A message says what, where, and what to type next.
 
-    TrtCompressError            4
-    ├── UsageError              2  wrong command line or config
-    │   ├── ConfigError         2  a key of the config: file, line, key
-    │   └── MissingPathError    2  a path that is not there
-    ├── UnusableInputError      3  what was given cannot be used
-    │   ├── ModelError          3  damaged, unsafe or unsupported model
-    │   └── DataError           3  samples that do not fit the model
-    └── StageError              4  a stage failed
-        ├── ExportError         4  PyTorch to ONNX went wrong, or the result differs
-        ├── PlacementError      4  INT8 or FP16 could not be written into the graph
-        ├── CompileError        4  a backend refused the graph
-        └── StoreError          4  the artifact store or the build folder cannot be written
+TrtCompressError            4
+├── UsageError              2  wrong command line or config
+│   ├── ConfigError         2  a key of the config: file, line, key
+│   └── MissingPathError    2  a path that is not there
+├── UnusableInputError      3  what was given cannot be used
+│   ├── ModelError          3  damaged, unsafe or unsupported model
+│   └── DataError           3  samples that do not fit the model
+└── StageError              4  a stage failed
+    ├── ExportError         4  PyTorch to ONNX went wrong, or the result differs
+    ├── PlacementError      4  INT8 or FP16 could not be written into the graph
+    ├── CompileError        4  a backend refused the graph
+    └── StoreError          4  the artifact store or the build folder cannot be written
 """
 
 from __future__ import annotations

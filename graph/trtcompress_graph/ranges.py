@@ -71,7 +71,12 @@ def read_ranges(path: Path) -> Ranges:
     if ranges.version != VERSION:
         raise DataError(f"ranges of version {ranges.version}; this release reads version {VERSION}", where=str(path))
     for name, value in tensors.items():
-        numbers = [value.min, value.max, value.clipped, *([] if value.threshold is None else [value.threshold])]
+        numbers = [
+            value.min,
+            value.max,
+            value.clipped,
+            *([] if value.threshold is None else [value.threshold]),
+        ]
         if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise DataError("a range that is not a finite number", where=f"{path}: tensor '{name}'")
     return ranges
