@@ -23,6 +23,9 @@ class Target:
             that has the card), `kit` (built on the device itself).
         compute_capabilities: of the cards, for example `((8, 9),)`; empty for a CPU.
         int8: whether INT8 engines are built for it.
+        dla: number of deep learning accelerators.
+        tensorrt: TensorRT version that each platform release carries, `(("JetPack 6.1", "10.3"),)`, oldest first.
+        aliases: other names that users type.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Target:
     int8: bool = True
     memory_gb: float | None = None
     dla: int = 0
+    tensorrt: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
