@@ -1,0 +1,113 @@
+"""Shapes of all tensors: symbolic where axes are dynamic, concrete for given input shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import ModelError
+from .load import load_ir
+from .model import Model
+from .protos import graph_inputs, graphs
+from .skeleton import skeleton
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+Shape = tuple[int, ...]
+
+
+def infer(model: ir.Model) -> None:
+    """Write type and shape of every tensor that can be inferred into the graph."""
+    import onnx
+    import onnx_ir as ir
+
+    inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    for graph, found in zip(model.graphs(), ir.from_proto(inferred).graphs(), strict=True):
+        values = ir.convenience.create_value_mapping(found)
+        for name, value in ir.convenience.create_value_mapping(graph).items():
+            known = values.get(name)
+            if known is None or value.is_graph_input() or value.is_initializer():
+                continue
+            if known.shape is not None:
+                value.shape = known.shape
+            if known.type is not None:
+                value.type = known.type
+
+
+def tensor_shapes(model: Model, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Concrete shape of every tensor, constants too, for inputs of the given shapes.
+
+    What ONNX's inference leaves open is found by running the model once on zeros.
+
+    Raises:
+        ModelError: a shape that does not fit the model.
+    """
+    return graph_shapes(load_ir(model), model, input_shapes)
+
+
+def graph_shapes(graph: ir.Model, model: Model, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Like `tensor_shapes`, of a graph that is already loaded from `model`."""
+    import onnx
+
+    proto = skeleton(graph)
+    _set_inputs(proto, model, input_shapes)
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    shapes = {name: tuple(value.shape.numpy()) for name, value in graph.graph.initializers.items() if value.shape}
+    for part in graphs(inferred.graph):
+        shapes |= {tensor.name: tuple(tensor.dims) for tensor in part.initializer}
+        for value in (*part.input, *part.value_info, *part.output):
+            dims = value.type.tensor_type.shape.dim
+            if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+                shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    unknown = [v.name for n in graph.graph for v in n.outputs if v.name and v.name not in shapes]
+    return shapes | _measured(model, input_shapes, unknown) if unknown else shapes
+
+
+def _set_inputs(proto: onnx.ModelProto, model: Model, input_shapes: Mapping[str, Shape]) -> None:
+    """Write concrete shapes at the inputs, and forget those that were declared further on."""
+    for value in graph_inputs(proto):
+        shape = input_shapes.get(value.name)
+        declared = value.type.tensor_type.shape
+        if shape is None:
+            continue
+        fits = len(shape) == len(declared.dim) and all(
+            not dim.HasField("dim_value") or dim.dim_value in (length, -1)
+            for dim, length in zip(declared.dim, shape, strict=False)
+        )
+        if not fits:
+            spec = next(spec for spec in model.inputs if spec.name == value.name)
+            raise ModelError(
+                f"the shape {shape} does not fit {spec.shape}",
+                where=f"{model.path}: input '{value.name}'",
+                hint="give each dynamic axis a length and leave the others as they are",
+            )
+        for dim, length in zip(declared.dim, shape, strict=True):
+            dim.dim_value = length
+    for part in graphs(proto.graph):
+        del part.value_info[:]
+        for output in part.output:
+            output.type.tensor_type.ClearField("shape")
+
+
+def _measured(model: Model, input_shapes: Mapping[str, Shape], names: list[str]) -> dict[str, Shape]:
+    """Shapes of tensors as ONNX Runtime makes them, read by a `Shape` node behind each."""
+    import onnx
+    import onnxruntime as ort
+
+    proto = onnx.load(model.path, load_external_data=False)
+    del proto.graph.output[:]
+    for index, name in enumerate(names):
+        proto.graph.node.add(op_type="Shape", input=[name], output=[f"shape_of_{index}"], name=f"shape_of_{index}")
+        proto.graph.output.append(
+            onnx.helper.make_tensor_value_info(f"shape_of_{index}", onnx.TensorProto.INT64, [None])
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.path.parent))
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {spec.name: np.zeros(input_shapes[spec.name], spec.dtype) for spec in model.inputs}
+    return {name: tuple(map(int, got)) for name, got in zip(names, session.run(None, feeds), strict=True)}
