@@ -23,6 +23,9 @@ class Encoding:
         ops: operator kinds that have INT8 kernels.
         shared_scale_ops: kinds whose inputs and output share one scale (concat, pooling, data movement).
         quantize_residual_adds: put Q/DQ on the other branch of an Add that a convolution can absorb.
+        int8_outputs: kinds whose kernels also write INT8, so that Q/DQ stands on their output; empty where it stands
+            on inputs only.
+        folded: activations that such a kernel absorbs into the range of its output.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Encoding:
     ops: tuple[str, ...] = ()
     shared_scale_ops: tuple[str, ...] = ()
     quantize_residual_adds: bool = False
+    int8_outputs: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
 
     @property
     def int8(self) -> bool:
