@@ -1,1 +1,28 @@
-"""Build small, fast, checked inference engines from PyTorch and ONNX models."""
+"""Build small, fast, checked inference engines from PyTorch and ONNX models.
+
+    from trtcompress import build, load_config
+    result = build(load_config("build.yaml"))
+
+Importing this package costs nothing; each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import build as build
+    from .api import load_config as load_config
+    from .outcome import BuildResult as BuildResult
+
+__version__ = "0.1.0"
+__all__ = ["BuildResult", "__version__", "build", "load_config"]
+
+_HOMES = {"BuildResult": ".outcome", "build": ".api", "load_config": ".api"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trtcompress' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,132 @@
+"""Build from Python: what the command line calls."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .assemble import deployed, place_artifacts
+from .config import Loaded
+from .config_file import load_config
+from .digests import FileDigests
+from .outcome import BuildResult, build_result
+from .plan import Plan, Step, make_plan
+from .report import write_reports
+from .runner import Listener, Run, run_plan
+from .store import Store
+from .validation import Packages, Validation
+
+__all__ = ["BuildOptions", "build", "default_store", "load_config"]
+
+
+def default_store() -> Path:
+    """`$TRTCOMPRESS_STORE`, or `trtcompress` in the user's cache folder."""
+    if named := os.environ.get("TRTCOMPRESS_STORE"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "trtcompress"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build, as opposed to what.
+
+    Attributes:
+        out: the build goes to `out/<name>`.
+        store: artifact store; the user's where None.
+        jobs: steps that may work at once; 0 for one a core.
+        cache: False works in a store of its own that is thrown away.
+        until: name of the last stage to run.
+    """
+
+    out: Path = Path("build")
+    store: Path | None = None
+    jobs: int = 0
+    cache: bool = True
+    until: str | None = None
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def started(self, step: Step) -> None:
+        """Nothing."""
+
+    def progressed(self, step: Step, done: int, total: int | None) -> None:
+        """Nothing."""
+
+    def finished(self, step: Step, seconds: float, reused: bool) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A build and the facts for the terminal beside its result."""
+
+    result: BuildResult
+    plan: Plan
+    run: Run
+    validations: dict[str, Validation]
+    packages: dict[str, Packages]
+
+
+def build(loaded: Loaded, options: BuildOptions = BuildOptions(), listener: Listener | None = None) -> BuildResult:
+    """Build a config (see `load_config`).
+
+    Raises:
+        TrtCompressError: see trtcompress_graph.errors; its `exit_code` is what the command line exits with.
+    """
+    return build_all(loaded, options, listener or Silent()).result
+
+
+def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Built:
+    """Build, and return everything that is known of it."""
+    root = (options.store or default_store()).resolve()
+    private = nullcontext(str(root)) if options.cache else _private(root)
+    with private as folder:
+        store = Store(Path(folder))
+        plan = plan_build(loaded, store, options.until)
+        run = run_plan(plan, store, listener, jobs=options.jobs or len(os.sched_getaffinity(0)))
+        build_dir = (options.out / loaded.config.name).resolve()
+        placed = place_artifacts(run, store, build_dir)
+        validations = _by_target(run, "validation")
+        packages = _by_target(run, "packages")
+        result = build_result(loaded.config.name, build_dir, validations, deployed(validations, placed))
+        built = Built(result, plan, run, validations, packages)
+        write_reports(built, loaded, placed)
+    return built
+
+
+def _private(root: Path) -> TemporaryDirectory[str]:
+    root.mkdir(parents=True, exist_ok=True)
+    return TemporaryDirectory(dir=root, prefix="no-cache.")
+
+
+def plan_build(loaded: Loaded, store: Store, until: str | None = None) -> Plan:
+    """Lay out the steps of a build without running any."""
+    from .stages import STAGES
+
+    return make_plan(loaded, STAGES, FileDigests(store.root / "digests"), until)
+
+
+def _by_target(run: Run, name: str) -> dict[str, Any]:
+    return {subject: value for (kind, subject), value in run.values.items() if kind == name}
+
+
+def overrides_for(data: str | None, targets: Sequence[str], trust_pickle: bool) -> list[str]:
+    """`--data`, `--target` and `--trust-pickle` as overrides of the config."""
+    found = []
+    if data is not None:
+        source = str(Path(data).resolve()) if Path(data).exists() else data
+        found.append(f"data.calibration.source={json.dumps(source)}")
+    if targets:
+        found.append(f"targets={json.dumps(list(targets))}")
+    if trust_pickle:
+        found.append("model.trust_pickle=true")
+    return found

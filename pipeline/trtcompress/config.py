@@ -1,0 +1,197 @@
+"""The config of a build, one frozen settings model a section; `trtcompress schema` prints its JSON Schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from trtcompress_graph.axes import AxisRange
+
+Method = Literal["entropy", "minmax", "percentile", "mse"]
+PackageFormat = Literal["triton", "triton-python"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_tuple(value: object) -> object:
+    """A single value stands for a list of one."""
+    return (value,) if isinstance(value, (str, int, dict)) else value
+
+
+def _as_source(value: object) -> object:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _as_target(value: object) -> object:
+    """`rtx-4090` or `rtx-4090:float` stands for `{name: rtx-4090, precision: ...}`."""
+    if not isinstance(value, str):
+        return value
+    name, _, precision = value.partition(":")
+    return {"name": name, "precision": precision} if precision else {"name": name}
+
+
+def _as_length(value: object) -> object:
+    """One number stands for an axis that is always that long."""
+    return (value, value, value) if isinstance(value, int) else value
+
+
+Lengths = Annotated[tuple[int, int, int], BeforeValidator(_as_length)]
+
+
+class ModelSettings(Settings):
+    """The model to build from."""
+
+    source: str = Field(description="`package.module:function` that returns (module, example inputs), or an ONNX file")
+    sources: tuple[str, ...] = Field((), description="globs of further files that the function depends on")
+    inputs: dict[str, dict[str, Lengths]] = Field(
+        {}, description="least, usual and greatest length of each dynamic axis: {input: {axis: [min, opt, max]}}"
+    )
+    trust_pickle: bool = Field(False, description="load a pickled module: it can run any code; only for your own files")
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _axis_names_are_text(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {k: {str(a): r for a, r in v.items()} if isinstance(v, dict) else v for k, v in value.items()}
+
+    @field_validator("inputs")
+    @classmethod
+    def _ordered(cls, value: dict[str, dict[str, Lengths]]) -> dict[str, dict[str, Lengths]]:
+        for name, axes in value.items():
+            for axis, (least, usual, greatest) in axes.items():
+                if not 1 <= least <= usual <= greatest:
+                    raise ValueError(f"{name}.{axis}: [min, opt, max] must be whole numbers with 1 <= min <= opt <= max")
+        return value
+
+    @property
+    def axes(self) -> dict[str, dict[str, AxisRange]]:
+        """The ranges as the rest of the code takes them."""
+        return {name: {axis: AxisRange(*rng) for axis, rng in axes.items()} for name, axes in self.inputs.items()}
+
+
+class PreprocessSettings(Settings):
+    """How an image becomes an input."""
+
+    size: tuple[int, int] | None = Field(None, description="resize to (height, width)")
+    crop: tuple[int, int] | None = Field(None, description="then cut the middle (height, width)")
+    mean: tuple[float, ...] = Field((0.0,), description="subtracted, after scaling")
+    std: tuple[float, ...] = Field((1.0,), description="divided by, after subtracting the mean")
+    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255 first")
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    color: Literal["RGB", "BGR", "GRAY"] = "RGB"
+
+
+class DataSource(Settings):
+    """Samples: an .npz, a folder of .npz batches, a folder of images, or `package.module:function`."""
+
+    source: str
+    samples: int | None = Field(None, ge=1, description="how many to read, from the first; all where not given")
+    preprocess: PreprocessSettings | None = None
+    sources: tuple[str, ...] = Field((), description="globs of further files that the function reads")
+
+
+Source = Annotated[DataSource, BeforeValidator(_as_source)]
+
+
+class DataSettings(Settings):
+    """Samples for calibration and for evaluation."""
+
+    calibration: Source
+    evaluation: Source | None = Field(None, description="with labels for metrics; the calibration samples if not given")
+
+
+class QuantizeSettings(Settings):
+    """How ranges are chosen and what is quantized."""
+
+    method: Method = Field("entropy", description="how the threshold of a tensor is chosen from its histogram")
+    batch: int = Field(8, ge=1, description="samples that run together during calibration; ranges do not depend on it")
+    skip: tuple[str, ...] = Field((), description="globs of node names that stay in the float type")
+
+
+class TargetSettings(Settings):
+    """A device to build for."""
+
+    name: str = Field(description="a name of `trtcompress targets`; a+b makes one engine file for several cards")
+    precision: Literal["auto", "int8", "float"] = Field(
+        "auto", description="auto: INT8 with the float engine beside it; int8 or float: that one alone"
+    )
+
+
+Targets = Annotated[tuple[Annotated[TargetSettings, BeforeValidator(_as_target)], ...], BeforeValidator(_as_tuple)]
+
+
+class GateSettings(Settings):
+    """Limits that decide the exit code. None given: min_cosine 0.99, and max_metric_drop 0.01 with a metric."""
+
+    max_metric_drop: float | None = None
+    min_cosine: float | None = Field(None, ge=-1, le=1)
+    min_speedup: float | None = Field(None, gt=0)
+    max_latency_ms: float | None = Field(None, gt=0)
+    max_size_mb: float | None = Field(None, gt=0)
+
+
+class MeasureSettings(Settings):
+    """How engines are timed."""
+
+    batches: tuple[int, ...] = Field((), description="batch sizes; those of the batch axis if not given")
+    seconds: float = Field(1.0, gt=0, le=60, description="per batch size and engine")
+    threads: int = Field(0, ge=0, description="0: one a core")
+
+
+class TritonSettings(Settings):
+    """What goes into config.pbtxt beyond what the engine dictates."""
+
+    instances: int = Field(1, ge=1)
+    max_queue_delay_us: int = Field(100, ge=0)
+    warmup: bool = True
+
+
+class BuildConfig(Settings):
+    """A build."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the build folder and the served model")
+    model: Annotated[ModelSettings, BeforeValidator(_as_source)]
+    data: DataSettings
+    metric: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`"
+    )
+    prune: None = Field(None, description="reserved: structured pruning joins the build in a later release")
+    recover: None = Field(None, description="reserved: recovery of the accuracy joins the build in a later release")
+    quantize: QuantizeSettings = QuantizeSettings()
+    targets: Targets = (TargetSettings(name="cpu"),)
+    gates: GateSettings = GateSettings()
+    measure: MeasureSettings = MeasureSettings()
+    package: Annotated[tuple[PackageFormat, ...], BeforeValidator(_as_tuple)] = ("triton",)
+    triton: TritonSettings = TritonSettings()
+
+    @field_validator("prune", "recover", mode="before")
+    @classmethod
+    def _reserved(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("reserved: this release does not have this stage yet; remove the section")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _each_target_once(cls, value: tuple[TargetSettings, ...]) -> tuple[TargetSettings, ...]:
+        names = [target.name for target in value]
+        if not names:
+            raise ValueError("at least one target is needed; `trtcompress targets` lists them")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"target '{name}' is there twice")
+        return value
+
+
+class Loaded(Settings):
+    """A config with the folder that its relative paths start from."""
+
+    config: BuildConfig
+    base: Path

@@ -1,0 +1,200 @@
+"""Reads a config file: YAML with line numbers, `${NAME}`, `--set` overrides, and errors that name file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from trtcompress_graph.errors import ConfigError, MissingPathError, UsageError
+
+from .config import BuildConfig, Loaded
+
+KeyPath = tuple[str | int, ...]
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_KEY_PART = re.compile(r'"([^"]+)"|([^.]+)')
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read and check a config.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.subkey=value` with a YAML value; they win over the file.
+
+    Raises:
+        MissingPathError: no such file.
+        ConfigError: not YAML, an unknown key, a wrong type, an undefined variable.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise MissingPathError("no such config file", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("this is not a text file", where=str(path), hint="a config is YAML") from None
+    raw, lines = parse_yaml(text, str(path))
+    return Loaded(config=check_config(raw, overrides, file=str(path), lines=lines), base=path.resolve().parent)
+
+
+def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """Values and the line of each key (from 1).
+
+    Raises:
+        ConfigError: not YAML, not a mapping, or a key that is there twice.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        lines: dict[KeyPath, int] = {}
+        if node is not None:
+            _mark(node, (), lines, file)
+        raw = loader.construct_document(node) if node is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark is not None else file
+        raise ConfigError(f"this is not YAML: {getattr(error, 'problem', error)}", where=place) from None
+    finally:
+        loader.dispose()
+    if not isinstance(raw, dict):
+        raise ConfigError("a config is a mapping of keys to values", where=file, hint="trtcompress schema")
+    return raw, lines
+
+
+def _mark(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            if inner in lines:
+                raise ConfigError(
+                    "this key is there twice", where=f"{file}:{key.start_mark.line + 1}: {_dotted(inner)}"
+                )
+            lines[inner] = key.start_mark.line + 1
+            _mark(value, inner, lines, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            _mark(value, (*path, index), lines, file)
+
+
+def check_config(
+    raw: Mapping[str, Any], overrides: Sequence[str], *, file: str, lines: Mapping[KeyPath, int]
+) -> BuildConfig:
+    """Apply the overrides, expand variables and validate.
+
+    Raises:
+        ConfigError: with `file:line: key` and the nearest right name.
+    """
+    merged: dict[str, Any] = dict(raw)
+    from_command_line: set[KeyPath] = set()
+    for override in overrides:
+        from_command_line.add(_override(merged, override))
+
+    def where(path: KeyPath) -> str:
+        for end in range(len(path), 0, -1):
+            if path[:end] in from_command_line:
+                return f"--set {_dotted(path)}"
+            if path[:end] in lines:
+                return f"{file}:{lines[path[:end]]}: {_dotted(path)}"
+        return f"{file}: {_dotted(path)}" if path else file
+
+    expanded = _expand(merged, (), where)
+    try:
+        return BuildConfig.model_validate(expanded)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def _override(raw: dict[str, Any], override: str) -> KeyPath:
+    key, equals, text = override.partition("=")
+    path = tuple(quoted or plain for quoted, plain in _KEY_PART.findall(key.strip()))
+    if not equals or not path:
+        raise UsageError(f"'{override}' is not key=value", where="--set", hint="--set quantize.method=minmax")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"'{text}' is not a YAML value", where=f"--set {key}") from None
+    here: Any = raw
+    for part in path[:-1]:
+        child = here.get(part)
+        # A short form (`model: m.onnx`) grows into the section that it stands for.
+        child = {"source": child} if isinstance(child, str) else dict(child) if isinstance(child, dict) else {}
+        here[part] = child
+        here = child
+    here[path[-1]] = value
+    return path
+
+
+def _expand(value: Any, path: KeyPath, where: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(inner, (*path, str(key)), where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, (*path, index), where) for index, inner in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise ConfigError(f"the environment variable {name} is not set", where=where(path), hint=f"export {name}=...")
+        return os.environ[name]
+
+    return _VARIABLE.sub(variable, value)
+
+
+def _explain(error: ValidationError, where: Any) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    path: KeyPath = tuple(first["loc"])
+    what, hint = first["msg"].removeprefix("Value error, "), "trtcompress schema prints what a config can hold"
+    if first["type"] == "extra_forbidden":
+        names = _fields_at(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
+        what = f"unknown key '{path[-1]}'"
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(names)}"
+    elif first["type"] == "missing":
+        what, hint = f"the key '{path[-1]}' is needed", _MISSING_HINTS.get(path, hint)
+    elif first["type"] == "literal_error":
+        expected = re.findall(r"'([^']+)'", first["msg"])
+        near = difflib.get_close_matches(str(first["input"]), expected, n=1, cutoff=0.4)
+        what = f"'{first['input']}' is not one of: {', '.join(expected)}"
+        hint = f"did you mean '{near[0]}'?" if near else hint
+    return ConfigError(what, where=where(path), hint=hint)
+
+
+_MISSING_HINTS: Mapping[KeyPath, str] = {
+    ("data",): "INT8 needs samples: add `data: {calibration: {source: ...}}`, or give --data",
+    ("model",): "add `model: {source: m.onnx}` or `model: {source: 'package.module:function'}`",
+    ("name",): "add `name: ...`; it names the build folder and the served model",
+}
+
+
+def _fields_at(path: KeyPath) -> list[str]:
+    """Names of the fields of the settings model that stands at `path`."""
+    model: type[BaseModel] = BuildConfig
+    for part in path:
+        if isinstance(part, int) or part not in model.model_fields:
+            continue
+        inner = _model_in(model.model_fields[part].annotation)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(f'"{part}"' if "." in str(part) else str(part) for part in path)

@@ -1,0 +1,37 @@
+"""Files under their final name are whole: they are written aside, flushed and renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def place(source: Path, path: Path) -> None:
+    """Copy a file; does nothing where the copy has the size and time of change of the source already."""
+    there = path.stat() if path.is_file() else None
+    stat = source.stat()
+    if there is not None and (there.st_size, there.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        shutil.copy2(source, aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""The fingerprint of a step: everything that its result depends on, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from . import __version__
+from .codec import identity
+from .digests import digest_of, library_version
+from .plan import Step
+
+
+def fingerprint(step: Step, inputs: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over stage, settings, inputs by content, library versions and, where it matters, the machine."""
+    stage = step.stage
+    parts: dict[str, Any] = {
+        "trtcompress": __version__,
+        "stage": [stage.name, stage.version],
+        "settings": step.settings.model_dump(mode="json"),
+        "inputs": {name: identity(value) for name, value in inputs.items()},
+        "libs": {name: library_version(name) for name in stage.libs},
+    }
+    if stage.device(inputs):
+        parts["device"] = device()
+    return digest_of(parts)
+
+
+def device() -> dict[str, Any]:
+    """The machine as far as it shapes speed and choice of kernels."""
+    from trtcompress_engines.cpu import cpu_features
+
+    return {"cpu": asdict(cpu_features()), "cores": len(os.sched_getaffinity(0))}

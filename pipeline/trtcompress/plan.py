@@ -1,0 +1,194 @@
+"""The steps of a build: each stage of STAGES, as often as its scope says, with its inputs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtcompress_engines.cpu import cpu_features
+from trtcompress_engines.encodings import encoding_for
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.callables import is_callable_name
+from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.errors import MissingPathError, UsageError
+from trtcompress_graph.target import Target
+
+from .config import BuildConfig, DataSource, Loaded, TargetSettings
+from .digests import FileDigests, data_digest, source_digest
+from .stage import DataRef, MetricRef, ModelRef, Reserved, Stage, StageSettings
+
+Ref = tuple[str, str]
+"""A value by name and by what it is for: nothing, an encoding, a target, or `target/encoding`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of a stage.
+
+    Attributes:
+        subject: what it is for, as the second part of a Ref.
+        needs: for each input the values that it takes; a plural input (`engines`) takes several.
+        output: the value that it makes.
+    """
+
+    stage: Stage
+    subject: str
+    needs: Mapping[str, tuple[Ref, ...]]
+    output: Ref
+    settings: StageSettings
+
+    @property
+    def label(self) -> str:
+        """Stage and subject, for people."""
+        return f"{self.stage.name} {self.subject}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All steps in an order in which they can run, and the values that are there from the start."""
+
+    name: str
+    steps: tuple[Step, ...]
+    given: Mapping[Ref, Any]
+    targets: tuple[Target, ...]
+    encodings: Mapping[str, tuple[Encoding, ...]]
+
+
+def make_plan(
+    loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDigests, until: str | None = None
+) -> Plan:
+    """Lay out a build; everything that the config names is looked up here, before any work starts.
+
+    Raises:
+        UsageError: an unknown target or stage, or a path that is not there.
+    """
+    config = loaded.config
+    targets = {t.name: resolve_target(t.name) for t in config.targets}
+    wanted = {targets[t.name].name: _encodings(targets[t.name], t) for t in config.targets}
+    given = _given(loaded, files)
+    given |= {("target", target.name): target for target in targets.values()}
+    given |= {("encoding", e.name): e for encodings in wanted.values() for e in encodings}
+    steps = _steps(_until(stages, until), given, wanted, config)
+    return Plan(config.name, tuple(steps), given, tuple(targets.values()), wanted)
+
+
+def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]:
+    """The preferred encoding first; `auto` keeps the float engine beside INT8, in case INT8 does not pay."""
+    vnni = cpu_features().vnni
+    exact = encoding_for(target, "float", vnni=vnni)
+    if settings.precision == "float":
+        return (exact,)
+    if settings.precision == "int8" and not target.int8:
+        raise UsageError(
+            f"INT8 engines are not built for '{target.name}'", where="targets", hint=f"use {target.name}:float"
+        )
+    if not target.int8:
+        return (exact,)
+    quantized = encoding_for(target, "int8", vnni=vnni)
+    return (quantized,) if settings.precision == "int8" else (quantized, exact)
+
+
+def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
+    config, base = loaded.config, loaded.base
+    calibration = config.data.calibration
+    evaluation = config.data.evaluation or calibration
+    return {
+        ("model", ""): _model_ref(loaded, files),
+        ("axes", ""): config.model.axes,
+        ("calibration", ""): _data_ref(calibration, loaded, files),
+        ("evaluation", ""): _data_ref(evaluation, loaded, files),
+        ("metrics", ""): tuple(
+            MetricRef(name, base, source_digest(name, base, (), files) if _is_function(name, loaded) else "")
+            for name in config.metric
+        ),
+    }
+
+
+def _is_function(metric: str, loaded: Loaded) -> bool:
+    from trtcompress_engines.metrics import METRICS
+
+    return is_callable_name(metric) and metric.partition(":")[0] not in METRICS
+
+
+def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:
+    model, base = loaded.config.model, loaded.base
+    path = base / model.source
+    if is_callable_name(model.source) and not path.exists():
+        return ModelRef(model.source, base, source_digest(model.source, base, model.sources, files))
+    if not path.is_file():
+        raise MissingPathError(
+            "no such model file", where=str(path), hint="give an ONNX file, or `package.module:function`"
+        )
+    from trtcompress_graph.digest import model_digest
+
+    return ModelRef(model.source, base, model_digest(path))
+
+
+def _data_ref(data: DataSource, loaded: Loaded, files: FileDigests) -> DataRef:
+    preprocess = data.preprocess.model_dump(mode="json") if data.preprocess else None
+    digest = data_digest(data.source, loaded.base, data.sources, files)
+    return DataRef(data.source, loaded.base, digest, data.samples, preprocess)
+
+
+def _until(stages: Sequence[Stage | Reserved], until: str | None) -> Sequence[Stage | Reserved]:
+    if until is None:
+        return stages
+    names = [stage.name for stage in stages]
+    if until not in names:
+        raise UsageError(f"there is no stage '{until}'", where="--until", hint=f"the stages are: {', '.join(names)}")
+    return stages[: names.index(until) + 1]
+
+
+def _steps(
+    stages: Sequence[Stage | Reserved],
+    given: Mapping[Ref, Any],
+    wanted: Mapping[str, tuple[Encoding, ...]],
+    config: BuildConfig,
+) -> list[Step]:
+    known = set(given)
+    alias: dict[str, str] = {}
+    steps: list[Step] = []
+    for stage in stages:
+        if isinstance(stage, Reserved):
+            alias[stage.output] = alias.get(stage.takes, stage.takes)
+            continue
+        settings = stage.settings.of(config)
+        for target, encoding in _subjects(stage, wanted):
+            subject = "/".join(part for part in (target, encoding) if part)
+            needs = {name: _find(name, target, encoding, known, alias, wanted) for name in stage.inputs}
+            steps.append(Step(stage, subject, needs, (stage.output, subject), settings))
+        known |= {step.output for step in steps}
+    return steps
+
+
+def _subjects(stage: Stage, wanted: Mapping[str, tuple[Encoding, ...]]) -> list[tuple[str, str]]:
+    """(target, encoding) for each run of a stage; empty text where its scope does not go so far."""
+    match stage.scope:
+        case "build":
+            return [("", "")]
+        case "encoding":
+            return [("", name) for name in dict.fromkeys(e.name for es in wanted.values() for e in es)]
+        case "engine":
+            return [(target, encoding.name) for target, encodings in wanted.items() for encoding in encodings]
+        case "target":
+            return [(target, "") for target in wanted]
+
+
+def _find(
+    name: str,
+    target: str,
+    encoding: str,
+    known: set[Ref],
+    alias: Mapping[str, str],
+    wanted: Mapping[str, tuple[Encoding, ...]],
+) -> tuple[Ref, ...]:
+    """The nearest value of that name: for this engine, this target, this encoding, or the whole build."""
+    name = alias.get(name, name)
+    for subject in (f"{target}/{encoding}", target, encoding, ""):
+        if (name, subject) in known:
+            return ((name, subject),)
+    several = [(name.removesuffix("s"), f"{target}/{e.name}") for e in wanted.get(target, ())]
+    if several and all(ref in known for ref in several):
+        return tuple(several)
+    raise LookupError(f"no stage before makes '{name}'")

@@ -1,0 +1,25 @@
+"""report.md, from the record of a build."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .table import COLUMNS, rows, size
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """Text of report.md."""
+    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), megabytes=size)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    return environment.from_string(Path(__file__).with_name("report.md.j2").read_text(encoding="utf-8"))

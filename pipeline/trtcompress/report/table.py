@@ -1,0 +1,41 @@
+"""The table of a build: one row a target, for the terminal and for report.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = ("target", "engine", "size", "latency", "speedup", "metric", "gates")
+
+
+def rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Cells as text, from the record of a build."""
+    return [_row(validation) for validation in facts["validations"]]
+
+
+def _row(validation: dict[str, Any]) -> tuple[str, ...]:
+    shipped = next(c for c in validation["candidates"] if c["engine"]["encoding"] == validation["shipped"])
+    speed = shipped["speeds"][shipped["headline"]] if shipped["speeds"] else None
+    emulated = " (emulated)" if shipped["emulated"] else ""
+    metrics = [f"{m['name']} {m['reference']:.4g} → {m['value']:.4g}{emulated}" for m in shipped["metrics"]]
+    return (
+        validation["target"],
+        shipped["engine"]["encoding"] + ("" if shipped["engine"]["built"] else ", checked, not built"),
+        size(shipped["size_bytes"]),
+        f"{speed['engine']['p50']:.3g} ms, batch {speed['engine']['batch']}" if speed else "not measured",
+        f"{speed['speedup']:.2f}x" if speed else "not measured",
+        "; ".join(metrics) or "-",
+        gates(shipped),
+    )
+
+
+def gates(candidate: dict[str, Any]) -> str:
+    """`pass`, or the gates that say otherwise."""
+    failed = [gate["gate"] for gate in candidate["gates"] if gate["verdict"] == "fail"]
+    if failed:
+        return f"FAIL: {', '.join(failed)}"
+    return "pass" if candidate["verdict"] == "pass" else "not measured here"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

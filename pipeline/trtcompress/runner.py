@@ -1,0 +1,190 @@
+"""Runs the steps of a plan: asks the store first, works on what is missing, in parallel where it may."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from trtcompress_graph.errors import StageError, TrtCompressError
+
+from .codec import decode, encode, paths_in
+from .fingerprint import fingerprint
+from .plan import Plan, Ref, Step
+from .stage import Progress
+from .store import Store, store_errors
+
+VALUE = "value.json"
+
+
+class Listener(Protocol):
+    """Told what a build does; see cli/console.py for the one that prints."""
+
+    def started(self, step: Step) -> None:
+        """A step begins to work."""
+
+    def progressed(self, step: Step, done: int, total: int | None) -> None:
+        """A step is so far."""
+
+    def finished(self, step: Step, seconds: float, reused: bool) -> None:
+        """A step is done, or was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a step."""
+
+    step: Step
+    key: str
+    seconds: float
+    reused: bool
+
+
+@dataclass(slots=True)
+class Run:
+    """What a run made: every value by its ref, and what became of each step."""
+
+    values: dict[Ref, Any]
+    steps: list[Ran] = field(default_factory=list)
+
+
+def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
+    """Run all steps.
+
+    Args:
+        jobs: steps that may work at once. A step that times an engine always runs alone.
+
+    Raises:
+        TrtCompressError: of the first step that failed; what had finished stays in the store.
+    """
+    run = Run(dict(plan.given))
+    waiting, running = list(plan.steps), dict[Future[tuple[Any, Ran]], Step]()
+    pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="stage")
+    try:
+        while waiting or running:
+            for step in _ready(waiting, list(running.values()), run.values, jobs):
+                waiting.remove(step)
+                inputs = _inputs(step, run.values)
+                running[pool.submit(_run_step, step, inputs, store, listener)] = step
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                step = running.pop(future)
+                run.values[step.output], ran = future.result()
+                run.steps.append(ran)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return run
+
+
+def _ready(waiting: list[Step], running: list[Step], values: Mapping[Ref, Any], jobs: int) -> list[Step]:
+    """Steps that can start now, in order; one that must be alone waits until nothing else runs."""
+    if any(step.stage.alone for step in running):
+        return []
+    ready = [s for s in waiting if all(ref in values for refs in s.needs.values() for ref in refs)]
+    together = [s for s in ready if not s.stage.alone][: max(0, jobs - len(running))]
+    if together or running:
+        return together
+    return ready[:1]
+
+
+def _inputs(step: Step, values: Mapping[Ref, Any]) -> dict[str, Any]:
+    plural = {name for name in step.needs if name.endswith("s") and step.needs[name][0][0] == name[:-1]}
+    return {
+        name: tuple(values[ref] for ref in refs) if name in plural else values[refs[0]]
+        for name, refs in step.needs.items()
+    }
+
+
+def _run_step(step: Step, inputs: Mapping[str, Any], store: Store, listener: Listener) -> tuple[Any, Ran]:
+    key = fingerprint(step, inputs)
+    started = time.perf_counter()
+    found = stored(step, key, store)
+    if found is None:
+        with store.lock(key):
+            found = stored(step, key, store)  # another build may have made it while this one waited
+            if found is None:
+                listener.started(step)
+                value = _work(step, key, inputs, store, listener)
+                return value, _finish(step, key, started, False, listener)
+    return found[0], _finish(step, key, started, True, listener)
+
+
+def _finish(step: Step, key: str, started: float, reused: bool, listener: Listener) -> Ran:
+    ran = Ran(step, key, time.perf_counter() - started, reused)
+    listener.finished(step, ran.seconds, reused)
+    return ran
+
+
+def _work(step: Step, key: str, inputs: Mapping[str, Any], store: Store, listener: Listener) -> Any:
+    def progress(done: int, total: int | None = None) -> None:
+        listener.progressed(step, done, total)
+
+    with store.scratch() as out:
+        value = call(step, inputs, out, progress)
+        encoded = encode(value, out)
+        with store_errors(out):
+            (out / VALUE).write_text(json.dumps(_moved(encoded, out, store.path(key))), encoding="utf-8")
+        final = store.commit(key, out, {"stage": step.stage.name, "subject": step.subject})
+    return _read(step, final)
+
+
+def call(step: Step, inputs: Mapping[str, Any], out: Path, progress: Progress) -> Any:
+    """Call the stage's function; whatever it raises comes out as an error for the user.
+
+    Raises:
+        TrtCompressError: see the stage.
+    """
+    from inspect import signature
+
+    extra: dict[str, Any] = {"settings": step.settings, "out": out, "progress": progress}
+    wanted = signature(step.stage.run).parameters
+    try:
+        with store_errors(out):
+            return step.stage.run(**inputs, **{name: value for name, value in extra.items() if name in wanted})
+    except TrtCompressError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StageError(
+            f"{type(error).__name__}: {first}",
+            where=f"stage {step.label}",
+            hint="set TRTCOMPRESS_TRACEBACK=1 to see where in the code; the stages before it are kept",
+        ) from error
+
+
+def _moved(encoded: Any, out: Path, final: Path) -> Any:
+    """Paths are relative to the entry; those that lead out of it are counted from where the entry will lie."""
+    if isinstance(encoded, dict):
+        if encoded.keys() == {"$path"}:
+            absolute = Path(os.path.normpath(out / encoded["$path"]))
+            return encoded if absolute.is_relative_to(out) else {"$path": os.path.relpath(absolute, final)}
+        return {key: _moved(value, out, final) for key, value in encoded.items()}
+    if isinstance(encoded, list):
+        return [_moved(value, out, final) for value in encoded]
+    return encoded
+
+
+def stored(step: Step, key: str, store: Store) -> tuple[Any] | None:
+    """The stored value of a step (in a tuple, since it may be None), or None where there is none that is whole."""
+    entry = store.get(key)
+    if entry is None:
+        return None
+    try:
+        encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
+        if not all(path.exists() for path in paths_in(encoded, entry)):
+            return None
+        return (_read(step, entry),)
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def _read(step: Step, entry: Path) -> Any:
+    encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
+    return decode(step.stage.returns, encoded, entry)

@@ -1,0 +1,226 @@
+"""The artifact store: fingerprint -> folder. Safe for several builds at once, and for a kill at any moment.
+
+    ROOT/objects/ab/abcd...      a finished entry: files, value.json, entry.json (written last)
+    ROOT/tmp/RANDOM/             being written, locked; renamed into objects when whole
+    ROOT/locks/abcd...           held (flock) by whoever writes that entry
+
+An entry is used only if every file still has the size and digest that entry.json names; else it is a miss.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtcompress_graph.errors import StoreError
+
+from .digests import file_digest
+
+ENTRY = "entry.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished artifact."""
+
+    key: str
+    path: Path
+    stage: str
+    size: int
+    used: float
+
+
+class Store:
+    """Artifacts under one folder.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        with store_errors(self.root):
+            for name in ("objects", "tmp", "locks"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def path(self, key: str) -> Path:
+        """Where the entry of a fingerprint lies, whether it is there or not."""
+        return self.root / "objects" / key[:2] / key
+
+    def get(self, key: str) -> Path | None:
+        """Folder of a finished entry; a damaged one counts as missing, and `commit` replaces it."""
+        path = self.path(key)
+        if not is_whole(path):
+            return None
+        try:
+            os.utime(path)  # gc removes what was not used for longest
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        return path
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold the right to write an entry. The kernel drops it when the process dies."""
+        with store_errors(self.root):
+            stream = (self.root / "locks" / key).open("w")
+        with stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of one's own that is gone afterwards, unless `commit` took it.
+
+        It is locked while in use, so that a later build knows what a killed one left behind.
+        """
+        with store_errors(self.root):
+            path, handle = self._locked_folder()
+        try:
+            yield path
+        finally:
+            os.close(handle)
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _locked_folder(self) -> tuple[Path, int]:
+        while True:
+            path = self.root / "tmp" / secrets.token_hex(12)
+            path.mkdir()
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:  # swept between the two calls
+                continue
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists():
+                return path, handle
+            os.close(handle)
+
+    def commit(self, key: str, scratch: Path, facts: dict[str, Any]) -> Path:
+        """Make a scratch folder the entry of `key`: digests noted, all flushed to disk, then renamed."""
+        final = self.path(key)
+        with store_errors(self.root):
+            files = {p.relative_to(scratch).as_posix(): _state(p) for p in sorted(scratch.rglob("*")) if p.is_file()}
+            (scratch / ENTRY).write_text(json.dumps({**facts, "key": key, "files": files}, indent=1), encoding="utf-8")
+            for path in (*(scratch / name for name in files), scratch / ENTRY, scratch):
+                _flush(path)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                shutil.rmtree(final)
+            scratch.rename(final)
+            _flush(final.parent)
+        return final
+
+    def entries(self) -> list[Entry]:
+        """All finished entries, the longest unused first."""
+        found = []
+        for note in (self.root / "objects").glob("*/*/" + ENTRY):
+            try:
+                facts = json.loads(note.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                facts = {}
+            size = sum(p.stat().st_size for p in note.parent.rglob("*") if p.is_file())
+            used = note.parent.stat().st_mtime
+            found.append(Entry(note.parent.name, note.parent, str(facts.get("stage", "?")), size, used))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def damaged(self) -> list[Entry]:
+        """Entries whose files are not what entry.json says; every byte is read."""
+        return [entry for entry in self.entries() if not is_whole(entry.path, trust_times=False)]
+
+    def gc(self, max_bytes: int | None, max_age_s: float | None) -> list[Entry]:
+        """Remove entries unused for longer than `max_age_s`, then the longest unused until `max_bytes` hold."""
+        entries = self.entries()
+        total, now, removed = sum(entry.size for entry in entries), time.time(), []
+        for entry in entries:
+            too_old = max_age_s is not None and now - entry.used > max_age_s
+            if too_old or (max_bytes is not None and total > max_bytes):
+                self.remove(entry)
+                total -= entry.size
+                removed.append(entry)
+        return removed
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry; its note goes first, so that half an entry is never seen."""
+        with store_errors(self.root), self.lock(entry.key):
+            (entry.path / ENTRY).unlink(missing_ok=True)
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed builds left in tmp: folders that nobody holds locked."""
+        for path in (self.root / "tmp").iterdir():
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(handle)
+
+
+def is_whole(entry: Path, *, trust_times: bool = True) -> bool:
+    """Whether all files of an entry are there and unchanged.
+
+    Args:
+        entry: folder of the entry.
+        trust_times: take a file whose size and time of change are as noted for unchanged, without reading it.
+    """
+    try:
+        files = json.loads((entry / ENTRY).read_text(encoding="utf-8"))["files"]
+        for name, state in files.items():
+            path = entry / name
+            stat = path.stat()
+            if stat.st_size != state["size"]:
+                return False
+            same_time = trust_times and stat.st_mtime_ns == state["mtime_ns"]
+            if not same_time and file_digest(path) != state["sha256"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_digest(path)}
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def store_errors(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                "no space left on the disk; nothing half-written was kept", where=str(error.filename or root),
+                hint="free some space (trtcompress cache gc), or name another folder with --store and --out",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise StoreError(
+                f"cannot write here: {error.strerror}", where=str(error.filename or root),
+                hint="name another folder with --store and --out",
+            ) from error
+        raise
