@@ -1,0 +1,201 @@
+"""ONNX Runtime on this CPU: the engine for `cpu`, and the reference that every other engine is compared with."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from trtcompress_graph.errors import CompileError, DataError
+from trtcompress_graph.model import Model
+from trtcompress_graph.target import Engine, Target
+
+from ..backend import Array, CompileOptions
+from ..cpu import cpu_features, usable_cores
+from ..files import digest_files, staged
+
+EXTERNAL_ABOVE = 1 << 30
+"""Weights of a bigger model go beside the optimized file: one ONNX file ends at 2 GB."""
+
+
+class OnnxRuntimeBackend:
+    """Engines are graphs that ONNX Runtime optimized for this very CPU; the portable graph stays `Engine.graph`."""
+
+    name = "onnxruntime"
+
+    def missing(self) -> str:
+        """Empty where ONNX Runtime is installed."""
+        return "" if find_spec("onnxruntime") else "ONNX Runtime is not installed: pip install onnxruntime"
+
+    def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
+        """Optimize the graph for this machine and save what came out."""
+        file = f"model.{encoding_name}.optimized.onnx"
+        with staged(out) as folder:
+            settings = session_options(options.threads)
+            settings.optimized_model_filepath = str(folder / file)
+            if _bytes_of(graph.path) > EXTERNAL_ABOVE:
+                settings.add_session_config_entry(
+                    "session.optimized_model_external_initializers_file_name", f"{file}.data"
+                )
+                settings.add_session_config_entry(
+                    "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
+                )
+            _session(graph.path, settings)
+            written = sorted(folder.iterdir())
+            digest = digest_files(*written)
+            details = _details(graph.path, folder / file, options.threads)
+        return Engine(
+            path=out / file,
+            digest=digest,
+            target=target.name,
+            backend=self.name,
+            encoding=encoding_name,
+            graph=graph,
+            built=True,
+            reproducible=True,
+            details=details,
+        )
+
+    def open(self, engine: Engine, threads: int = 0) -> OnnxRuntimeRunner:
+        """A runner for the optimized model."""
+        return open_graph(engine.path, threads)
+
+
+def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRuntimeRunner:
+    """A runner for any ONNX file.
+
+    Args:
+        path: the graph.
+        threads: 0 is all cores that this process may use.
+        emulate: compute every Q/DQ pair as it is written, in float arithmetic, and fuse none of them into an
+            integer kernel of this CPU: the numbers that a graph for another device stands for.
+    """
+    return OnnxRuntimeRunner(path, threads, emulate)
+
+
+class OnnxRuntimeRunner:
+    """Runs an ONNX file through Polygraphy's `OnnxrtRunner`."""
+
+    def __init__(self, path: Path, threads: int = 0, emulate: bool = False) -> None:
+        self.path = path
+        self._threads = threads
+        self._emulate = emulate
+        self._runner: Any = None
+
+    def __enter__(self) -> Self:
+        from polygraphy.backend.onnxrt import OnnxrtRunner
+
+        settings = session_options(self._threads)
+        if self._emulate:
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._runner = OnnxrtRunner(_session(self.path, settings))
+        self._runner.activate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.deactivate()
+        self._runner = None
+
+    def infer(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name.
+
+        Raises:
+            DataError: an input is missing, unknown, or of a type or shape that the graph does not take.
+        """
+        self._check(feed)
+        try:
+            return dict(self._runner.infer(dict(feed), check_inputs=False))
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise DataError(f"ONNX Runtime cannot run this input: {error}", where=str(self.path)) from error
+
+    def bind(self, feed: Mapping[str, Array]) -> Callable[[], object]:
+        """A call that runs once on `feed`, with inputs placed and outputs allocated beforehand."""
+        self._check(feed)
+        session = self._runner.sess
+        binding = session.io_binding()
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        return lambda: session.run_with_iobinding(binding)
+
+    def _check(self, feed: Mapping[str, Array]) -> None:
+        wanted = {spec.name: spec for spec in self._runner.sess.get_inputs()}
+        if wanted.keys() != feed.keys():
+            raise DataError(
+                f"the inputs are {', '.join(sorted(wanted))}; given: {', '.join(sorted(feed)) or 'none'}",
+                where=str(self.path),
+            )
+
+
+def session_options(threads: int = 0) -> Any:
+    """Session options: all optimizations, `threads` threads (0: all usable cores), no spinning between runs.
+
+    Threads that spin on after a run would steal the cores of the session that is timed next.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        node = _blamed(str(error))
+        where = f"{path}: node '{node}'" if node else str(path)
+        raise CompileError(f"ONNX Runtime refuses the graph: {_plain(str(error))}", where=where) from error
+
+
+def _blamed(message: str) -> str:
+    """The node that an error message of ONNX Runtime names, or nothing."""
+    found = re.search(r"node with name '([^']+)'|[Nn]ode \(([^)]+)\)|[Nn]ode:\s*([^\s:]+)|Name:'([^']+)'", message)
+    return next((group for group in found.groups() if group), "") if found else ""
+
+
+def _plain(message: str) -> str:
+    """The message without the code in brackets and the source location that stand before it."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message).strip()
+
+
+def _bytes_of(path: Path) -> int:
+    """Size of the graph with the external data that lies beside it under its name."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+def _kinds(path: Path) -> Counter[str]:
+    """How many nodes of each operator kind a graph has, with those of subgraphs."""
+    import onnx_ir as ir
+
+    return Counter(node.op_type for node in ir.load(path).graph.all_nodes())
+
+
+def _details(before: Path, after: Path, threads: int) -> dict[str, str]:
+    old, new = _kinds(before), _kinds(after)
+    cpu = cpu_features()
+    integer = sum(n for kind, n in new.items() if kind.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger")))
+    fused = [f"{kind} x{n}" for kind, n in sorted((new - old).items()) if kind not in old]
+    return {
+        "threads": str(threads or cpu.cores),
+        "operators": f"{old.total()} -> {new.total()}",
+        "fused": ", ".join(fused) or "nothing",
+        "int8_nodes": str(integer),
+        "cpu": cpu.name,
+        "cpu_features": " ".join(cpu.flags),
+    }

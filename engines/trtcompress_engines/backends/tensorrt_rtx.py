@@ -1,0 +1,53 @@
+"""TensorRT for RTX: engines for RTX cards, built ahead of time on a machine that has no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtcompress_graph.errors import CompileError
+from trtcompress_graph.model import Model
+from trtcompress_graph.target import Engine, Target
+
+from ..backend import CompileOptions, Runner
+from ..files import digest_files, staged
+from .trt_load import missing_rtx
+from .trt_process import build_plan
+
+
+class TensorRTForRTXBackend:
+    """One plan serves all compute capabilities of the target."""
+
+    name = "tensorrt_rtx"
+
+    def missing(self) -> str:
+        """Empty where bindings and libraries are installed."""
+        return missing_rtx()
+
+    def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
+        """Build a plan. Its bytes differ from build to build (numbers of the compiler), so it is not reproducible."""
+        if lacking := self.missing():
+            raise CompileError("cannot build for an RTX card", where=target.name, hint=lacking)
+        file = f"model.{encoding_name}.plan"
+        with staged(out) as folder:
+            result = build_plan("rtx", graph, folder / file, options, target.compute_capabilities)
+            digest = digest_files(folder / file)
+        capabilities = ", ".join(f"SM{major}{minor}" for major, minor in target.compute_capabilities)
+        return Engine(
+            path=out / file,
+            digest=digest,
+            target=target.name,
+            backend=self.name,
+            encoding=encoding_name,
+            graph=graph,
+            built=True,
+            reproducible=False,
+            details={"tensorrt_rtx": result.version, "compute_capabilities": capabilities, **result.details},
+        )
+
+    def open(self, engine: Engine, threads: int = 0) -> Runner:
+        """Refused: a plan runs on the card that it was built for, and is measured there."""
+        raise CompileError(
+            f"a plan for {engine.target} cannot run here",
+            where=str(engine.path),
+            hint="its graph can: trtcompress validate " + str(engine.graph.path),
+        )

@@ -1,0 +1,74 @@
+"""Finding TensorRT for RTX and classic TensorRT, and loading one of them into a process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+Flavour = Literal["rtx", "classic"]
+
+BINDINGS = ("tensorrt_rtx", "tensorrt_rtx_bindings")
+LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
+"""In the order in which they need one another."""
+
+
+def missing_rtx() -> str:
+    """Empty where TensorRT for RTX is installed, else what is missing and what to type. Loads nothing."""
+    lacks = [] if _bindings() else ["its Python bindings"]
+    if not find_spec("tensorrt_rtx_libs") and not all(_libraries()):
+        lacks.append("its libraries")
+    if not lacks:
+        return ""
+    return f"TensorRT for RTX is not installed ({' and '.join(lacks)} missing): pip install 'trtcompress[rtx]'"
+
+
+def missing_classic() -> str:
+    """Empty where classic TensorRT is installed, else what to type. Loads nothing."""
+    return "" if find_spec("tensorrt") else "TensorRT is not installed: pip install 'trtcompress[tensorrt]'"
+
+
+def load(flavour: Flavour) -> Any:
+    """Load TensorRT into this process, in the way that Polygraphy will find it.
+
+    Polygraphy binds to one flavour when it is imported, so a process loads one flavour and never the other.
+    """
+    if flavour == "classic":
+        return import_module("tensorrt")
+    import polygraphy.config
+
+    polygraphy.config.USE_TENSORRT_RTX = True
+    if not find_spec("tensorrt_rtx_libs"):
+        for library in _libraries():
+            if library is not None:
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    module = import_module(_bindings())
+    sys.modules["tensorrt_rtx"] = module
+    return module
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs that the driver shows to this process; 0 where there is no driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def _bindings() -> str:
+    return next((name for name in BINDINGS if find_spec(name)), "")
+
+
+def _libraries() -> list[Path | None]:
+    """The libraries inside ONNX Runtime's plug-in for TensorRT for RTX; None for each that is not there."""
+    spec = find_spec("onnxruntime_ep_nv_tensorrt_rtx")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    return [next(iter(sorted(folder.glob(pattern))), None) if folder else None for pattern in LIBRARIES]

@@ -1,0 +1,166 @@
+"""The process in which TensorRT runs: `python -m trtcompress_engines.backends.trt_worker REQUEST RESULT`.
+
+A process of its own, because Polygraphy can bind to one of TensorRT and TensorRT for RTX only, because their
+libraries are loaded for all to see, and because a crash in native code then ends this process and not the build.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .trt_load import Flavour, gpu_count, load
+from .trt_log import blamed_node, parsed_nodes, plain, summary
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to build.
+
+    Attributes:
+        flavour: `rtx` or `classic`.
+        onnx: the graph; empty to ask only for versions.
+        plan: where the engine goes.
+        compute_capabilities: for `rtx`.
+        profiles: least, usual and greatest shape by input.
+    """
+
+    flavour: Flavour
+    onnx: str = ""
+    plan: str = ""
+    compute_capabilities: list[list[int]] = field(default_factory=list)
+    profiles: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it; `error` is empty where it went well, `node` names the ONNX node that an error is about."""
+
+    version: str = ""
+    gpus: int = 0
+    compute_capabilities: list[str] = field(default_factory=list)
+    details: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    node: str = ""
+
+
+class _Log(logging.Handler):
+    """Keeps what Polygraphy and TensorRT say."""
+
+    def __init__(self) -> None:
+        super().__init__(level=1)
+        self.all: list[str] = []
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.all.append(text)
+        if record.levelno == logging.ERROR:
+            self.errors.append(text)
+        elif record.levelno == logging.WARNING:
+            self.warnings.append(text)
+
+
+def main(request_file: str, result_file: str) -> None:
+    """Do what the request file says and write the result file."""
+    raw = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    result = build(Request(**raw))
+    Path(result_file).write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+def build(request: Request) -> Result:
+    """Parse and build, or only tell the versions where no graph is given."""
+    trt = load(request.flavour)
+    known = {
+        "version": trt.__version__,
+        "gpus": gpu_count(),
+        "compute_capabilities": sorted(n for n in dir(getattr(trt, "ComputeCapability", None)) if n.startswith("SM")),
+    }
+    if not request.onnx:
+        return Result(**known)
+    from polygraphy.exception import PolygraphyException
+
+    log = _listen()
+    try:
+        error, node = _parse_and_build(trt, request)
+    except PolygraphyException as failure:
+        error = "; ".join(dict.fromkeys(log.errors)) or str(failure)
+        node = ""
+    if error:
+        return Result(**known, error=plain(error), node=node or blamed_node(error, parsed_nodes(log.all)))
+    details = summary(log.all)
+    if log.warnings:
+        details["warnings"] = " | ".join(dict.fromkeys(log.warnings))
+    return Result(**known, details=details)
+
+
+def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
+    """Write the plan. Returns the parser's error and the ONNX node it is about, or nothing twice."""
+    from polygraphy.backend.trt import CreateNetwork, EngineBytesFromNetwork, get_trt_logger
+
+    flags = getattr(trt, "NetworkDefinitionCreationFlag", None)
+    typed = request.flavour == "classic" and _major(trt) >= 10 and hasattr(flags, "STRONGLY_TYPED")
+    builder, network = CreateNetwork(strongly_typed=typed)()
+    # Polygraphy's NetworkFromOnnxPath hides the parser's error objects, which alone name the node
+    parser = trt.OnnxParser(network, get_trt_logger())
+    parsed = parser.parse_from_file(request.onnx)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    if errors or not parsed:
+        return _parser_error(errors)
+    plan = EngineBytesFromNetwork((builder, network, parser), _config(trt, request))()
+    Path(request.plan).write_bytes(plan)
+    return "", ""
+
+
+def _config(trt: Any, request: Request) -> Any:
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+    from polygraphy.backend.trt import CreateConfig, Profile
+
+    profile = Profile()
+    for name, (least, usual, greatest) in request.profiles.items():
+        profile.add(name, least, usual, greatest)
+    profiles = [profile] if request.profiles else None
+    if request.flavour == "rtx":
+        capabilities = [(major, minor) for major, minor in request.compute_capabilities]
+        return CreateConfigRTX(compute_capabilities=capabilities, profiles=profiles)
+    # Before version 10 the types that the graph is written in have to be allowed by flags
+    weakly_typed = _major(trt) < 10
+    return CreateConfig(profiles=profiles, fp16=weakly_typed or None, int8=weakly_typed or None)
+
+
+def _parser_error(errors: list[Any]) -> tuple[str, str]:
+    if not errors:
+        return "the parser cannot read the file", ""
+    first = errors[0]
+    name = getattr(first, "node_name", lambda: "")()
+    operator = getattr(first, "node_operator", lambda: "")()
+    text = first.desc().strip()
+    return (f"{operator}: {text}" if operator else text), name
+
+
+def _major(trt: Any) -> int:
+    return int(trt.__version__.split(".")[0])
+
+
+def _listen() -> _Log:
+    """Send what Polygraphy and TensorRT say to a list instead of the terminal."""
+    from polygraphy.logger import G_LOGGER
+
+    log = _Log()
+    logger = logging.getLogger("Polygraphy")
+    logger.setLevel(1)
+    logger.propagate = False
+    logger.addHandler(log)
+    G_LOGGER.colors = G_LOGGER.letter = False
+    G_LOGGER.use_python_logging_system = True
+    G_LOGGER.module_severity = G_LOGGER.EXTRA_VERBOSE
+    return log
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,47 @@
+"""Digests of files, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trtcompress_graph.errors import StoreError
+
+
+def digest_files(*paths: Path) -> str:
+    """SHA-256 (hex) over the bytes of the files, one after another."""
+    sha = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder in `out` to write in; when the block ends well, its files move into `out`, `.onnx` files last.
+
+    (An ONNX file may point at data beside it, which has to be there first.)
+
+    Raises:
+        StoreError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as folder:
+            yield Path(folder)
+            for path in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == ".onnx"):
+                _sync(path)
+                path.replace(out / path.name)
+    except OSError as error:
+        raise StoreError(f"cannot write the engine: {error.strerror or error}", where=str(out)) from error
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
