@@ -21,21 +21,51 @@ Shape = tuple[int, ...]
 
 
 def infer(model: ir.Model) -> None:
-    """Write type and shape of every tensor that can be inferred into the graph."""
+    """Write type and shape of every tensor that can be inferred into the graph.
+
+    Inference starts from the inputs, not from what was declared further on, which can be wrong: an exporter that
+    saw one sequence may have frozen its length in the shape of an output. Names of axes are kept.
+    """
     import onnx
     import onnx_ir as ir
 
-    inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
-    for graph, found in zip(model.graphs(), ir.from_proto(inferred).graphs(), strict=True):
+    proto = skeleton(model)
+    _forget_declared(proto)
+    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    for graph, found in zip(model.graphs(), inferred.graphs(), strict=True):
         values = ir.convenience.create_value_mapping(found)
         for name, value in ir.convenience.create_value_mapping(graph).items():
             known = values.get(name)
             if known is None or value.is_graph_input() or value.is_initializer():
                 continue
-            if known.shape is not None:
-                value.shape = known.shape
-            if known.type is not None:
-                value.type = known.type
+            value.shape = _merged(value.shape, known.shape, value.is_graph_output())
+            value.type = known.type or value.type
+
+
+def _merged(declared: ir.Shape | None, found: ir.Shape | None, output: bool) -> ir.Shape | None:
+    """Lengths that were found, with the names that were declared."""
+    import onnx_ir as ir
+
+    if found is None or declared is None or len(found) != len(declared):
+        return found if found is not None else declared
+    return ir.Shape(
+        [
+            new if isinstance(new, int) or (output and isinstance(old, int)) or _nameless(old) else old
+            for old, new in zip(declared, found, strict=True)
+        ]
+    )
+
+
+def _nameless(dim: int | ir.SymbolicDim) -> bool:
+    return not isinstance(dim, int) and dim.value in (None, "", "?")
+
+
+def _forget_declared(proto: onnx.ModelProto) -> None:
+    """Drop the shapes that stand behind the inputs."""
+    for part in graphs(proto.graph):
+        del part.value_info[:]
+        for output in part.output:
+            output.type.tensor_type.ClearField("shape")
 
 
 def tensor_shapes(model: Model, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -87,10 +117,7 @@ def _set_inputs(proto: onnx.ModelProto, model: Model, input_shapes: Mapping[str,
             )
         for dim, length in zip(declared.dim, shape, strict=True):
             dim.dim_value = length
-    for part in graphs(proto.graph):
-        del part.value_info[:]
-        for output in part.output:
-            output.type.tensor_type.ClearField("shape")
+    _forget_declared(proto)
 
 
 def _measured(model: Model, input_shapes: Mapping[str, Shape], names: list[str]) -> dict[str, Shape]:

@@ -1,0 +1,110 @@
+"""Bring a model into the plain form that every later part reads; what it computes stays the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .convolutions import fold_affine
+from .load import load_ir, save_ir
+from .model import Model
+from .naming import name_nodes, name_unnamed_axes
+from .opset import upgrade
+from .shapes import infer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_INPUT_LIMIT = 1 << 25
+"""Constants of more elements than this are not computed with."""
+
+_OUTPUT_LIMIT = 1 << 16
+"""A folded constant may have this many elements more than the constants that it replaces."""
+
+
+def simplify(model: Model, out: Path) -> Model:
+    """Write the model in opset 20 or newer: constants folded, dead and doubled nodes gone, shapes filled in.
+
+    Batch norm, Mul and Add behind a convolution go into its weights, an `If` with a constant condition becomes
+    the branch that is taken, initializers are no inputs any more, and each node has a name of its own. Tensors
+    and initializers that are still there have the names that they had. Equal models give equal bytes.
+
+    Args:
+        model: what `read_model` returned.
+        out: the file to write.
+
+    Raises:
+        ModelError: it cannot be brought to opset 20.
+    """
+    return save_ir(simplify_ir(load_ir(model), str(model.path)), out)
+
+
+def simplify_ir(graph: ir.Model, where: str) -> ir.Model:
+    """The same in memory; `graph` is used up."""
+    import onnx_ir.passes.common as common
+
+    if graph.functions:
+        common.InlinePass()(graph)
+    common.RemoveInitializersFromInputsPass()(graph)
+    name_unnamed_axes(graph)
+    graph = upgrade(graph, where)
+    name_nodes(graph)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    infer(graph)
+    _fold_constants(graph)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    fold_affine(graph)
+    _share_small_constants(graph)
+    common.CommonSubexpressionEliminationPass()(graph)
+    common.RemoveUnusedNodesPass()(graph)
+    common.RemoveUnusedOpsetsPass()(graph)
+    name_nodes(graph)
+    infer(graph)
+    return graph
+
+
+def _fold_constants(graph: ir.Model) -> None:
+    """Compute what depends on constants alone, until nothing changes."""
+    import onnx_ir.passes.common as common
+    from onnxscript.optimizer._constant_folding import FOLDED_FROM_KEY, FoldConstantsPass
+
+    _name_transposed(graph)
+    for _ in range(4):
+        folding = FoldConstantsPass(
+            shape_inference=True, input_size_limit=_INPUT_LIMIT, output_size_limit=_OUTPUT_LIMIT
+        )
+        result = folding(graph)
+        common.RemoveUnusedNodesPass()(graph)
+        if not result.modified:
+            break
+    for part in graph.graphs():
+        for node in part:
+            for value in node.outputs:
+                value.metadata_props.pop(FOLDED_FROM_KEY, None)
+        for value in part.initializers.values():
+            value.metadata_props.pop(FOLDED_FROM_KEY, None)
+
+
+def _name_transposed(graph: ir.Model) -> None:
+    """A weight that is transposed before its use folds into an initializer called `<weight>.T`."""
+    for node in graph.graph:
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is not None and source.is_initializer() and not node.outputs[0].is_graph_output():
+            node.outputs[0].name = f"{source.name}.T"
+
+
+def _share_small_constants(graph: ir.Model) -> None:
+    """One initializer for each distinct integer or single number. Weights stay apart: layers must not share them."""
+    for part in graph.graphs():
+        first: dict[tuple[object, ...], ir.Value] = {}
+        for value in list(part.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or value.is_graph_output() or tensor.dtype.is_string():
+                continue
+            if tensor.size > 64 or (tensor.size > 1 and tensor.dtype.is_floating_point()):
+                continue
+            key = (tensor.dtype, tuple(tensor.shape), tensor.tobytes())
+            kept = first.setdefault(key, value)
+            if kept is not value:
+                value.replace_all_uses_with(kept)
+                part.initializers.pop(str(value.name))
