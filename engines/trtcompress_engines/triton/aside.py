@@ -1,0 +1,69 @@
+"""Folders that appear whole: written aside, forced to disk, then moved into place in one step."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_AT_FDCWD = -100
+_EXCHANGE = 2
+
+
+@contextmanager
+def put_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill; it takes its place when the block ends, or vanishes when the block raises.
+
+    It is filled beside the parent of `place`, not in it: a server that watches the parent never sees it. Only where
+    the parent is a file system of its own, from which nothing can be moved in one step, it is filled inside.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=_beside(place.parent)))
+    try:
+        folder = work / place.name
+        folder.mkdir()
+        yield folder
+        _force(folder)
+        if place.exists():
+            _exchange(folder, place)
+        else:
+            folder.rename(place)
+        _force_entry(place.parent)
+    finally:
+        shutil.rmtree(work)
+
+
+def _beside(parent: Path) -> Path:
+    above = parent.resolve().parent
+    same = above.stat().st_dev == parent.stat().st_dev
+    return above if same and os.access(above, os.W_OK) else parent
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders in one step; where the system cannot, in two."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        status = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _EXCHANGE)
+        if status == 0:
+            return
+    old.rename(new.with_name(f"{new.name}.old"))
+    new.rename(old)
+
+
+def _force(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _force_entry(Path(root, name))
+        _force_entry(Path(root))
+
+
+def _force_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

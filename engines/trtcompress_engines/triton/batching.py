@@ -1,0 +1,88 @@
+"""Which axis Triton may batch over, and how far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trtcompress_graph.axes import Axes, AxisRange
+from trtcompress_graph.errors import CompileError
+from trtcompress_graph.model import Model, TensorSpec
+
+from .options import TritonOptions
+
+DEFAULT_MAX_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How Triton batches a model.
+
+    Attributes:
+        max_size: 0 where Triton does not batch: then every axis is part of `dims`.
+        usual: the batch that is expected most.
+        preferred: sizes that the dynamic batcher runs at once.
+    """
+
+    max_size: int
+    usual: int = 1
+    preferred: tuple[int, ...] = ()
+
+
+def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
+    """Decide from the graph's axes, their ranges and the user's wish.
+
+    Triton batches along the first axis and counts on it in every input and output, so it has to be one dynamic axis
+    that they all share and that stands nowhere else: a similarity matrix of shape `[batch, batch]` cannot be split.
+
+    Raises:
+        CompileError: a batch size is wished that the model cannot take.
+    """
+    if options.max_batch_size == 0:
+        return Batching(0)
+    axis = batch_axis(graph)
+    span = _range(axes, graph, axis) if axis is not None else None
+    if axis is None or (span is not None and span.min > 1):
+        if options.max_batch_size is not None:
+            raise CompileError(
+                f"batches of up to {options.max_batch_size} are wished, but the model does not take any batch",
+                where=str(graph.path),
+                hint="export it with one dynamic axis that comes first in every input and output",
+            )
+        return Batching(0)
+    greatest = span.max if span is not None else options.max_batch_size or DEFAULT_MAX_BATCH
+    wished = greatest if options.max_batch_size is None else options.max_batch_size
+    if wished > greatest:
+        raise CompileError(
+            f"batches of up to {wished} are wished, but the engine was built for at most {greatest}",
+            where=f"axis '{axis}'",
+            hint=f"--set 'model.inputs.{graph.inputs[0].name}.{axis}=[1, {span.opt if span else 1}, {wished}]'",
+        )
+    usual = min(span.opt, wished) if span is not None else 1
+    return Batching(wished, usual, _preferred(options, usual, wished))
+
+
+def batch_axis(graph: Model) -> str | None:
+    """Name of the dynamic axis that comes first in every input and output and nowhere else, if there is one."""
+    tensors: tuple[TensorSpec, ...] = (*graph.inputs, *graph.outputs)
+    first = {spec.shape[0] if spec.shape else None for spec in tensors}
+    axis = next(iter(first)) if len(first) == 1 else None
+    elsewhere = any(axis in spec.shape[1:] for spec in tensors)
+    return axis if isinstance(axis, str) and graph.inputs and not elsewhere else None
+
+
+def _range(axes: Axes, graph: Model, axis: str) -> AxisRange | None:
+    found = [axes[spec.name][axis] for spec in graph.inputs if axis in axes.get(spec.name, {})]
+    shared = [ranges[axis] for ranges in axes.values() if axis in ranges]
+    return next(iter(found + shared), None)
+
+
+def _preferred(options: TritonOptions, usual: int, greatest: int) -> tuple[int, ...]:
+    if greatest <= 1:
+        return ()
+    sizes = {usual, greatest} if options.preferred_batch_sizes is None else set(options.preferred_batch_sizes)
+    if sizes and max(sizes) > greatest:
+        raise CompileError(
+            f"{max(sizes)} is preferred, but a batch has at most {greatest} samples",
+            where="package: preferred_batch_sizes",
+        )
+    return tuple(sorted(size for size in sizes if size > 1))

@@ -1,0 +1,93 @@
+"""Does a model repository still hold what was packaged? Read back with Triton's own protobuf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trtcompress_graph.digest import files_digest
+from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
+from trtcompress_graph.load import read_model
+from trtcompress_graph.model import TensorSpec
+
+from .batching import Batching
+from .config import served_dims
+from .datatypes import TRITON_TYPES
+from .repository import VERSION
+
+
+def parse_config(path: Path) -> Any:
+    """The `ModelConfig` protobuf in a `config.pbtxt`.
+
+    Raises:
+        UsageError: tritonclient is not installed.
+        MissingPathError: no such file.
+        CompileError: the file is not a model configuration.
+    """
+    try:
+        from tritonclient.grpc.model_config_pb2 import ModelConfig
+    except ImportError as error:
+        raise UsageError(
+            "reading a config.pbtxt needs tritonclient", hint="pip install 'tritonclient[grpc]'"
+        ) from error
+    from google.protobuf import text_format
+
+    if not path.is_file():
+        raise MissingPathError("no such file", where=str(path), hint="write it with: trtcompress package")
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise CompileError(
+            f"this is not a model configuration: {error}", where=str(path), hint="package the model again"
+        ) from error
+
+
+def check_repository(repository: Path) -> None:
+    """Compare each model's `config.pbtxt` with the model beside it.
+
+    Raises:
+        MissingPathError: no repository, or a model without its file.
+        CompileError: a file was changed, or a configuration disagrees with its model.
+    """
+    if not repository.is_dir():
+        raise MissingPathError("no such model repository", where=str(repository), hint="trtcompress package")
+    for folder in sorted(entry for entry in repository.iterdir() if entry.is_dir()):
+        _check_model(folder)
+
+
+def _check_model(folder: Path) -> None:
+    path = folder / "config.pbtxt"
+    config = parse_config(path)
+    _agree(path, "name", config.name, folder.name)
+    model = folder / VERSION / config.parameters["model_file"].string_value
+    if not model.is_file():
+        raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
+    _agree(path, "model_sha256", config.parameters["model_sha256"].string_value, files_digest([model]))
+    if model.suffix == ".onnx":
+        graph = read_model(model)
+        batch = Batching(config.max_batch_size)
+        _check_tensors(path, "input", config.input, graph.inputs, batch)
+        _check_tensors(path, "output", config.output, graph.outputs, batch)
+
+
+def _check_tensors(path: Path, kind: str, entries: Any, specs: tuple[TensorSpec, ...], batch: Batching) -> None:
+    from tritonclient.grpc.model_config_pb2 import DataType
+
+    _agree(path, f"{kind}s", sorted(entry.name for entry in entries), sorted(spec.name for spec in specs))
+    by_name = {spec.name: spec for spec in specs}
+    for entry in entries:
+        spec = by_name[entry.name]
+        dims, reshape = served_dims(spec, batch)
+        place = f"{kind} '{entry.name}'"
+        _agree(path, f"{place} data_type", DataType.Name(entry.data_type), TRITON_TYPES.get(spec.dtype))
+        _agree(path, f"{place} dims", list(entry.dims), dims)
+        _agree(path, f"{place} reshape", entry.HasField("reshape"), reshape)
+
+
+def _agree(path: Path, key: str, written: object, held: object) -> None:
+    if written != held:
+        raise CompileError(
+            f"{key} is {written} in the configuration and {held} in the model",
+            where=str(path),
+            hint="package the model again instead of editing its configuration by hand",
+        )

@@ -1,0 +1,107 @@
+"""A Triton model repository: each model's folder appears whole, or not at all."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.digest import files_digest
+from trtcompress_graph.errors import MissingPathError, StoreError, UsageError
+from trtcompress_graph.load import copy_model
+from trtcompress_graph.target import Engine, Target
+
+from .aside import put_folder
+from .batching import batching
+from .config import Serving, config_text
+from .datatypes import check_types
+from .formats import Layout, layout
+from .options import TritonOptions
+
+VERSION = "1"
+_SERVED = Path(__file__).parent / "served"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+def write_repository(
+    engine: Engine,
+    target: Target,
+    repository: Path,
+    *,
+    name: str,
+    format: str,
+    axes: Axes,
+    options: TritonOptions,
+) -> Path:
+    """Write `<repository>/<name>/config.pbtxt` and `<repository>/<name>/1/` with the model.
+
+    A model of that name that is there is replaced in one step; other models are left alone.
+
+    Args:
+        engine: what to serve.
+        target: what it was built for.
+        repository: folder of models; made if it is missing.
+        name: under which clients ask for the model.
+        format: `triton` or `triton-python`.
+        axes: ranges of the dynamic axes.
+        options: the user's choices.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UsageError: unknown format or unusable name.
+        CompileError: the engine cannot be served so.
+        StoreError: the folder cannot be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' cannot be the name of a served model",
+            where="name",
+            hint="use letters, digits, '_', '-' and '.', and no '.' or '-' at the start",
+        )
+    chosen = layout(engine, format, options)
+    batch = batching(engine.graph, axes, options)
+    check_types((*engine.graph.inputs, *engine.graph.outputs), chosen.serving.backend)
+    try:
+        with put_folder(repository / name) as folder:
+            model = _write_version(engine, chosen, folder / VERSION)
+            serving = _described(engine, target, chosen.serving, model)
+            text = config_text(name, engine.graph, serving, batch, axes, options)
+            (folder / "config.pbtxt").write_text(text, encoding="ascii")
+    except OSError as error:
+        raise StoreError(
+            f"the model repository cannot be written: {error.strerror or error}",
+            where=str(repository / name),
+            hint="free some space, or choose another folder with --out",
+        ) from error
+    return repository / name
+
+
+def _write_version(engine: Engine, chosen: Layout, folder: Path) -> Path:
+    folder.mkdir()
+    model = folder / chosen.serving.model_file
+    if model.suffix == ".onnx":
+        copy_model(engine.graph, model)
+    elif engine.path.is_file():
+        shutil.copyfile(engine.path, model)
+    else:
+        raise MissingPathError("the engine is gone", where=str(engine.path), hint="compile it again")
+    for file in chosen.code:
+        shutil.copyfile(_SERVED / file, folder / file)
+    return model
+
+
+def _described(engine: Engine, target: Target, serving: Serving, model: Path) -> Serving:
+    """The layout's parameters, and what tells later which engine this is."""
+    origin = {
+        "encoding": engine.encoding,
+        "engine_sha256": engine.digest,
+        "graph_sha256": engine.graph.digest,
+        "model_file": serving.model_file,
+        "model_sha256": files_digest([model]),
+        "target": target.name,
+    }
+    return replace(serving, parameters={**origin, **serving.parameters})
