@@ -1,0 +1,133 @@
+"""Loops over activations, compiled by numba; they release the interpreter lock.
+
+Floats are looked at as integers: with the magnitude bits of negative numbers flipped, the order of the bits is the
+order of the values, and NaN and infinity stand at both ends. Integer minima vectorize, and are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+CHUNK = 1 << 14
+"""Values that are looked at twice in a row, for extremes and for counts: 64 KiB stay in cache."""
+
+_SMALL = 1 << 15
+_BLOCK = 512
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_SIGN = np.int32(31)
+_INFINITY = 0x7F800000
+_ONE = np.uint32(1)
+
+
+def _compiled(function: _F) -> _F:
+    """Compile when first called, and keep the machine code where a folder for it can be written."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no place to write to
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@_compiled
+def extremes(bits, lo, hi):  # type: ignore[no-untyped-def]
+    """Least and greatest value, as ordered integers, of float32 seen as int32."""
+    for i in range(bits.size):
+        ordered = bits[i] ^ ((bits[i] >> _SIGN) & _MAGNITUDE)
+        lo = min(lo, ordered)
+        hi = max(hi, ordered)
+    return lo, hi
+
+
+@_compiled
+def sweep(values, bits, counts, tables, exponent, least):  # type: ignore[no-untyped-def]
+    """Count |x| in bins of width 2**exponent; where a value does not fit, the bins are merged in pairs first.
+
+    Args:
+        values: float32, flat.
+        bits: the same memory as int32.
+        counts: int64, a power of two long; added to.
+        tables: uint32, 4 x counts; zeros before and after. Four, so that equal values in a row do not wait for
+            each other.
+        exponent: of the bin width so far.
+        least: exponent of the least bin width.
+
+    Returns:
+        least and greatest value as ordered integers, the exponent, and whether all values are finite.
+    """
+    bins = counts.size
+    lo, hi = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    index = np.empty(_BLOCK, np.uint32)
+    for start in range(0, values.size, CHUNK):
+        stop = min(start + CHUNK, values.size)
+        chunk_lo, chunk_hi = extremes(bits[start:stop], np.int32(0x7FFFFFFF), np.int32(-0x80000000))
+        lo, hi = min(lo, chunk_lo), max(hi, chunk_hi)
+        magnitude = max(np.int64(chunk_hi), ~np.int64(chunk_lo))
+        if magnitude >= _INFINITY:
+            return lo, hi, exponent, False
+        needed = max(least, (magnitude >> 23) - 126 - np.int64(np.log2(bins)))
+        if needed > exponent:
+            _flush(tables, counts)
+            _merge_bins(counts, needed - exponent)
+            exponent = needed
+        scale = np.float32(2.0 ** (-exponent))
+        if values.size < _SMALL:
+            for i in range(start, stop):
+                counts[np.uint32(abs(values[i]) * scale)] += 1
+        else:
+            _count(values[start:stop], scale, tables, index)
+    if values.size >= _SMALL:
+        _flush(tables, counts)
+    return lo, hi, exponent, True
+
+
+@_compiled
+def _count(values, scale, tables, index):  # type: ignore[no-untyped-def]
+    """Indices of a block first (vectorized), then the increments."""
+    for start in range(0, values.size, _BLOCK):
+        size = min(_BLOCK, values.size - start)
+        for i in range(size):
+            index[i] = np.int32(abs(values[start + i]) * scale)
+        whole = size - size % 4
+        for i in range(0, whole, 4):
+            tables[0, index[i]] += _ONE
+            tables[1, index[i + 1]] += _ONE
+            tables[2, index[i + 2]] += _ONE
+            tables[3, index[i + 3]] += _ONE
+        for i in range(whole, size):
+            tables[0, index[i]] += _ONE
+
+
+@_compiled
+def _flush(tables, counts):  # type: ignore[no-untyped-def]
+    for t in range(tables.shape[0]):
+        for i in range(counts.size):
+            counts[i] += tables[t, i]
+            tables[t, i] = 0
+
+
+@_compiled
+def _merge_bins(counts, doublings):  # type: ignore[no-untyped-def]
+    """Make bins 2**doublings times as wide."""
+    for i in range(1, counts.size):
+        moved = counts[i]
+        counts[i] = 0
+        counts[i >> min(doublings, 62)] += moved
+
+
+@_compiled
+def square_errors(counts, centers, thresholds, levels):  # type: ignore[no-untyped-def]
+    """Summed squared error of rounding to `levels` steps on each side of zero, for each threshold."""
+    errors = np.zeros(thresholds.size)
+    for k in range(counts.size):
+        if counts[k] == 0:
+            continue
+        for c in range(thresholds.size):
+            step = thresholds[c] / levels
+            rounded = min(np.rint(centers[k] / step), levels) * step
+            errors[c] += counts[k] * (rounded - centers[k]) ** 2
+    return errors

@@ -1,0 +1,95 @@
+"""An ONNX Runtime session that also gives the tensors inside a model."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtcompress_graph.errors import ModelError
+from trtcompress_graph.model import Model
+
+from .samples import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+
+
+class TappedSession:
+    """Runs the float model; the memory of its outputs is kept and used again for inputs of the same shape.
+
+    Attributes:
+        tapped: float tensors that it gives beside its inputs, in the order asked for.
+    """
+
+    def __init__(self, model: Model, proto: onnx.ModelProto, tensors: Iterable[str], threads: int) -> None:
+        produced = {name for node in proto.graph.node for name in node.output}
+        wanted = [name for name in tensors if name in produced]
+        self._session = _session(model, proto, wanted, threads)
+        self._types = {value.name: value.type for value in self._session.get_outputs()}
+        self.tapped = [name for name in wanted if self._types[name] in _TYPES]
+        self._binding = self._session.io_binding()
+        self._shapes: object = None
+        self._held: list[Any] = []
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The tapped tensors for one batch; they are overwritten by the next run.
+
+        Raises:
+            Exception: whatever ONNX Runtime raises.
+        """
+        shapes = tuple((name, array.shape) for name, array in feeds.items())
+        for name, array in feeds.items():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        if shapes != self._shapes:
+            self._held = []
+            self._binding.clear_binding_outputs()
+            for name in self.tapped:
+                self._binding.bind_output(name)
+        self._session.run_with_iobinding(self._binding)
+        if shapes != self._shapes:
+            self._held = self._binding.get_outputs()
+            self._shapes = shapes
+        return {name: _view(value, self._types[name]) for name, value in zip(self.tapped, self._held, strict=True)}
+
+
+def _session(model: Model, proto: onnx.ModelProto, wanted: list[str], threads: int) -> Any:
+    """Outputs are added by name alone: ONNX Runtime knows their types."""
+    import onnx
+    import onnxruntime as ort
+
+    given = {value.name for value in proto.graph.output}
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(proto)
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Threads that spin between runs would take the cores from the histograms.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The copy lives in memory; what it refers to is still beside the model.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(model.path.parent.resolve())
+    )
+    try:
+        return ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its many exception classes share no base
+        raise ModelError(
+            f"ONNX Runtime refuses the model with its inner tensors as outputs: {error}", where=str(model.path)
+        ) from error
+
+
+def _view(value: Any, kind: str) -> Array:
+    """The memory of an output, without a copy."""
+    dtype = np.dtype(_TYPES[kind])
+    shape = tuple(value.shape())
+    count = math.prod(shape)
+    if not count:
+        return np.empty(shape, dtype)
+    memory = (ctypes.c_byte * (count * dtype.itemsize)).from_address(value.data_ptr())
+    return np.frombuffer(memory, dtype).reshape(shape)

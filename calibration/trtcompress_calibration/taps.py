@@ -1,0 +1,199 @@
+"""Which tensors calibration reads. The same for all targets: a tensor that any encoding could want."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.model import Model
+from trtcompress_graph.protos import graph_inputs
+
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZABLE = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Concat",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "ReduceMean",
+    ]
+)
+"""Kinds that have INT8 kernels somewhere: their inputs and outputs get histograms."""
+
+ACTIVATIONS = frozenset(
+    [
+        "Relu",
+        "Clip",
+        "LeakyRelu",
+        "PRelu",
+        "Sigmoid",
+        "HardSigmoid",
+        "HardSwish",
+        "Tanh",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "Mish",
+        "Softplus",
+        "Swish",
+    ]
+)
+"""Kinds that are fused into the node before them: behind a quantizable node their output gets a histogram too."""
+
+FUSED_BY_RUNTIME = frozenset({"Relu", "Clip"})
+"""What lies between a node and one of these is not read, so that ONNX Runtime can still fuse the two."""
+
+BOUNDED = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "Cos", "Sign", "Softsign"])
+"""Kinds whose results cannot exceed 1, so FP16 cannot overflow there."""
+
+SAME_VALUES = frozenset(["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
+"""Kinds whose output holds the very values of their first input, so that it need not be read again."""
+
+_FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """Tensors to read, in the order of the graph.
+
+    Attributes:
+        histogram: candidates for INT8.
+        extremes: what only FP16 asks about.
+        aliases: tensors that hold the values of another one that is read.
+    """
+
+    histogram: tuple[str, ...]
+    extremes: tuple[str, ...]
+    aliases: Mapping[str, str]
+
+
+def tapped_tensors(model: Model) -> Taps:
+    """The tensors of a model that calibration reads; graphs inside `If`, `Loop` and `Scan` are left out."""
+    import onnx
+
+    return taps_of(onnx.load(model.path, load_external_data=False))
+
+
+def taps_of(proto: onnx.ModelProto) -> Taps:
+    """`tapped_tensors` of a parsed model."""
+    graph = _Graph(proto)
+    wanted: dict[str, bool] = {}  # name -> whether its histogram is wanted
+    for name in graph.activations:
+        wanted[name] = graph.quantizable(name)
+    for name in [*wanted]:
+        if graph.hidden_by_fusion(name, wanted) or not (wanted[name] or graph.can_overflow(name)):
+            del wanted[name]
+    aliases = {}
+    for name in [*wanted]:
+        source = graph.source(name)
+        if source != name:
+            aliases[name] = source
+            wanted[source] = wanted.get(source, False) or wanted.pop(name)
+    order = [name for name in graph.activations if name in wanted]
+    return Taps(
+        tuple(name for name in order if wanted[name]),
+        tuple(name for name in order if not wanted[name]),
+        aliases,
+    )
+
+
+class _Graph:
+    """What the rule asks of a graph.
+
+    Attributes:
+        activations: floats that depend on the input, in the order of the graph.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self._producer = {name: node for node in proto.graph.node for name in node.output if name}
+        self._consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in proto.graph.node:
+            for name in _read(node):
+                self._consumers[name].append(node)
+        self._outputs = {value.name for value in proto.graph.output}
+        floats = _float_names(proto)
+        constants = _constants(proto)
+        inputs = [value.name for value in graph_inputs(proto)]
+        self.activations = [
+            name for name in [*inputs, *self._producer] if name not in constants and floats.get(name, True)
+        ]
+
+    def quantizable(self, name: str) -> bool:
+        """Read or written by a quantizable node, or written by an activation behind one."""
+        if any(node.op_type in QUANTIZABLE for node in self._consumers[name]):
+            return True
+        node = self._producer.get(name)
+        if node is None or node.op_type in QUANTIZABLE:
+            return True  # graph inputs too
+        before = self._producer.get(node.input[0]) if node.input else None
+        return node.op_type in ACTIVATIONS and before is not None and before.op_type in QUANTIZABLE
+
+    def hidden_by_fusion(self, name: str, wanted: Mapping[str, bool]) -> bool:
+        """Whether only a Relu or Clip reads it, whose own result is read."""
+        readers = self._consumers[name]
+        return (
+            name in self._producer
+            and name not in self._outputs
+            and len(readers) == 1
+            and readers[0].op_type in FUSED_BY_RUNTIME
+            and readers[0].input[0] == name
+            and readers[0].output[0] in wanted
+        )
+
+    def can_overflow(self, name: str) -> bool:
+        """Whether its values have no bound."""
+        node = self._producer.get(name)
+        return node is None or node.op_type not in BOUNDED
+
+    def source(self, name: str) -> str:
+        """The activation that first held the values of this one."""
+        node = self._producer.get(name)
+        while node is not None and node.op_type in SAME_VALUES and node.input[0] in self._activation_set:
+            name = node.input[0]
+            node = self._producer.get(name)
+        return name
+
+    @property
+    def _activation_set(self) -> Set[str]:
+        return frozenset(self.activations)
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those inside its graphs included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else [*attribute.graphs]:
+            for inner in graph.node:
+                yield from _read(inner)
+            yield from (value.name for value in graph.output)
+
+
+def _constants(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that no input can change."""
+    names = {tensor.name for tensor in proto.graph.initializer}
+    names |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" or (node.input and all(not name or name in names for name in _read(node))):
+            names.update(node.output)
+    return names
+
+
+def _float_names(proto: onnx.ModelProto) -> dict[str, bool]:
+    """Whether each tensor holds floats, as far as ONNX can infer it."""
+    import onnx
+
+    floats = {onnx.TensorProto.DataType.Value(name) for name in _FLOATS}
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    return {v.name: v.type.tensor_type.elem_type in floats for v in values if v.type.WhichOneof("value")}
