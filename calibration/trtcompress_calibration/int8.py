@@ -1,0 +1,167 @@
+"""Which nodes run in INT8, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.errors import PlacementError
+from trtcompress_graph.ranges import TensorRange
+
+from .kinds import SHRINKS, WEIGHTED, activation_inputs, bias_of, channel_axis, number, text, weight_of
+from .opening import is_constant
+
+Measured = Mapping[str, TensorRange]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Nodes that run in INT8, and a reason for each node that could not."""
+
+    nodes: frozenset[ir.Node]
+    reasons: Mapping[ir.Node, str]
+
+
+def choose_int8(graph: ir.Graph, encoding: Encoding, ranges: Measured, barred: Mapping[ir.Node, str]) -> Choice:
+    """Choose the nodes of the main graph that an INT8 kernel should run.
+
+    What multiplies by constant weights is chosen for itself. What joins, pools or moves is chosen where its inputs
+    are INT8 anyway and its result is read as INT8 (or is far smaller than what it reads): alone it would only cost.
+
+    Args:
+        graph: the main graph, in topological order.
+        encoding: has the kinds of operators with kernels.
+        ranges: by tensor name.
+        barred: nodes that must not be chosen, and why.
+
+    Raises:
+        PlacementError: what multiplies by weights reads a tensor that calibration never saw.
+    """
+    reasons: dict[ir.Node, str] = {}
+    for node in graph:
+        reason = barred.get(node) or _refusal(node, encoding, ranges)
+        if reason:
+            reasons[node] = reason
+    fit = [node for node in graph if node not in reasons]
+    chosen = {node for node in fit if node.op_type in WEIGHTED}
+    chosen |= _followers(fit, chosen, encoding)
+    for node in fit:
+        if node not in chosen:
+            reasons[node] = "its inputs or its result are not INT8, so that INT8 would only cost"
+    return Choice(frozenset(chosen), reasons)
+
+
+def result_of(node: ir.Node, encoding: Encoding) -> tuple[ir.Value, ...]:
+    """Tensors on which Q/DQ stands when the output of `node` is INT8: behind the activation that is absorbed."""
+    absorbed = absorbed_by(node, encoding)
+    return tuple((absorbed or node).outputs)
+
+
+def absorbed_by(node: ir.Node, encoding: Encoding) -> ir.Node | None:
+    """The rectifier that vanishes in the range of the node's INT8 output."""
+    if not encoding.folded or encoding.symmetric or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+        return None
+    uses = node.outputs[0].uses()
+    if len(uses) != 1 or uses[0].node.op_type not in encoding.folded or uses[0].node.graph is not node.graph:
+        return None
+    return uses[0].node if _holds_zero(uses[0].node) else None
+
+
+def has_range(value: ir.Value, encoding: Encoding, ranges: Measured) -> bool:
+    """True where the tensor, or the tensor that it was moved from, has a threshold."""
+    measured = ranges.get(value.name or "")
+    if measured is not None and measured.threshold is not None:
+        return True
+    producer = value.producer()
+    moved = producer is not None and producer.op_type in encoding.shared_scale_ops and producer.inputs[0] is not None
+    return moved and has_range(producer.inputs[0], encoding, ranges)  # type: ignore[union-attr, arg-type]
+
+
+def _followers(fit: Iterable[ir.Node], weighted: Collection[ir.Node], encoding: Encoding) -> set[ir.Node]:
+    """Nodes without weights that stand between INT8 nodes."""
+    held: set[ir.Value | None] = set()
+    for node in weighted:
+        held.add(node.inputs[0])
+        held.update(result_of(node, encoding))
+    found: list[ir.Node] = []
+    for node in fit:
+        if node not in weighted and all(node.inputs[i] in held for i in activation_inputs(node)):
+            found.append(node)
+            held.update(result_of(node, encoding))
+    kept = set(weighted)
+    for node in reversed(found):
+        if node.op_type in SHRINKS or any(reads_int8(v, kept) for v in result_of(node, encoding)):
+            kept.add(node)
+    return kept - set(weighted)
+
+
+def reads_int8(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
+    """True where a chosen node reads `value` as an activation."""
+    return any(use.node in chosen and use.idx in activation_inputs(use.node) for use in value.uses())
+
+
+def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
+    """Why `node` cannot run in INT8; empty where it can."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:
+        return f"no INT8 kernel for {node.op_type}"
+    if len(node.outputs) > 1 and node.op_type != "Split":
+        return f"no INT8 kernel for {node.op_type} with several outputs"
+    if node.op_type == "Resize" and text(node, "mode", "nearest") != "nearest":
+        return "no exact INT8 kernel for an interpolating Resize"
+    for i in activation_inputs(node):
+        value = node.inputs[i]
+        if value is None or is_constant(value):
+            return f"input {i} is constant"
+        if value.dtype != ir.DataType.FLOAT:
+            return f"tensor '{value.name}' is not float32"
+    weights = _weights_refusal(node, encoding) if node.op_type in WEIGHTED else ""
+    return weights or _range_refusal(node, encoding, ranges)
+
+
+def _weights_refusal(node: ir.Node, encoding: Encoding) -> str:
+    weight, bias = weight_of(node), bias_of(node)
+    if weight is None or not is_constant(weight):
+        return "both inputs are activations" if node.op_type == "MatMul" else "its weight is not constant"
+    if weight.dtype != ir.DataType.FLOAT or weight.shape is None or len(weight.shape) < 2:
+        return f"weight '{weight.name}' is not a float32 matrix"
+    assert weight.const_value is not None
+    if not np.isfinite(weight.const_value.numpy()).all():
+        return f"weight '{weight.name}' holds NaN or infinity"
+    if node.op_type == "Gemm" and (number(node, "alpha", 1) != 1 or (bias is not None and number(node, "beta", 1) != 1)):
+        return "alpha or beta is not 1"
+    if encoding.quantized_bias and bias is not None:
+        axis = channel_axis(node)
+        channels = weight.shape[axis] if axis is not None else None
+        if not is_constant(bias) or bias.shape is None or tuple(bias.shape) != (channels,):
+            return "its bias is not one constant a channel"
+    return ""
+
+
+def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
+    needed = [v for i in activation_inputs(node) if (v := node.inputs[i]) is not None]
+    if node.op_type in encoding.int8_outputs:
+        needed += result_of(node, encoding)
+    for value in needed:
+        if has_range(value, encoding, ranges):
+            continue
+        if node.op_type in WEIGHTED and value.name not in ranges:
+            raise PlacementError(
+                f"tensor '{value.name}' has no range",
+                where=f"node '{node.name}' ({node.op_type})",
+                hint=f"calibrate this very model, or leave the node in float: --set 'quantize.skip=[{node.name}]'",
+            )
+        return f"no range for tensor '{value.name}'"
+    return ""
+
+
+def _holds_zero(node: ir.Node) -> bool:
+    """True where zero passes the activation unchanged, so that its bounds lie around the INT8 range."""
+    for bound, sign in zip(node.inputs[1:3], (1, -1), strict=False):
+        if bound is None:
+            continue
+        if not is_constant(bound) or bound.const_value is None or sign * float(bound.const_value.numpy()) > 0:
+            return False
+    return True

@@ -1,0 +1,85 @@
+"""What the inputs of an operator are: activations, weight, bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """Positions of weight and bias of an operator that multiplies by weights."""
+
+    weight: int = 1
+    bias: int | None = 2
+
+
+WEIGHTED = {
+    "Conv": Weighted(),
+    "ConvTranspose": Weighted(),
+    "Gemm": Weighted(),
+    "MatMul": Weighted(bias=None),
+}
+
+MOVES = frozenset(
+    "Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather GatherElements GatherND Expand Tile Concat "
+    "Identity DepthToSpace SpaceToDepth Pad Compress ReverseSequence Trilu".split()
+)
+"""Operators that put numbers elsewhere and compute none."""
+
+_ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
+
+SHRINKS = frozenset({"GlobalAveragePool", "AveragePool", "MaxPool"})
+"""Operators that read far more than they write: INT8 pays for what they read, whoever reads the result."""
+
+
+def activation_inputs(node: ir.Node) -> tuple[int, ...]:
+    """Positions of the inputs that are activations."""
+    if node.op_type in _ALL_INPUTS:
+        return tuple(i for i, value in enumerate(node.inputs) if value is not None)
+    return (0,)
+
+
+def weight_of(node: ir.Node) -> ir.Value | None:
+    """The weight, constant or not; None for an operator without."""
+    kind = WEIGHTED.get(node.op_type)
+    return node.inputs[kind.weight] if kind and len(node.inputs) > kind.weight else None
+
+
+def bias_of(node: ir.Node) -> ir.Value | None:
+    """The bias of a weighted operator, or None."""
+    kind = WEIGHTED.get(node.op_type)
+    if kind is None or kind.bias is None or len(node.inputs) <= kind.bias:
+        return None
+    return node.inputs[kind.bias]
+
+
+def channel_axis(node: ir.Node) -> int | None:
+    """Axis of the weight that holds the output channels; None where one scale must do."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1 if integer(node, "group", 1) == 1 else None
+    if node.op_type == "Gemm":
+        return 0 if integer(node, "transB", 0) else 1
+    weight = weight_of(node)
+    return 1 if weight is not None and weight.shape is not None and len(weight.shape) == 2 else None
+
+
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def number(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def text(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()

@@ -1,0 +1,97 @@
+"""A model opened for editing: every node named, every constant an initializer, the type of every tensor known."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from trtcompress_graph.errors import ModelError
+from trtcompress_graph.load import load_ir
+from trtcompress_graph.model import Model
+
+QUANTIZED_OPS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "ConvInteger",
+        "MatMulInteger",
+        "QGemm",
+        "QAttention",
+        "MatMulNBits",
+        "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat",
+    }
+)
+
+
+def open_graph(model: Model, opset: int) -> ir.Model:
+    """Load `model` so that two calls give equal graphs with equal names.
+
+    Args:
+        model: what to open.
+        opset: the ONNX opset that is needed; an older graph is converted to it, a newer one is left.
+
+    Raises:
+        ModelError: the graph cannot be brought to that opset, or it is quantized already.
+    """
+    loaded = load_ir(model)
+    quantized = quantized_nodes(loaded)
+    if quantized:
+        raise ModelError(
+            f"the model is quantized already: {len(quantized)} nodes, first {', '.join(quantized[:3])}",
+            where=str(model.path),
+            hint="start from the float model, or compile this one as it is: trtcompress compile",
+        )
+    loaded = _upgrade(loaded, model, opset)
+    common.InlinePass()(loaded)
+    common.RemoveInitializersFromInputsPass()(loaded)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(loaded)
+    name_nodes(loaded.graph)
+    if any(value.dtype is None for node in loaded.graph for value in node.outputs):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(loaded)
+    return loaded
+
+
+def quantized_nodes(loaded: ir.Model) -> tuple[str, ...]:
+    """Names (or operator kinds) of the nodes that work on quantized numbers."""
+    return tuple(
+        node.name or node.op_type
+        for node in loaded.graph.all_nodes()
+        if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear")
+    )
+
+
+def name_nodes(graph: ir.Graph) -> None:
+    """Give each node that has no name, or the name of an earlier one, a name of its own."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.all_nodes()):
+        name = node.name or f"{node.op_type}_{index}"
+        while name in taken:
+            name = f"{name}_{index}"
+        taken.add(name)
+        node.name = name
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """True for an initializer; a graph input is none, even where it has a default."""
+    return value is not None and value.is_initializer() and value.const_value is not None
+
+
+def opset_of(loaded: ir.Model) -> int:
+    """Version of the ONNX operators that the graph uses."""
+    return loaded.graph.opset_imports.get("", 1)
+
+
+def _upgrade(loaded: ir.Model, model: Model, opset: int) -> ir.Model:
+    if opset_of(loaded) >= opset:
+        return loaded
+    try:
+        proto = onnx.version_converter.convert_version(ir.to_proto(loaded), opset)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"opset {opset_of(loaded)} cannot be converted to {opset}: {error}",
+            where=str(model.path),
+            hint=f"export the model again with opset {opset} or newer",
+        ) from error
+    return ir.from_proto(proto)

@@ -1,0 +1,68 @@
+"""A precision plan written into a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtcompress_graph.encoding import Encoding, PrecisionPlan
+from trtcompress_graph.errors import PlacementError
+from trtcompress_graph.model import Model
+from trtcompress_graph.ranges import Ranges
+
+from .precision import needed_opset
+
+
+def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, out: Path) -> Model:
+    """Write INT8 as Q/DQ pairs and FP16 as casts.
+
+    Inputs and outputs of the graph keep names, types and shapes; a quantized weight `w` becomes `w_quantized`,
+    `w_scale` and `w_zero_point`. Equal arguments give equal bytes.
+
+    Args:
+        model: the float model that the plan was made for.
+        ranges: of its tensors.
+        plan: precision of every node, made by `plan_precision` (and perhaps changed since).
+        encoding: the encoding of the plan.
+        out: path of the ONNX file to write.
+
+    Raises:
+        PlacementError: the plan is not of this model, or a tensor to quantize has no range.
+        ModelError: the model is quantized already.
+    """
+    from trtcompress_graph.load import copy_model, save_ir
+
+    if not encoding.int8 and encoding.float_type == "float32":
+        return copy_model(model, out)
+    from .float16 import write_float16
+    from .layout import lay_out
+    from .opening import open_graph, opset_of
+    from .qdq import QdqWriter
+
+    loaded = open_graph(model, needed_opset(encoding))
+    graph = loaded.graph
+    by_name = {node.name: node for node in graph.all_nodes()}
+    unknown = [p.node for p in plan.nodes if p.node not in by_name]
+    if unknown or plan.encoding != encoding.name:
+        raise PlacementError(
+            f"the plan is for encoding '{plan.encoding}'"
+            if not unknown
+            else f"the plan is of another model: it has no node '{unknown[0]}'",
+            where=f"{model.path} ({encoding.name})",
+            hint="make the plan again for this model and this encoding",
+        )
+    float32 = {by_name[p.node] for p in plan.nodes if p.precision == "float32"}
+    if encoding.int8:
+        int8 = {node for p in plan.nodes if p.precision == "int8" and (node := by_name[p.node]).op_type in encoding.ops}
+        QdqWriter(graph, encoding).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
+    if encoding.float_type == "float16":
+        write_float16(loaded, opset_of(loaded), float32)
+    return save_ir(loaded, out)
+
+
+def already_quantized(model: Model) -> tuple[str, ...]:
+    """Names of the nodes that work on quantized numbers; empty for a float model."""
+    from trtcompress_graph.load import load_ir
+
+    from .opening import quantized_nodes
+
+    return quantized_nodes(load_ir(model))

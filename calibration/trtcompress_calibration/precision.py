@@ -1,0 +1,108 @@
+"""What every node of a graph runs in under an encoding, and why."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.encoding import Encoding, NodePrecision, Precision, PrecisionPlan
+from trtcompress_graph.errors import ConfigError
+from trtcompress_graph.model import Model
+from trtcompress_graph.ranges import Ranges
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Sequence[str] = ()) -> PrecisionPlan:
+    """Decide the precision of every node.
+
+    Args:
+        model: a float model.
+        ranges: of its tensors.
+        encoding: what the target prefers.
+        skip: patterns (`*`, `?`) of the names of nodes that are not quantized.
+
+    Raises:
+        ConfigError: a pattern of `skip` matches no node.
+        PlacementError: a tensor that should be quantized has no range.
+        ModelError: the model is quantized already.
+    """
+    from .opening import open_graph, opset_of
+
+    loaded = open_graph(model, needed_opset(encoding))
+    graph = loaded.graph
+    skipped = _skipped([node.name or "" for node in graph.all_nodes()], skip)
+    half = encoding.float_type == "float16"
+    kept = _float32_reasons(graph, opset_of(loaded), ranges) if half else {}
+    int8, reasons = _int8(graph, encoding, ranges, skipped, kept)
+    nodes = []
+    for node in graph.all_nodes():
+        precision: Precision = encoding.float_type
+        reason = ""
+        if node.graph is not graph:
+            precision, reason = "float32", "it is in a subgraph"
+        elif node in int8:
+            precision = "int8"
+        else:
+            reason = reasons.get(node, "")
+            if node in kept:
+                precision, reason = "float32", kept[node]
+        nodes.append(NodePrecision(node.name or "", node.op_type, precision, reason))
+    return PrecisionPlan(encoding.name, tuple(nodes))
+
+
+def needed_opset(encoding: Encoding) -> int:
+    """Least opset that can hold the encoding: per-channel scales came with 13, scales in float16 with 19."""
+    if encoding.float_type == "float16":
+        return 19
+    return 13 if encoding.int8 else 1
+
+
+def _float32_reasons(graph: ir.Graph, opset: int, ranges: Ranges) -> dict[ir.Node, str]:
+    from .half import float32_reasons
+
+    return float32_reasons(graph, opset, ranges.tensors)
+
+
+def _int8(
+    graph: ir.Graph, encoding: Encoding, ranges: Ranges, skipped: set[str], kept: Mapping[ir.Node, str]
+) -> tuple[set[ir.Node], Mapping[ir.Node, str]]:
+    """Nodes that run in INT8: those that are placed, and those that the engine moves a pair over or absorbs."""
+    if not encoding.int8:
+        return set(), {}
+    from .int8 import absorbed_by, choose_int8
+    from .layout import lay_out, residual_branches
+
+    barred = {node: "skipped" for node in graph if node.name in skipped} | dict(kept)
+    choice = choose_int8(graph, encoding, ranges.tensors, barred)
+    pairs = lay_out(graph, choice.nodes, encoding, ranges.tensors)
+    int8 = set(choice.nodes)
+    int8 |= {a for node in choice.nodes if encoding.int8_outputs and (a := absorbed_by(node, encoding)) is not None}
+    whole = {pair.value for pair in pairs if pair.whole}
+    for node in reversed(list(graph)):
+        moved = node.op_type in encoding.shared_scale_ops and not encoding.int8_outputs
+        if moved and node not in barred and all(v in whole for v in node.outputs):
+            int8.add(node)
+            whole |= {v for v in node.inputs if v is not None and len(v.uses()) == 1}
+    reasons = dict(choice.reasons)
+    for node, _ in residual_branches(graph, choice.nodes, encoding, ranges.tensors):
+        reasons[node] = "a convolution adds it where it writes its result"
+    return int8, reasons
+
+
+def _skipped(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
+            raise ConfigError(
+                f"no node is called '{pattern}'",
+                where="quantize.skip",
+                hint=f"nearest names: {', '.join(near)}" if near else "trtcompress inspect lists the nodes",
+            )
+        found.update(matches)
+    return found

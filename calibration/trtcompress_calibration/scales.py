@@ -1,0 +1,81 @@
+"""From a range to a scale and a zero point, and from floats to the integers that ONNX specifies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from trtcompress_graph.encoding import Encoding, FloatType
+from trtcompress_graph.ranges import TensorRange
+
+Floats = npt.NDArray[np.float32]
+
+_LIMITS = {"u8": (0, 255), "s8": (-128, 127)}
+_DTYPES: dict[str, type[np.uint8] | type[np.int8]] = {"u8": np.uint8, "s8": np.int8}
+_HALF_NORMAL = np.float32(2.0**-14)
+_HALF_MAX = np.float32(65504)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How one tensor is quantized: `q = saturate(round(x / scale) + zero_point)`."""
+
+    scale: np.float32
+    zero_point: np.uint8 | np.int8
+
+
+def activation_scale(measured: TensorRange, encoding: Encoding) -> Scale:
+    """Scale of an activation whose threshold is known.
+
+    Symmetric: the threshold falls on 127. Asymmetric: what was seen within the threshold, with zero, fills 0 to 255,
+    so that the zero point is 0 after a rectifier.
+    """
+    assert encoding.activation is not None and measured.threshold is not None
+    low, high = _LIMITS[encoding.activation]
+    dtype = _DTYPES[encoding.activation]
+    if encoding.symmetric:
+        scale = storable(_positive(measured.threshold / 127), encoding.float_type)
+        return Scale(scale, dtype(128 if low == 0 else 0))
+    bottom = min(0.0, max(measured.min, -measured.threshold))
+    top = max(0.0, min(measured.max, measured.threshold))
+    scale = storable(_positive((top - bottom) / (high - low)), encoding.float_type)
+    return Scale(scale, dtype(np.clip(low + np.rint(-bottom / float(scale)), low, high)))
+
+
+def quantize(values: Floats, scale: Floats, axis: int | None, limit: int) -> npt.NDArray[np.int8]:
+    """QuantizeLinear to s8 with zero point 0 (half to even), saturated at `±limit`; `scale` is per index of `axis`."""
+    steps = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    return np.clip(np.rint(values / steps), -limit, limit).astype(np.int8)
+
+
+def storable(scale: float | Floats, float_type: FloatType) -> np.float32:
+    """The scale as a graph of `float_type` can hold it.
+
+    The nearest such number; below the normal numbers of float16, whose steps are coarse, the next one above, so that
+    nothing is clipped for it.
+    """
+    exact = np.asarray(scale, np.float32)
+    if float_type == "float16":
+        half = np.minimum(exact, _HALF_MAX).astype(np.float16)
+        above = np.nextafter(half, np.float16(np.inf), dtype=np.float16)
+        exact = np.where((exact < _HALF_NORMAL) & (half.astype(np.float32) < exact), above, half).astype(np.float32)
+    return exact[()]  # type: ignore[no-any-return]
+
+
+def joint(ranges: Iterable[TensorRange]) -> TensorRange:
+    """One range for tensors that share a scale: wide enough for each."""
+    held = list(ranges)
+    thresholds = [r.threshold for r in held if r.threshold is not None]
+    return TensorRange(
+        min(r.min for r in held),
+        max(r.max for r in held),
+        max(thresholds) if thresholds else None,
+        min(r.clipped for r in held),
+    )
+
+
+def _positive(scale: float) -> float:
+    """A tensor that is always zero takes any scale; one it is. Numbers below float32's normal range count as zero."""
+    return scale if scale >= np.finfo(np.float32).tiny else 1.0

@@ -1,0 +1,62 @@
+"""Weights and biases as integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from trtcompress_graph.encoding import FloatType
+
+from .scales import Floats, quantize, storable
+
+_BIAS_LIMIT = 2**30
+"""Least |int32| bias that is guarded against: a bit is left for the sum that it joins."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedWeight:
+    """s8 values with one scale for each index of `axis`, or one for all where `axis` is None."""
+
+    values: npt.NDArray[np.int8]
+    scale: Floats
+    axis: int | None
+
+
+def quantize_weight(
+    weight: Floats, axis: int | None, bits: int, float_type: FloatType, least_scale: Floats | None = None
+) -> QuantizedWeight:
+    """Symmetric, absolute maximum on `2 ** (bits - 1) - 1`.
+
+    Args:
+        weight: any shape.
+        axis: the axis of the output channels, or None for one scale.
+        bits: 8, or 7 for a reduced range.
+        float_type: type that the scale is stored in.
+        least_scale: lower bound of each scale (see `least_scale_for`).
+    """
+    limit = 2 ** (bits - 1) - 1
+    axes = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.atleast_1d(np.max(np.abs(weight), axis=axes, initial=0.0)).astype(np.float32) / np.float32(limit)
+    live = scale[scale >= np.finfo(np.float32).tiny]
+    # A channel of zeros takes any scale: the finest of the others also suits its bias.
+    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, live.min() if live.size else np.float32(1))
+    if least_scale is not None:
+        scale = np.maximum(scale, least_scale)
+    held = np.asarray(storable(scale.astype(np.float32), float_type), np.float32)
+    return QuantizedWeight(quantize(weight, held, axis, limit), held if axis is not None else held[:1], axis)
+
+
+def least_scale_for(bias: Floats, input_scale: np.float32) -> Floats:
+    """Weight scales below these would push the int32 bias out of range."""
+    return (np.abs(bias) / (np.float64(input_scale) * _BIAS_LIMIT)).astype(np.float32)
+
+
+def quantize_bias(bias: Floats, input_scale: np.float32, weight_scale: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
+    """`round(bias / (input_scale * weight_scale))` as int32, and that product as the bias's scale."""
+    scale = (np.float32(input_scale) * weight_scale).astype(np.float32)
+    if scale.size == 1:
+        scale = np.broadcast_to(scale, bias.shape).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    steps = np.rint(bias.astype(np.float64) / scale)
+    return np.clip(steps, -(2**31), 2**31 - 1).astype(np.int32), scale
