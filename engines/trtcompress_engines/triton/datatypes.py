@@ -30,8 +30,10 @@ TRITON_TYPES = {
 }
 """numpy's name -> name in `config.pbtxt`."""
 
-NUMPY_TYPES = frozenset(TRITON_TYPES) - {"bfloat16"}
-"""What ONNX Runtime's backend takes, and what the python backend can turn into a numpy array."""
+ONNXRUNTIME_TYPES = frozenset(TRITON_TYPES) - {"bfloat16"}
+
+PYTHON_TYPES = ONNXRUNTIME_TYPES - {"object"}
+"""What numpy and DLPack share."""
 
 TENSORRT_TYPES = frozenset({"bool", "uint8", "int8", "int32", "int64", "float16", "float32", "bfloat16"})
 

@@ -9,14 +9,14 @@ from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.target import Engine
 
 from .config import Serving
-from .datatypes import NUMPY_TYPES, TENSORRT_TYPES, Backend
+from .datatypes import ONNXRUNTIME_TYPES, PYTHON_TYPES, TENSORRT_TYPES, Backend
 from .options import TritonOptions
 
 RTX_VERSION = "tensorrt_rtx"
 """Key of `Engine.details` under which the `tensorrt_rtx` backend says which release built the plan."""
 
-_ENTRY = ("__init__.py", "model.py", "batching.py")
-_PYTHON = Backend("backend", "python", NUMPY_TYPES)
+_ENTRY = ("__init__.py", "model.py", "batching.py", "tensors.py")
+_PYTHON = Backend("backend", "python", PYTHON_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def layout(engine: Engine, format: str, options: TritonOptions) -> Layout:
 
 
 def _onnxruntime(engine: Engine, options: TritonOptions) -> Layout:
-    backend = Backend("backend", "onnxruntime", NUMPY_TYPES)
+    backend = Backend("backend", "onnxruntime", ONNXRUNTIME_TYPES)
     return Layout(Serving(backend, "model.onnx", "model.onnx", "KIND_CPU", _threads(engine, options)))
 
 

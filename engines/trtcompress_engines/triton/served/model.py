@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from . import batching
+from .tensors import to_array, to_tensor
 
 RUNNERS = {"onnxruntime": "onnxruntime_runner", "tensorrt_rtx": "tensorrt_rtx_runner"}
 """Parameter `runner` of `config.pbtxt` -> the file beside this one that holds its `Runner`."""
@@ -56,7 +56,7 @@ class TritonPythonModel:
         missing = [name for name in self.inputs if name not in feed]
         if missing:
             return ValueError(f"input '{missing[0]}' is missing; the model takes: {', '.join(self.inputs)}")
-        return {name: feed[name].as_numpy() for name in self.inputs}
+        return {name: to_array(feed[name]) for name in self.inputs}
 
     def _run(self, feed: dict[str, Any]) -> dict[str, Any]:
         outputs = self.runner.run(feed)
@@ -65,7 +65,7 @@ class TritonPythonModel:
     def _response(self, answer: dict[str, Any] | Exception) -> Any:
         if isinstance(answer, Exception):
             return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(answer)))
-        tensors = [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in answer.items()]
+        tensors = [to_tensor(name, value) for name, value in answer.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
