@@ -66,9 +66,7 @@ class Backend(Protocol):
         """Empty where engines can be made here, else what is missing and what to type. Loads no library."""
         ...
 
-    def compile(
-        self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path
-    ) -> Engine:
+    def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
         """Make an engine in the folder `out`; nothing half-done stands under a final name.
 
         Raises:

@@ -37,7 +37,9 @@ def read_targets(text: str) -> Mapping[str, Target]:
             target = _target(family, card)
             for name in _names(target):
                 if seen.setdefault(name, target.name) != target.name:
-                    raise UsageError(f"'{target.name}' and '{seen[name]}' share the name '{name}'", where="targets.toml")
+                    raise UsageError(
+                        f"'{target.name}' and '{seen[name]}' share the name '{name}'", where="targets.toml"
+                    )
             found[target.name] = target
     return MappingProxyType(found)
 

@@ -23,6 +23,9 @@ from ..files import digest_files, staged
 EXTERNAL_ABOVE = 1 << 30
 """Weights of a bigger model go beside the optimized file: one ONNX file ends at 2 GB."""
 
+INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
+"""Operator kinds that ONNX Runtime computes in integers begin with one of these."""
+
 
 class OnnxRuntimeBackend:
     """Engines are graphs that ONNX Runtime optimized for this very CPU; the portable graph stays `Engine.graph`."""
@@ -39,7 +42,8 @@ class OnnxRuntimeBackend:
         with staged(out) as folder:
             settings = session_options(options.threads)
             settings.optimized_model_filepath = str(folder / file)
-            if _bytes_of(graph.path) > EXTERNAL_ABOVE:
+            before, weights = _contents(graph.path)
+            if weights > EXTERNAL_ABOVE:
                 settings.add_session_config_entry(
                     "session.optimized_model_external_initializers_file_name", f"{file}.data"
                 )
@@ -49,7 +53,7 @@ class OnnxRuntimeBackend:
             _session(graph.path, settings)
             written = sorted(folder.iterdir())
             digest = digest_files(*written)
-            details = _details(graph.path, folder / file, options.threads)
+            after, _ = _contents(folder / file)
         return Engine(
             path=out / file,
             digest=digest,
@@ -59,12 +63,12 @@ class OnnxRuntimeBackend:
             graph=graph,
             built=True,
             reproducible=True,
-            details=details,
+            details=_details(before, after, options.threads),
         )
 
     def open(self, engine: Engine, threads: int = 0) -> OnnxRuntimeRunner:
         """A runner for the optimized model."""
-        return open_graph(engine.path, threads)
+        return OnnxRuntimeRunner(engine.path, threads, optimize=False)
 
 
 def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRuntimeRunner:
@@ -76,22 +80,26 @@ def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRu
         emulate: compute every Q/DQ pair as it is written, in float arithmetic, and fuse none of them into an
             integer kernel of this CPU: the numbers that a graph for another device stands for.
     """
-    return OnnxRuntimeRunner(path, threads, emulate)
+    return OnnxRuntimeRunner(path, threads, emulate=emulate)
 
 
 class OnnxRuntimeRunner:
     """Runs an ONNX file through Polygraphy's `OnnxrtRunner`."""
 
-    def __init__(self, path: Path, threads: int = 0, emulate: bool = False) -> None:
+    def __init__(self, path: Path, threads: int = 0, *, optimize: bool = True, emulate: bool = False) -> None:
         self.path = path
         self._threads = threads
+        self._optimize = optimize
         self._emulate = emulate
         self._runner: Any = None
 
     def __enter__(self) -> Self:
+        import onnxruntime as ort
         from polygraphy.backend.onnxrt import OnnxrtRunner
 
         settings = session_options(self._threads)
+        if not self._optimize:
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._emulate:
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
         self._runner = OnnxrtRunner(_session(self.path, settings))
@@ -118,7 +126,7 @@ class OnnxRuntimeRunner:
 
     def bind(self, feed: Mapping[str, Array]) -> Callable[[], object]:
         """A call that runs once on `feed`, with inputs placed and outputs allocated beforehand."""
-        self._check(feed)
+        self.infer(feed)  # what is wrong with the feed comes out here, and not while time is taken
         session = self._runner.sess
         binding = session.io_binding()
         for name, value in feed.items():
@@ -147,7 +155,7 @@ def session_options(threads: int = 0) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -174,28 +182,31 @@ def _plain(message: str) -> str:
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message).strip()
 
 
-def _bytes_of(path: Path) -> int:
-    """Size of the graph with the external data that lies beside it under its name."""
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-
-
-def _kinds(path: Path) -> Counter[str]:
-    """How many nodes of each operator kind a graph has, with those of subgraphs."""
+def _contents(path: Path) -> tuple[Counter[str], int]:
+    """How many nodes of each operator kind a graph has, with those of subgraphs, and the bytes of its weights."""
     import onnx_ir as ir
 
-    return Counter(node.op_type for node in ir.load(path).graph.all_nodes())
+    loaded = ir.load(path)
+    weights = sum(
+        value.const_value.nbytes
+        for graph in loaded.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    return Counter(node.op_type for node in loaded.graph.all_nodes()), weights
 
 
-def _details(before: Path, after: Path, threads: int) -> dict[str, str]:
-    old, new = _kinds(before), _kinds(after)
+def _details(before: Counter[str], after: Counter[str], threads: int) -> dict[str, str]:
     cpu = cpu_features()
-    integer = sum(n for kind, n in new.items() if kind.startswith(("QLinear", "QGemm", "MatMulInteger", "ConvInteger")))
-    fused = [f"{kind} x{n}" for kind, n in sorted((new - old).items()) if kind not in old]
+    integer = sum(n for kind, n in after.items() if kind.startswith(INTEGER))
+    blocked = sum(n for kind, n in after.items() if kind.startswith("Reorder"))
+    fused = [f"{kind} x{n}" for kind, n in sorted(after.items()) if kind not in before]
     return {
         "threads": str(threads or cpu.cores),
-        "operators": f"{old.total()} -> {new.total()}",
+        "operators": f"{before.total()} -> {after.total()}",
         "fused": ", ".join(fused) or "nothing",
         "int8_nodes": str(integer),
+        "layout_changes": str(blocked),
         "cpu": cpu.name,
         "cpu_features": " ".join(cpu.flags),
     }

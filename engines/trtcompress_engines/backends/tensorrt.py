@@ -57,9 +57,7 @@ class TensorRTBackend:
             hint="its graph can: trtcompress validate " + str(engine.graph.path),
         )
 
-    def _check(
-        self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path
-    ) -> Engine:
+    def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
         checked = check_graph(graph, target, options, out)
         return Engine(
             path=graph.path,

@@ -54,7 +54,7 @@ def blamed_node(message: str, nodes: Mapping[str, str]) -> str:
 def plain(message: str) -> str:
     """The message without source locations and without the complaint that this machine has no GPU driver."""
     lines = [line for line in message.splitlines() if "cudaError 35" not in line]
-    return re.sub(r"\s*\.? In [^\s(]+ at /\S+", "", " ".join(lines)).strip()
+    return re.sub(r"\s*\.? In [^\s(]+ at /[^\s)]+", "", " ".join(lines)).strip()
 
 
 def engine_layers(messages: Iterable[str]) -> list[Layer]:
