@@ -25,6 +25,18 @@ Axes = Mapping[str, Mapping[str, AxisRange]]
 """`{input name: {axis name: range}}`."""
 
 
+def plain_axes(axes: Axes) -> dict[str, dict[str, AxisRange]]:
+    """The axes under the names that they have in the graph.
+
+    In a config an axis may be written with its place: `height@2` is called `height`, and a bare place such as `2`
+    stands for the axis without a name, which is called `<input>_2`.
+    """
+    return {
+        name: {f"{name}_{axis}" if axis.isdigit() else axis.partition("@")[0]: rng for axis, rng in ranges.items()}
+        for name, ranges in axes.items()
+    }
+
+
 def input_shapes(inputs: Sequence[TensorSpec], axes: Axes, at: At) -> dict[str, tuple[int, ...]]:
     """Concrete shape of each input at the `min`, `opt` or `max` of its axes.
 
@@ -33,6 +45,7 @@ def input_shapes(inputs: Sequence[TensorSpec], axes: Axes, at: At) -> dict[str, 
     Raises:
         ModelError: a dynamic axis has no range.
     """
+    axes = plain_axes(axes)
     shared = {axis: rng for ranges in axes.values() for axis, rng in ranges.items()}
 
     def length(spec: TensorSpec, dim: int | str) -> int:
