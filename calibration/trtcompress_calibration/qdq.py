@@ -37,6 +37,9 @@ class QdqWriter:
             self._write_weights(node, input_scale[(node, 0)])
         for pair in pairs:
             self._write_pair(pair)
+        for name, value in [*self._graph.initializers.items()]:
+            if not value.uses() and not value.is_graph_output():
+                del self._graph.initializers[name]
 
     def _write_pair(self, pair: Pair) -> None:
         value, name = pair.value, pair.value.name or ""
@@ -79,7 +82,7 @@ class QdqWriter:
             integers, scale = quantize_bias(bias_values, input_scale.scale, made.scale)
             node.replace_input_with(2, self._dequantized(bias.name or "", integers, scale, 0, node))
 
-    def _weight(self, weight: ir.Value, made: QuantizedWeight) -> ir.Value:
+    def _weight(self, weight: ir.Value, made: QuantizedWeight, node: ir.Node) -> ir.Value:
         """Dequantized weight; nodes that share a weight and its scales share its integers."""
         key = (weight, made.axis, made.scale.tobytes())
         if key not in self._weights:
