@@ -55,6 +55,9 @@ class BuildOptions:
 class Silent:
     """A listener that says nothing."""
 
+    def planned(self, plan: Plan) -> None:
+        """Nothing."""
+
     def started(self, step: Step) -> None:
         """Nothing."""
 
@@ -92,6 +95,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
     with private as folder:
         store = Store(Path(folder))
         plan = plan_build(loaded, store, options.until)
+        listener.planned(plan)
         run = run_plan(plan, store, listener, jobs=options.jobs or len(os.sched_getaffinity(0)))
         build_dir = (options.out / loaded.config.name).resolve()
         placed = place_artifacts(run, store, build_dir)

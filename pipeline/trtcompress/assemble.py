@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.target import Engine
 
-from .codec import encode
-from .files import place, write_text
+from .compiling import ENGINE, write_engine
+from .files import place
 from .outcome import Deployed
 from .runner import VALUE, Ran, Run
 from .store import ENTRY, Store, store_errors
 from .validation import Validation, deployed_file
 
 MANIFEST = "manifest.json"
-ENGINE = "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +70,9 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
 
 
 def _write_engine(engine: Engine, ran: Ran, placed: Placed) -> None:
-    """`engine.json` lets `validate` and `package` take the folder alone."""
     folder = placed.build_dir / ran.step.stage.leaves.format(subject=ran.step.subject)
-    write_text(folder / ENGINE, json.dumps(_relocated(encode(engine, Path("/")), placed, folder), indent=1) + "\n")
-
-
-def _relocated(encoded: Any, placed: Placed, folder: Path) -> Any:
-    if isinstance(encoded, dict):
-        if encoded.keys() == {"$path"}:
-            return {"$path": os.path.relpath(placed.find(Path("/") / encoded["$path"]), folder)}
-        return {key: _relocated(value, placed, folder) for key, value in encoded.items()}
-    if isinstance(encoded, list):
-        return [_relocated(value, placed, folder) for value in encoded]
-    return encoded
+    graph = replace(engine.graph, path=placed.find(engine.graph.path))
+    write_engine(replace(engine, path=placed.find(engine.path), graph=graph), folder)
 
 
 def _files_before(build_dir: Path) -> set[str]:

@@ -67,7 +67,9 @@ class ModelSettings(Settings):
         for name, axes in value.items():
             for axis, (least, usual, greatest) in axes.items():
                 if not 1 <= least <= usual <= greatest:
-                    raise ValueError(f"{name}.{axis}: [min, opt, max] must be whole numbers with 1 <= min <= opt <= max")
+                    raise ValueError(
+                        f"{name}.{axis}: [min, opt, max] must be whole numbers with 1 <= min <= opt <= max"
+                    )
         return value
 
     @property
@@ -156,7 +158,9 @@ class TritonSettings(Settings):
 class BuildConfig(Settings):
     """A build."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the build folder and the served model")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the build folder and the served model"
+    )
     model: Annotated[ModelSettings, BeforeValidator(_as_source)]
     data: DataSettings
     metric: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(

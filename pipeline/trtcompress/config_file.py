@@ -141,7 +141,9 @@ def _expand(value: Any, path: KeyPath, where: Any) -> Any:
     def variable(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set", where=where(path), hint=f"export {name}=...")
+            raise ConfigError(
+                f"the environment variable {name} is not set", where=where(path), hint=f"export {name}=..."
+            )
         return os.environ[name]
 
     return _VARIABLE.sub(variable, value)

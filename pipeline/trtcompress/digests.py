@@ -60,6 +60,32 @@ class FileDigests:
         return digest_of({name: entry[3] for name, entry in found.items()})
 
 
+def onnx_digest(path: Path, files: FileDigests) -> str:
+    """Digest of an ONNX file and its external data; which files these are is remembered, so that it is parsed once."""
+    own = files.of(path)
+    note = files.memory / f"externals-{own}.json"
+    try:
+        names = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        names = _external_files(path)
+        _write_note(note, names)
+    inside = [path.parent / name for name in names if (path.parent / name).is_file()]
+    return digest_of([own, *(files.of(data) for data in inside)])
+
+
+def _external_files(path: Path) -> list[str]:
+    """Names of the external data; none for what is no ONNX file, which the export stage refuses with a reason."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from trtcompress_graph.protos import external_locations
+
+    try:
+        return sorted(external_locations(onnx.load(path, load_external_data=False)))
+    except (DecodeError, UnicodeDecodeError):
+        return []
+
+
 def _read_note(note: Path) -> Mapping[str, list[Any]]:
     try:
         known: Mapping[str, list[Any]] = json.loads(note.read_text(encoding="utf-8"))
@@ -68,7 +94,7 @@ def _read_note(note: Path) -> Mapping[str, list[Any]]:
     return known
 
 
-def _write_note(note: Path, found: Mapping[str, list[Any]]) -> None:
+def _write_note(note: Path, found: Any) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
     aside = note.with_suffix(f".{digest_of(found)[:16]}.tmp")
     aside.write_text(json.dumps(found), encoding="utf-8")
@@ -87,7 +113,9 @@ def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDige
     search = (str(base), *sys.path)
     path = _module_file(module, search)
     if path is None:
-        raise ConfigError(f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed")
+        raise ConfigError(
+            f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed"
+        )
     modules = dict(_project_modules(module, path, base, search))
     parts = {key: file_digest(file) for key, file in sorted(modules.items())}
     for pattern in sources:

@@ -97,7 +97,5 @@ def _target_result(validation: Validation, deployed: Deployed) -> TargetResult:
         latency_ms=LatencyMs(p50=speed.engine.p50, p90=speed.engine.p90, p99=speed.engine.p99) if speed else None,
         speedup=speed.speedup if speed else None,
         metrics={m.name: MetricValue(reference=m.reference, value=m.value, ci=m.ci) for m in shipped.metrics},
-        gates=tuple(
-            GateResult(gate=g.gate, limit=g.limit, value=g.value, verdict=g.verdict) for g in shipped.gates
-        ),
+        gates=tuple(GateResult(gate=g.gate, limit=g.limit, value=g.value, verdict=g.verdict) for g in shipped.gates),
     )

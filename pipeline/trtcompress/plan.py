@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_engines.encodings import encoding_for
+from trtcompress_engines.metrics import find_metric, is_built_in
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.encoding import Encoding
@@ -15,7 +17,7 @@ from trtcompress_graph.errors import MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
 from .config import BuildConfig, DataSource, Loaded, TargetSettings
-from .digests import FileDigests, data_digest, source_digest
+from .digests import FileDigests, data_digest, onnx_digest, source_digest
 from .stage import DataRef, MetricRef, ModelRef, Reserved, Stage, StageSettings
 
 Ref = tuple[str, str]
@@ -55,9 +57,7 @@ class Plan:
     encodings: Mapping[str, tuple[Encoding, ...]]
 
 
-def make_plan(
-    loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDigests, until: str | None = None
-) -> Plan:
+def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDigests, until: str | None = None) -> Plan:
     """Lay out a build; everything that the config names is looked up here, before any work starts.
 
     Raises:
@@ -89,6 +89,15 @@ def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]
     return (quantized,) if settings.precision == "int8" else (quantized, exact)
 
 
+def encoding_of(target_name: str, precision: Literal["int8", "float"]) -> Encoding:
+    """The encoding that a target takes on this machine.
+
+    Raises:
+        UsageError: no such target.
+    """
+    return encoding_for(resolve_target(target_name), precision, vnni=cpu_features().vnni)
+
+
 def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
     config, base = loaded.config, loaded.base
     calibration = config.data.calibration
@@ -98,17 +107,15 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("axes", ""): config.model.axes,
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
-        ("metrics", ""): tuple(
-            MetricRef(name, base, source_digest(name, base, (), files) if _is_function(name, loaded) else "")
-            for name in config.metric
-        ),
+        ("metrics", ""): tuple(_metric_ref(name, base, files) for name in config.metric),
     }
 
 
-def _is_function(metric: str, loaded: Loaded) -> bool:
-    from trtcompress_engines.metrics import METRICS
-
-    return is_callable_name(metric) and metric.partition(":")[0] not in METRICS
+def _metric_ref(name: str, base: Path, files: FileDigests) -> MetricRef:
+    if is_built_in(name) or not is_callable_name(name):
+        find_metric(name)  # an unknown name is refused before any work
+        return MetricRef(name, base, "")
+    return MetricRef(name, base, source_digest(name, base, (), files))
 
 
 def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:
@@ -120,9 +127,7 @@ def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:
         raise MissingPathError(
             "no such model file", where=str(path), hint="give an ONNX file, or `package.module:function`"
         )
-    from trtcompress_graph.digest import model_digest
-
-    return ModelRef(model.source, base, model_digest(path))
+    return ModelRef(model.source, base, onnx_digest(path, files))
 
 
 def _data_ref(data: DataSource, loaded: Loaded, files: FileDigests) -> DataRef:

@@ -27,6 +27,9 @@ VALUE = "value.json"
 class Listener(Protocol):
     """Told what a build does; see cli/console.py for the one that prints."""
 
+    def planned(self, plan: Plan) -> None:
+        """The steps that will come."""
+
     def started(self, step: Step) -> None:
         """A step begins to work."""
 
@@ -71,7 +74,7 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
         while waiting or running:
             for step in _ready(waiting, list(running.values()), run.values, jobs):
                 waiting.remove(step)
-                inputs = _inputs(step, run.values)
+                inputs = inputs_of(step, run.values)
                 running[pool.submit(_run_step, step, inputs, store, listener)] = step
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -94,7 +97,8 @@ def _ready(waiting: list[Step], running: list[Step], values: Mapping[Ref, Any], 
     return ready[:1]
 
 
-def _inputs(step: Step, values: Mapping[Ref, Any]) -> dict[str, Any]:
+def inputs_of(step: Step, values: Mapping[Ref, Any]) -> dict[str, Any]:
+    """Values of a step's inputs by name; a plural input is a tuple."""
     plural = {name for name in step.needs if name.endswith("s") and step.needs[name][0][0] == name[:-1]}
     return {
         name: tuple(values[ref] for ref in refs) if name in plural else values[refs[0]]

@@ -215,12 +215,14 @@ def store_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
-                "no space left on the disk; nothing half-written was kept", where=str(error.filename or root),
+                "no space left on the disk; nothing half-written was kept",
+                where=str(error.filename or root),
                 hint="free some space (trtcompress cache gc), or name another folder with --store and --out",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise StoreError(
-                f"cannot write here: {error.strerror}", where=str(error.filename or root),
+                f"cannot write here: {error.strerror}",
+                where=str(error.filename or root),
                 hint="name another folder with --store and --out",
             ) from error
         raise

@@ -69,3 +69,11 @@ def deployed_file(engine: Engine) -> tuple[Path, str]:
     if engine.backend == "onnxruntime":
         return engine.graph.path, engine.graph.digest
     return engine.path, engine.digest
+
+
+def deployed_size(engine: Engine) -> int:
+    """Bytes that a user deploys, external data included."""
+    from .outputs import model_size
+
+    path, _ = deployed_file(engine)
+    return model_size(engine.graph) if path == engine.graph.path else path.stat().st_size

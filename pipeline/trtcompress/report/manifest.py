@@ -62,7 +62,10 @@ def _revision(folder: Path) -> str | None:
         asked = ("git", "-C", str(folder))
         head = subprocess.run([*asked, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         status = subprocess.run(
-            [*asked, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, timeout=10,
+            [*asked, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -25,8 +25,12 @@ def record(built: Built, placed: Placed) -> dict[str, Any]:
         "precision": [_precision(value) for value in built.run.values.values() if isinstance(value, PrecisionPlan)],
         "packages": [_packages(p, placed) for p in built.packages.values()],
         "stages": [
-            {"stage": ran.step.stage.name, "subject": ran.step.subject, "seconds": round(ran.seconds, 4),
-             "reused": ran.reused}
+            {
+                "stage": ran.step.stage.name,
+                "subject": ran.step.subject,
+                "seconds": round(ran.seconds, 4),
+                "reused": ran.reused,
+            }
             for ran in built.run.steps
         ],
     }

@@ -1,0 +1,147 @@
+"""`trtcompress build`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .main import say
+
+if TYPE_CHECKING:
+    from ..api import BuildOptions, Built
+    from ..config import Loaded
+    from ..store import Store
+
+
+@click.command(name="build")
+@click.argument("source", metavar="CONFIG.yaml|MODEL.onnx")
+@click.option(
+    "--data", metavar="D", help="Calibration samples: .npz, folder of .npz or images, package.module:function."
+)
+@click.option("--target", "targets", metavar="T", multiple=True, help="Device; repeat it. See: trtcompress targets.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config; repeat it.")
+@click.option("--out", metavar="DIR", default="build", show_default=True, help="The build goes to DIR/NAME.")
+@click.option("--store", metavar="DIR", help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]")
+@click.option(
+    "--jobs", type=click.IntRange(min=0), default=0, help="Stages that may work at once. [default: one a core]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON).")
+@click.option("--no-cache", is_flag=True, help="Work everything anew, in a store of its own that is thrown away.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--dry-run", is_flag=True, help="Only say which stages would run.")
+@click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
+@click.option("--trust-pickle", is_flag=True, help="Load a pickled module: it can run any code.")
+def command(
+    source: str,
+    data: str | None,
+    targets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    out: str,
+    store: str | None,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+    no_cache: bool,
+    until: str | None,
+    dry_run: bool,
+    strict: bool,
+    trust_pickle: bool,
+) -> int:
+    """Build engines for each target: export, calibrate, quantize, compile, validate, package.
+
+    \b
+    trtcompress build model.onnx --data samples.npz
+    trtcompress build build.yaml --target cpu --target rtx-4090
+    trtcompress build build.yaml --set quantize.method=minmax --json
+    """
+    from ..api import BuildOptions, build_all, overrides_for
+
+    loaded = load(source, [*overrides_for(data, targets, trust_pickle), *overrides])
+    options = BuildOptions(Path(out), Path(store) if store else None, jobs, not no_cache, until)
+    if dry_run:
+        return _dry_run(loaded, options)
+    if quiet:
+        from ..api import Silent
+
+        built = build_all(loaded, options, Silent())
+    else:
+        built = _shown(loaded, options)
+    if as_json:
+        from .output import print_json
+
+        print_json(built.result)
+    elif not quiet:
+        _summary(built)
+    failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
+    return 1 if failed else 0
+
+
+def load(source: str, overrides: list[str]) -> Loaded:
+    """The config file, or a config made for an ONNX file."""
+    from ..config import Loaded
+    from ..config_file import check_config, load_config
+
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return load_config(path, overrides)
+    from trtcompress_graph.errors import MissingPathError, UsageError
+
+    if path.suffix != ".onnx":
+        raise UsageError(
+            "this is neither a config (.yaml) nor a model (.onnx)",
+            where=source,
+            hint="a PyTorch model is built from a config with `model: {source: 'package.module:function'}`",
+        )
+    if not path.is_file():
+        raise MissingPathError("no such model file", where=source)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-") or "model"
+    raw = {"name": name, "model": {"source": path.name}}
+    base = path.resolve().parent
+    return Loaded(config=check_config(raw, overrides, file=source, lines={}), base=base)
+
+
+def _shown(loaded: Loaded, options: BuildOptions) -> Built:
+    from ..api import build_all
+    from .console import ConsoleListener
+
+    with ConsoleListener() as listener:
+        return build_all(loaded, options, listener)
+
+
+def _summary(built: Built) -> None:
+    import json
+
+    from ..report.table import COLUMNS, rows
+    from .output import print_table
+
+    facts = json.loads((Path(built.result.build_dir) / "report.json").read_text(encoding="utf-8"))
+    if facts["validations"]:
+        print_table(COLUMNS, rows(facts), title=f"{built.result.name}: {built.result.verdict.replace('_', ' ')}")
+    for validation in facts["validations"]:
+        for note in validation["notes"]:
+            say(f"{validation['target']}: {note}")
+        for candidate in validation["candidates"]:
+            if candidate["engine"]["encoding"] != validation["shipped"]:
+                continue
+            for gate in candidate["gates"]:
+                if gate["verdict"] == "fail":
+                    say(f"{validation['target']}: FAILED {gate['explained']}")
+    for package in facts["packages"]:
+        for note in package["notes"]:
+            say(f"{package['target']}: {note}")
+    say(f"build: {built.result.build_dir} (report.md tells more)")
+
+
+def _dry_run(loaded: Loaded, options: BuildOptions) -> int:
+    from ..api import default_store
+    from ..dry_run import dry_run
+    from ..store import Store
+
+    store: Store = Store(options.store or default_store())
+    for label, state in dry_run(loaded, store, options.until):
+        click.echo(f"{label:<36} {state}")
+    return 0

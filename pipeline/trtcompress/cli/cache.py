@@ -1,0 +1,97 @@
+"""`trtcompress cache`."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .main import say
+
+if TYPE_CHECKING:
+    from ..store import Entry, Store
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SPANS = {"m": 60, "h": 3600, "d": 86400}
+
+
+@click.group(name="cache")
+@click.option("--store", metavar="DIR", help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]")
+@click.pass_context
+def command(ctx: click.Context, store: str | None) -> None:
+    """The artifact store: what builds reuse."""
+    ctx.obj = store
+
+
+def _store(ctx: click.Context) -> Store:
+    from ..api import default_store
+    from ..store import Store
+
+    return Store(Path(ctx.obj) if ctx.obj else default_store())
+
+
+def _print(entries: list[Entry], root: Path, as_json: bool) -> None:
+    from ..outputs import CacheEntries, CacheEntry
+    from ..report.table import size
+    from .output import print_json, print_table
+
+    if as_json:
+        shown = tuple(CacheEntry(key=e.key, stage=e.stage, size_bytes=e.size, used=e.used) for e in entries)
+        print_json(CacheEntries(store=str(root), entries=shown))
+        return
+    print_table(
+        ("key", "stage", "size", "last used"),
+        [(e.key[:16], e.stage, size(e.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(e.used))) for e in entries],
+    )
+
+
+@command.command(name="ls")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def ls(ctx: click.Context, as_json: bool) -> None:
+    """List the entries, the longest unused first."""
+    store = _store(ctx)
+    _print(store.entries(), store.root, as_json)
+
+
+@command.command(name="gc")
+@click.option("--max-size", metavar="SIZE", help="Keep no more than this, for example 5G.")
+@click.option("--older-than", metavar="AGE", help="Remove what was not used for this long, for example 30d, 12h.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was removed as JSON.")
+@click.pass_context
+def gc(ctx: click.Context, max_size: str | None, older_than: str | None, as_json: bool) -> None:
+    """Remove entries that were not used for long. With no option: those older than 30 days."""
+    if max_size is None and older_than is None:
+        older_than = "30d"
+    store = _store(ctx)
+    removed = store.gc(
+        None if max_size is None else _measure(max_size.removesuffix("B"), _UNITS, "--max-size"),
+        None if older_than is None else _measure(older_than, _SPANS, "--older-than"),
+    )
+    _print(removed, store.root, as_json)
+    say(f"removed {len(removed)} entries, {sum(e.size for e in removed) / 1e6:.1f} MB")
+
+
+@command.command(name="verify")
+@click.option("--json", "as_json", is_flag=True, help="Print the damaged entries as JSON.")
+@click.option("--remove", is_flag=True, help="Remove the damaged entries.")
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool, remove: bool) -> int:
+    """Read every byte and list the entries that are damaged; exit 1 where there are any that stay."""
+    store = _store(ctx)
+    damaged = store.damaged()
+    _print(damaged, store.root, as_json)
+    for entry in damaged if remove else ():
+        store.remove(entry)
+    say(f"{len(damaged)} damaged entries{' removed' if remove and damaged else ''}")
+    return 1 if damaged and not remove else 0
+
+
+def _measure(text: str, units: dict[str, int], option: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]?)", text.strip().lower())
+    if match is None or match.group(2) not in units:
+        raise click.UsageError(f"{option}: '{text}' is not a number with one of: {', '.join(u for u in units if u)}")
+    return int(float(match.group(1)) * units[match.group(2)])

@@ -1,0 +1,55 @@
+"""`trtcompress calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .main import say
+
+
+@click.command(name="calibrate")
+@click.argument("model", metavar="M.onnx")
+@options.data
+@click.option(
+    "--method",
+    type=click.Choice(["entropy", "minmax", "percentile", "mse"]),
+    default="entropy",
+    show_default=True,
+    help="How a threshold is chosen from a histogram.",
+)
+@options.samples
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Changes the speed only.")
+@options.output("ranges.json to write.")
+@options.as_json
+def command(model: str, data: str, method: str, samples: int | None, batch: int, output: str, as_json: bool) -> None:
+    """Run samples through the float model and write the range of every activation.
+
+    Simplify the model first if it was not: ranges are found by tensor name.
+    """
+    from trtcompress_calibration.collect import calibrate
+    from trtcompress_graph.load import read_model
+
+    from ..datasets import open_data
+    from ..files import write_text
+    from ..outputs import RangesFile
+    from .output import print_json
+
+    read = read_model(Path(model))
+    dataset = open_data(options.data_ref(data, samples), read)
+    ranges = calibrate(read, dataset, method=method, batch_size=batch)
+    write_text(Path(output), ranges.text())
+    if as_json:
+        print_json(
+            RangesFile(
+                path=output,
+                model_sha256=ranges.model_sha256,
+                method=ranges.method,
+                samples=ranges.samples,
+                tensors=len(ranges.tensors),
+            )
+        )
+    else:
+        say(f"wrote {output}: {len(ranges.tensors)} tensors over {ranges.samples} samples")

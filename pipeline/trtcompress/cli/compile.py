@@ -1,0 +1,53 @@
+"""`trtcompress compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .main import say
+
+
+@click.command(name="compile")
+@click.argument("model", metavar="M.onnx")
+@options.target
+@options.axis
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Of a CPU engine. [default: one a core]")
+@options.output("Folder to write.")
+@options.as_json
+def command(
+    model: str, target_name: str, axis_options: tuple[str, ...], threads: int, output: str, as_json: bool
+) -> None:
+    """Build the engine of a graph as it is: its precision is what the graph says (see quantize)."""
+    from trtcompress_engines.targets import resolve_target
+    from trtcompress_graph.load import read_model
+
+    from ..compiling import compile_model, write_engine
+    from ..outputs import EngineFile
+    from ..validation import deployed_file, deployed_size
+    from .output import print_json
+
+    target, read = resolve_target(target_name), read_model(Path(model))
+    engine = compile_model(read, target, "as-given", options.axes(axis_options), Path(output), threads=threads)
+    write_engine(engine, Path(output))
+    path, digest = deployed_file(engine)
+    if as_json:
+        print_json(
+            EngineFile(
+                target=engine.target,
+                backend=engine.backend,
+                encoding=engine.encoding,
+                engine=str(path),
+                sha256=digest,
+                size_bytes=deployed_size(engine),
+                built=engine.built,
+                reproducible=engine.reproducible,
+                details=dict(engine.details),
+            )
+        )
+        return
+    say(f"{'built' if engine.built else 'checked, not built:'} {path}")
+    for key, value in engine.details.items():
+        say(f"  {key}: {value}")

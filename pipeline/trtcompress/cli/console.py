@@ -1,0 +1,76 @@
+"""What a build shows while it runs: progress bars on a terminal, plain lines in CI; all on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from ..plan import Plan, Step
+
+LINE_EVERY = 0.25
+"""In CI a long step says how far it is at each such share of its work."""
+
+
+class ConsoleListener:
+    """Prints steps; a context manager, since a terminal has to be given back."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._done = 0
+        self._lock = threading.Lock()
+        self._shown: dict[str, float] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> ConsoleListener:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """The steps that will come."""
+        self._total = len(plan.steps)
+
+    def started(self, step: Step) -> None:
+        """A step begins to work."""
+        with self._lock:
+            self._tasks[step.label] = self._progress.add_task(step.label, total=None)
+
+    def progressed(self, step: Step, done: int, total: int | None) -> None:
+        """A step is so far."""
+        with self._lock:
+            self._progress.update(self._tasks[step.label], completed=done, total=total)
+            share = done / total if total else 0.0
+            if self._progress.disable and share < 1 and share >= self._shown.get(step.label, 0.0) + LINE_EVERY:
+                self._shown[step.label] = share
+                self._print(f"        {step.label}: {done}/{total}")
+
+    def finished(self, step: Step, seconds: float, reused: bool) -> None:
+        """A step is done, or was there already."""
+        with self._lock:
+            self._done += 1
+            if step.label in self._tasks:
+                self._progress.remove_task(self._tasks.pop(step.label))
+            took = "reused" if reused else f"{seconds:.1f} s"
+            self._print(f"[{self._done:>{len(str(self._total))}}/{self._total}] {step.label:<34} {took}")
+
+    def _print(self, line: str) -> None:
+        if self._progress.disable:
+            click.echo(line, err=True)
+        else:
+            self._progress.console.print(line, highlight=False, markup=False)

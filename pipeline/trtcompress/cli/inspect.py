@@ -1,0 +1,56 @@
+"""`trtcompress inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .main import say
+
+
+@click.command(name="inspect")
+@click.argument("model", metavar="M.onnx")
+@options.axis
+@click.option(
+    "--top", type=click.IntRange(min=0), default=10, show_default=True, help="How many of the heaviest nodes."
+)
+@options.as_json
+def command(model: str, axis_options: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Show inputs, outputs, cost by operator kind, the heaviest nodes, and what can be quantized.
+
+    Costs are for one sample, or for the usual lengths of --axis.
+    """
+    from ..inspection import inspect_model
+    from .output import print_json, print_table
+
+    found = inspect_model(Path(model), options.axes(axis_options), top)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{found.path}  opset {found.opset}")
+    print_table(
+        ("tensor", "type", "shape"),
+        [
+            (f"{kind} {t.name}", t.dtype, " x ".join(map(str, t.shape)) or "scalar")
+            for kind, tensors in (("input", found.inputs), ("output", found.outputs))
+            for t in tensors
+        ],
+    )
+    click.echo(f"{found.macs / 1e6:.2f} M MACs, {found.parameters / 1e6:.3f} M parameters, {found.bytes / 1e6:.2f} MB")
+    print_table(
+        ("operator", "nodes", "M MACs", "parameters", "bytes"),
+        [(o.op, str(o.count), f"{o.macs / 1e6:.2f}", str(o.parameters), str(o.bytes)) for o in found.operators],
+    )
+    if found.heaviest:
+        print_table(
+            ("heaviest node", "operator", "M MACs", "parameters"),
+            [(n.node, n.op, f"{n.macs / 1e6:.2f}", str(n.parameters)) for n in found.heaviest],
+        )
+    if found.quantized_already:
+        say(f"already quantized: {len(found.quantized_already)} nodes, first '{found.quantized_already[0]}'")
+    else:
+        click.echo(
+            f"can be quantized: {found.quantizable_nodes} nodes, {100 * found.quantizable_macs:.1f} % of the MACs"
+        )

@@ -1,0 +1,138 @@
+"""Entry point. Imports nothing heavy: `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from trtcompress_graph.errors import TrtCompressError
+
+from .. import __version__
+
+COMMANDS = {
+    "build": "Build engines from a config or an ONNX file: the whole pipeline.",
+    "inspect": "What is in a model: inputs, cost, heaviest nodes, what can be quantized.",
+    "export": "PyTorch to ONNX, compared with PyTorch.",
+    "simplify": "Fold, clean up and upgrade an ONNX file.",
+    "calibrate": "Measure the ranges of activations.",
+    "quantize": "Write INT8 or FP16 into an ONNX file.",
+    "compile": "Build the engine of an ONNX file for a target.",
+    "validate": "Compare an engine or model with its reference.",
+    "package": "Pack a build for a server.",
+    "targets": "Devices that engines can be built for.",
+    "doctor": "What can be built here, what is missing, what to type.",
+    "schema": "JSON Schema of the config, or of a command's --json.",
+    "cache": "The artifact store: ls, gc, verify.",
+    "completion": "Shell completion.",
+}
+"""Every command and its line in `--help`; the command `x` is `trtcompress.cli.x:command`."""
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    done ("not measured" included, unless --strict)
+  1    built, but a gate failed
+  2    wrong usage or config, a missing path included
+  3    unusable model or data
+  4    a stage failed
+  130  interrupted; what had finished is kept, the same command goes on from there
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"trtcompress.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from COMMANDS, so that none is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Propose the nearest command where there is none of that name."""
+        from difflib import get_close_matches
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"no command '{args[0]}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="trtcompress")
+def root() -> None:
+    """PyTorch or ONNX model in; small, fast, checked INT8 and FP16 engines out.
+
+    \b
+    Start with:  trtcompress build MODEL.onnx --data samples.npz
+    """
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; errors for the user are printed, never a traceback."""
+    sys.exit(run(argv))
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        result = root.main(args=argv, prog_name="trtcompress", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted; finished stages are kept: the same command goes on from there")
+        return leave(130)
+    except TrtCompressError as error:
+        say(f"error: {error}")
+        _trace()
+        return leave(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return leave(0)
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        say(f"error: {type(error).__name__}: {first}\nhint: set TRTCOMPRESS_TRACEBACK=1 to see where")
+        _trace()
+        return leave(4)
+    return result if isinstance(result, int) else 0
+
+
+def say(text: str) -> None:
+    """One message to stderr."""
+    click.echo(text, err=True)
+
+
+def _trace() -> None:
+    if os.environ.get("TRTCOMPRESS_TRACEBACK"):
+        traceback.print_exc()
+
+
+def leave(code: int) -> int:
+    """Exit at once where a stage still computes in another thread: nobody waits for it any more."""
+    import threading
+
+    if any(thread.name.startswith("stage") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

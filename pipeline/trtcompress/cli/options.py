@@ -1,0 +1,81 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .main import say
+
+if TYPE_CHECKING:
+    from trtcompress_graph.axes import AxisRange
+    from trtcompress_graph.model import Model
+
+    from ..stage import DataRef
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+data: Decorator = click.option(
+    "--data", metavar="D", required=True, help="Samples: .npz, folder of .npz or images, package.module:function."
+)
+samples: Decorator = click.option("--samples", type=click.IntRange(min=1), help="Read no more than this many.")
+target: Decorator = click.option(
+    "--target", "target_name", metavar="T", default="cpu", show_default=True, help="Device. See: trtcompress targets."
+)
+axis: Decorator = click.option(
+    "--axis",
+    "axis_options",
+    metavar="INPUT.AXIS=MIN,OPT,MAX",
+    multiple=True,
+    help="Lengths of a dynamic axis; repeat it.",
+)
+
+
+def output(what: str) -> Decorator:
+    """The option -o."""
+    return click.option("-o", "--output", "output", metavar="PATH", required=True, help=what)
+
+
+def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:
+    """The values of --axis.
+
+    Raises:
+        UsageError: not of the form.
+    """
+    from trtcompress_graph.axes import AxisRange
+    from trtcompress_graph.errors import UsageError
+
+    found: dict[str, dict[str, AxisRange]] = {}
+    for text in texts:
+        name, _, lengths = text.rpartition("=")
+        tensor, _, axis_name = name.rpartition(".")
+        numbers = lengths.split(",")
+        if not tensor or not axis_name or len(numbers) not in (1, 3) or not all(n.strip().isdigit() for n in numbers):
+            raise UsageError(f"'{text}' is not INPUT.AXIS=MIN,OPT,MAX", where="--axis", hint="--axis x.batch=1,8,16")
+        least, usual, greatest = (int(n) for n in (numbers * 3 if len(numbers) == 1 else numbers))
+        if not 1 <= least <= usual <= greatest:
+            raise UsageError(f"'{lengths}': 1 <= MIN <= OPT <= MAX", where=f"--axis {name}")
+        found.setdefault(tensor, {})[axis_name] = AxisRange(least, usual, greatest)
+    return found
+
+
+def data_ref(source: str, count: int | None) -> DataRef:
+    """Samples that a single command reads; relative to where it is called."""
+    from ..stage import DataRef
+
+    return DataRef(source, Path.cwd(), "", count, None)
+
+
+def written(model: Model, as_json: bool) -> None:
+    """Say what was written."""
+    if as_json:
+        from ..outputs import model_file
+        from .output import print_json
+
+        print_json(model_file(model))
+    else:
+        say(f"wrote {model.path} (SHA-256 {model.digest[:16]})")

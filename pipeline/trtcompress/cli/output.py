@@ -1,0 +1,27 @@
+"""Data for stdout: JSON of a settings model, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import click
+from pydantic import BaseModel
+
+
+def print_json(value: BaseModel) -> None:
+    """Print one JSON object."""
+    click.echo(value.model_dump_json(indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print a table; as wide as its cells need where stdout is no terminal."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table, markup=False, highlight=False)

@@ -1,0 +1,108 @@
+"""`trtcompress validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .main import say
+
+
+@click.command(name="validate")
+@click.argument("subject", metavar="DIR_OR_MODEL")
+@click.option("--reference", metavar="M.onnx", required=True, help="The float model to compare with.")
+@options.data
+@options.samples
+@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="top1, top5, f1, spearman, module:function.")
+@click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
+@click.option("--min-cosine", type=float, help="Gate for each output. [default: 0.99]")
+@click.option("--min-speedup", type=float, help="Gate.")
+@click.option("--max-latency-ms", type=float, help="Gate.")
+@click.option("--max-size-mb", type=float, help="Gate.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of timing per batch size.")
+@click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
+@options.axis
+@options.as_json
+def command(
+    subject: str,
+    reference: str,
+    data: str,
+    samples: int | None,
+    metrics: tuple[str, ...],
+    max_metric_drop: float | None,
+    min_cosine: float | None,
+    min_speedup: float | None,
+    max_latency_ms: float | None,
+    max_size_mb: float | None,
+    seconds: float,
+    strict: bool,
+    axis_options: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Compare an engine folder (see compile), a build folder or an ONNX file with its reference."""
+    from ..config import GateSettings, MeasureSettings
+    from ..revalidate import revalidate
+    from .output import print_json, print_table
+
+    gates = GateSettings(
+        max_metric_drop=max_metric_drop,
+        min_cosine=min_cosine,
+        min_speedup=min_speedup,
+        max_latency_ms=max_latency_ms,
+        max_size_mb=max_size_mb,
+    )
+    found = revalidate(
+        Path(subject),
+        Path(reference),
+        options.data_ref(data, samples),
+        metrics,
+        gates,
+        MeasureSettings(seconds=seconds),
+        options.axes(axis_options),
+    )
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("output", "max abs", "max rel", "least cosine", "SNR dB"),
+            [
+                (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", f"{o.snr_db:.1f}")
+                for o in found.outputs
+            ],
+        )
+        if found.metrics:
+            print_table(
+                ("metric", "reference", "value", "95 % interval"),
+                [
+                    (name, f"{m.reference:.5g}", f"{m.value:.5g}", f"{m.ci[0]:.5g} to {m.ci[1]:.5g}")
+                    for name, m in found.metrics.items()
+                ],
+            )
+        if found.speeds:
+            print_table(
+                ("batch", "p50 ms", "p90 ms", "p99 ms", "samples/s", "reference p50 ms", "speedup"),
+                [
+                    (
+                        str(s.batch),
+                        f"{s.p50:.3g}",
+                        f"{s.p90:.3g}",
+                        f"{s.p99:.3g}",
+                        f"{s.throughput:.4g}",
+                        f"{s.reference_p50:.3g}",
+                        f"{s.speedup:.2f}",
+                    )
+                    for s in found.speeds
+                ],
+            )
+        print_table(
+            ("gate", "limit", "value", "verdict"),
+            [
+                (g.gate, f"{g.limit:.5g}", "-" if g.value is None else f"{g.value:.6g}", g.verdict.replace("_", " "))
+                for g in found.gates
+            ],
+        )
+        for note in found.notes:
+            say(note)
+    return 1 if found.verdict == "fail" or (strict and found.verdict == "not_measured") else 0

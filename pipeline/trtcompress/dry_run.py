@@ -1,0 +1,26 @@
+"""What a build would do: which steps would work, as far as that can be known without working."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .api import plan_build
+from .config import Loaded
+from .fingerprint import fingerprint
+from .runner import inputs_of, stored
+from .store import Store
+
+
+def dry_run(loaded: Loaded, store: Store, until: str | None = None) -> Iterator[tuple[str, str]]:
+    """For each step its label and `reuse`, `run`, or that it depends on what comes before."""
+    plan = plan_build(loaded, store, until)
+    values = dict(plan.given)
+    for step in plan.steps:
+        refs = [ref for several in step.needs.values() for ref in several]
+        if any(ref not in values for ref in refs):
+            yield step.label, "run, unless what comes before it turns out as it was"
+            continue
+        found = stored(step, fingerprint(step, inputs_of(step, values)), store)
+        if found is not None:
+            values[step.output] = found[0]
+        yield step.label, "reuse" if found is not None else "run"

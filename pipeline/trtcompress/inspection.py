@@ -1,0 +1,66 @@
+"""What `trtcompress inspect` tells of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
+
+from .outputs import Inspection, NodeCostInfo, OperatorCost, tensor_info
+from .profiles import named_axes
+
+
+def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
+    """Read a model and add up its cost.
+
+    Args:
+        path: an ONNX file.
+        axes: lengths of dynamic axes; one sample, and 1 for every other dynamic axis, where they are not given.
+        top: how many of the heaviest nodes to name.
+
+    Raises:
+        ModelError: the file is damaged, unsafe or unsupported.
+    """
+    import onnx
+
+    from trtcompress_calibration.placement import already_quantized
+    from trtcompress_engines.encodings import encodings
+    from trtcompress_graph.cost import model_cost
+
+    model = read_model(path)
+    shapes = _shapes(model, axes)
+    cost = model_cost(model, shapes)
+    ops = set(encodings()["cpu-int8"].ops) | set(encodings()["trt-int8"].ops)
+    opsets = {entry.domain: entry.version for entry in onnx.load(path, load_external_data=False).opset_import}
+    able = [node for node in cost.nodes if node.op in ops and node.macs]
+    return Inspection(
+        path=str(path),
+        sha256=model.digest,
+        opset=opsets.get("", opsets.get("ai.onnx", 0)),
+        inputs=tuple(map(tensor_info, model.inputs)),
+        outputs=tuple(map(tensor_info, model.outputs)),
+        shapes=shapes,
+        macs=cost.macs,
+        parameters=cost.parameters,
+        bytes=cost.bytes,
+        operators=tuple(
+            OperatorCost(op=op, count=c.count, macs=c.macs, parameters=c.parameters, bytes=c.bytes)
+            for op, c in cost.per_op.items()
+        ),
+        heaviest=tuple(
+            NodeCostInfo(node=n.name, op=n.op, macs=n.macs, parameters=n.parameters) for n in cost.nodes[:top]
+        ),
+        quantizable_nodes=len(able),
+        quantizable_macs=sum(node.macs for node in able) / cost.macs if cost.macs else 0.0,
+        quantized_already=already_quantized(model),
+    )
+
+
+def _shapes(model: Model, axes: Axes) -> dict[str, tuple[int, ...]]:
+    ranges = {axis: rng for named in named_axes(model, axes).values() for axis, rng in named.items()}
+    return {
+        spec.name: tuple(dim if isinstance(dim, int) else ranges[dim].opt if dim in ranges else 1 for dim in spec.shape)
+        for spec in model.inputs
+    }

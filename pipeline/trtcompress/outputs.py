@@ -1,0 +1,238 @@
+"""What each command prints with --json. `trtcompress schema COMMAND` prints the schema; tests keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from trtcompress_graph.model import Model, TensorSpec
+
+from .config import Settings
+from .outcome import BuildResult, GateResult, MetricValue
+
+
+class TensorInfo(Settings):
+    """An input or output of a model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] = Field(description="a dynamic axis by its name")
+
+
+class ModelFile(Settings):
+    """An ONNX file that a command wrote."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+class OperatorCost(Settings):
+    """All nodes of one operator kind together."""
+
+    op: str
+    count: int
+    macs: int
+    parameters: int
+    bytes: int
+
+
+class NodeCostInfo(Settings):
+    """One node."""
+
+    node: str
+    op: str
+    macs: int
+    parameters: int
+
+
+class Inspection(Settings):
+    """What `inspect` found."""
+
+    path: str
+    sha256: str
+    opset: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    shapes: dict[str, tuple[int, ...]] = Field(description="input shapes that the costs are for")
+    macs: int
+    parameters: int
+    bytes: int
+    operators: tuple[OperatorCost, ...]
+    heaviest: tuple[NodeCostInfo, ...]
+    quantizable_nodes: int = Field(description="nodes that INT8 kernels exist for")
+    quantizable_macs: float = Field(description="their share of the MACs, 0 to 1")
+    quantized_already: tuple[str, ...] = Field(description="nodes that are quantized already")
+
+
+class RangesFile(Settings):
+    """The ranges.json that `calibrate` wrote."""
+
+    path: str
+    model_sha256: str
+    method: str
+    samples: int
+    tensors: int
+
+
+class EngineFile(Settings):
+    """The engine that `compile` built, or the graph that it checked."""
+
+    target: str
+    backend: str
+    encoding: str
+    engine: str
+    sha256: str
+    size_bytes: int
+    built: bool
+    reproducible: bool
+    details: dict[str, str]
+
+
+class OutputDifference(Settings):
+    """How far one output is from the reference."""
+
+    output: str
+    max_abs: float
+    max_rel: float
+    cosine: float
+    snr_db: float
+
+
+class BatchSpeed(Settings):
+    """Times at one batch size, in milliseconds."""
+
+    batch: int
+    p50: float
+    p90: float
+    p99: float
+    throughput: float
+    reference_p50: float
+    speedup: float
+
+
+class ValidationResult(Settings):
+    """What `validate` found."""
+
+    verdict: Literal["pass", "fail", "not_measured"]
+    emulated: bool
+    outputs: tuple[OutputDifference, ...]
+    metrics: dict[str, MetricValue]
+    speeds: tuple[BatchSpeed, ...]
+    gates: tuple[GateResult, ...]
+    notes: tuple[str, ...]
+
+
+class PackagedModel(Settings):
+    """One served model."""
+
+    target: str
+    format: str
+    repository: str
+    model: str
+
+
+class PackageResult(Settings):
+    """What `package` wrote."""
+
+    packages: tuple[PackagedModel, ...]
+    notes: tuple[str, ...]
+
+
+class TargetInfo(Settings):
+    """A device."""
+
+    name: str
+    title: str
+    how: Literal["cpu", "aot", "local", "kit"]
+    aliases: tuple[str, ...]
+    compute_capabilities: tuple[str, ...]
+    memory_gb: float | None
+    dla: int
+    int8: bool
+    tensorrt: dict[str, str]
+
+
+class TargetList(Settings):
+    """All devices."""
+
+    targets: tuple[TargetInfo, ...]
+
+
+class FindingInfo(Settings):
+    """One thing that doctor looked at."""
+
+    what: str
+    ok: bool
+    detail: str
+    todo: str
+
+
+class Diagnosis(Settings):
+    """What doctor found."""
+
+    findings: tuple[FindingInfo, ...]
+
+
+class CacheEntry(Settings):
+    """One artifact."""
+
+    key: str
+    stage: str
+    size_bytes: int
+    used: float = Field(description="seconds since 1970")
+
+
+class CacheEntries(Settings):
+    """Entries listed, removed or damaged."""
+
+    store: str
+    entries: tuple[CacheEntry, ...]
+
+
+OUTPUTS: Mapping[str, type[Settings]] = {
+    "build": BuildResult,
+    "inspect": Inspection,
+    "export": ModelFile,
+    "simplify": ModelFile,
+    "calibrate": RangesFile,
+    "quantize": ModelFile,
+    "compile": EngineFile,
+    "validate": ValidationResult,
+    "package": PackageResult,
+    "targets": TargetList,
+    "doctor": Diagnosis,
+    "cache": CacheEntries,
+}
+"""Command -> what it prints with --json."""
+
+
+def tensor_info(spec: TensorSpec) -> TensorInfo:
+    """An input or output as it is printed."""
+    return TensorInfo(name=spec.name, dtype=spec.dtype, shape=spec.shape)
+
+
+def model_file(model: Model) -> ModelFile:
+    """A model as it is printed."""
+    return ModelFile(
+        path=str(model.path),
+        sha256=model.digest,
+        size_bytes=model_size(model),
+        inputs=tuple(map(tensor_info, model.inputs)),
+        outputs=tuple(map(tensor_info, model.outputs)),
+    )
+
+
+def model_size(model: Model) -> int:
+    """Bytes of an ONNX file with its external data."""
+    import onnx
+
+    from trtcompress_graph.protos import external_locations
+
+    names = external_locations(onnx.load(model.path, load_external_data=False))
+    return sum(path.stat().st_size for path in (model.path, *(model.path.parent / Path(name) for name in names)))

@@ -1,0 +1,75 @@
+"""Axis ranges of the config, by the names that the model's graph gives its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from trtcompress_graph.axes import At, Axes, AxisRange, input_shapes
+from trtcompress_graph.errors import ConfigError
+from trtcompress_graph.model import Model, TensorSpec
+
+
+def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
+    """`{input: {axis: range}}` with the names that stand in the model's shapes.
+
+    A key of the config may be the name, `name@index`, or the index.
+
+    Raises:
+        ConfigError: the model has no such input or no such dynamic axis.
+    """
+    by_name = {spec.name: spec for spec in model.inputs}
+    return {
+        name: {_axis(_input(name, by_name), key): rng for key, rng in ranges.items()} for name, ranges in axes.items()
+    }
+
+
+def _input(name: str, by_name: dict[str, TensorSpec]) -> TensorSpec:
+    if name in by_name:
+        return by_name[name]
+    near = get_close_matches(name, by_name, n=1)
+    raise ConfigError(
+        f"the model has no input '{name}'",
+        where=f"model.inputs.{name}",
+        hint=f"did you mean '{near[0]}'?" if near else f"its inputs are: {', '.join(by_name)}",
+    )
+
+
+def _axis(spec: TensorSpec, key: str) -> str:
+    name = key.partition("@")[0]
+    if name in spec.shape:
+        return name
+    index = key.rpartition("@")[2]
+    if index.isdigit() and int(index) < len(spec.shape) and isinstance(spec.shape[int(index)], str):
+        return str(spec.shape[int(index)])
+    dynamic = [dim for dim in spec.shape if isinstance(dim, str)]
+    raise ConfigError(
+        f"the input '{spec.name}' has no dynamic axis '{key}'",
+        where=f"model.inputs.{spec.name}.{key}",
+        hint=f"its dynamic axes are: {', '.join(dynamic)}" if dynamic else f"its shape is fixed: {spec.shape}",
+    )
+
+
+def profiles(model: Model, axes: Axes) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Least, usual and greatest shape of each input that has a dynamic axis.
+
+    Raises:
+        ModelError: a dynamic axis has no range.
+    """
+    dynamic = [spec for spec in model.inputs if any(isinstance(dim, str) for dim in spec.shape)]
+    named = named_axes(model, axes)
+    order: tuple[At, ...] = ("min", "opt", "max")
+    shapes = [input_shapes(dynamic, named, at) for at in order]
+    return {spec.name: (shapes[0][spec.name], shapes[1][spec.name], shapes[2][spec.name]) for spec in dynamic}
+
+
+def batch_range(inputs: Sequence[TensorSpec], axes: Axes) -> AxisRange | None:
+    """Range of the batch axis: the leading dynamic axis that all inputs share; None where there is none.
+
+    Where the config does not say, 1 to 8, usually 1.
+    """
+    leading = {spec.shape[0] if spec.shape else None for spec in inputs}
+    if len(leading) != 1 or not isinstance(axis := leading.pop(), str):
+        return None
+    ranges = [named[axis] for named in axes.values() if axis in named]
+    return ranges[0] if ranges else AxisRange(1, 1, 8)

@@ -1,0 +1,48 @@
+"""`trtcompress package`: the engines of a build folder, packed for a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from trtcompress_graph.errors import CompileError, UsageError
+
+from .assemble import MANIFEST
+from .config import BuildConfig, PackageFormat
+from .outputs import PackagedModel
+from .packaging import pack
+from .revalidate import shipped_engines
+
+
+def repack(
+    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path
+) -> tuple[tuple[PackagedModel, ...], tuple[str, ...]]:
+    """Write model repositories: `repository` itself for one target, `repository/TARGET` for several.
+
+    Returns:
+        What was written, and what was not and why.
+
+    Raises:
+        UsageError: the build has no such target.
+        CompileError: nothing could be packed.
+    """
+    engines = shipped_engines(build_dir)
+    config = BuildConfig.model_validate(json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))["config"])
+    there = [target.name for _, target in engines]
+    for name in names:
+        if name not in there:
+            raise UsageError(f"the build has no target '{name}'", where="--target", hint=f"it has: {', '.join(there)}")
+    wanted = [(engine, target) for engine, target in engines if not names or target.name in names]
+    packed, notes = [], []
+    for engine, target in wanted:
+        folder = repository if len(wanted) == 1 else repository / target.name
+        note = pack(engine, target, folder, name=config.name, form=form, axes=config.model.axes, triton=config.triton)
+        if note:
+            notes.append(f"{target.name}: {note}")
+        else:
+            packed.append(
+                PackagedModel(target=target.name, format=form, repository=str(folder), model=str(folder / config.name))
+            )
+    if not packed:
+        raise CompileError("nothing could be packed", where=str(build_dir), hint="; ".join(notes))
+    return tuple(packed), tuple(notes)

@@ -1,0 +1,149 @@
+"""`trtcompress validate`: an engine folder, a build folder or an ONNX file against a reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.errors import MissingPathError
+from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
+from trtcompress_graph.target import Engine, Target
+
+from .assemble import MANIFEST
+from .checking import CheckOptions, check_engines
+from .compiling import ENGINE, read_engine
+from .config import GateSettings, MeasureSettings
+from .datasets import open_data
+from .outcome import GateResult, MetricValue
+from .outputs import BatchSpeed, OutputDifference, ValidationResult
+from .profiles import named_axes
+from .stage import DataRef, MetricRef
+from .validation import Candidate, Validation
+
+
+def revalidate(
+    subject: Path,
+    reference: Path,
+    data: DataRef,
+    metrics: tuple[str, ...],
+    gates: GateSettings,
+    measure: MeasureSettings,
+    axes: Axes,
+) -> ValidationResult:
+    """Check what lies under `subject`. Of a build folder every shipped engine is checked; the worst verdict counts.
+
+    Raises:
+        MissingPathError: there is no model or engine.
+        DataError: samples that do not fit the model.
+    """
+    model = read_model(reference)
+    refs = tuple(MetricRef(name, data.base, "") for name in metrics)
+    options = CheckOptions(refs, gates, measure, named_axes(model, axes))
+    found = [
+        check_engines(model, (engine,), target, open_data(data, model), options, _quiet)
+        for engine, target in _engines(subject)
+    ]
+    return _result(found)
+
+
+def _quiet(done: int, total: int | None = None) -> None:
+    """No progress."""
+
+
+def _engines(subject: Path) -> Iterator[tuple[Engine, Target]]:
+    if subject.is_file():
+        yield _as_engine(read_model(subject)), resolve_target("cpu")
+    elif (subject / ENGINE).is_file():
+        engine = read_engine(subject, subject)
+        yield engine, resolve_target(engine.target)
+    elif (subject / MANIFEST).is_file():
+        yield from shipped_engines(subject)
+    else:
+        raise MissingPathError(
+            "neither an ONNX file, nor a folder with an engine or a build",
+            where=str(subject),
+            hint="make one with: trtcompress compile, or trtcompress build",
+        )
+
+
+def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
+    """The engine of each target that a build ships.
+
+    Raises:
+        MissingPathError: this is no build folder.
+    """
+    try:
+        report = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
+        names = [(v["target"], v["shipped"]) for v in report["validations"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MissingPathError(
+            "this is not a build folder: it has no report.json",
+            where=str(build_dir),
+            hint="trtcompress build CONFIG.yaml",
+        ) from None
+    return [
+        (read_engine(build_dir / "engines" / target / encoding, build_dir), resolve_target(target))
+        for target, encoding in names
+    ]
+
+
+def _as_engine(model: Model) -> Engine:
+    return Engine(
+        path=model.path,
+        digest=model.digest,
+        target="cpu",
+        backend="onnxruntime",
+        encoding="as-given",
+        graph=model,
+        built=True,
+        reproducible=True,
+    )
+
+
+def _result(found: list[Validation]) -> ValidationResult:
+    shipped = [validation.shipped for validation in found]
+    several = len(shipped) > 1
+
+    def named(candidate: Candidate, name: str) -> str:
+        return f"{candidate.engine.target}:{name}" if several else name
+
+    verdicts = {candidate.verdict for candidate in shipped}
+    return ValidationResult(
+        verdict="fail" if "fail" in verdicts else "pass" if verdicts == {"pass"} else "not_measured",
+        emulated=any(candidate.emulated for candidate in shipped),
+        outputs=tuple(
+            OutputDifference(
+                output=named(c, p.output), max_abs=p.max_abs, max_rel=p.max_rel, cosine=p.cosine, snr_db=p.snr_db
+            )
+            for c in shipped
+            for p in c.parity
+        ),
+        metrics={
+            named(c, m.name): MetricValue(reference=m.reference, value=m.value, ci=m.ci)
+            for c in shipped
+            for m in c.metrics
+        },
+        speeds=tuple(
+            BatchSpeed(
+                batch=s.engine.batch,
+                p50=s.engine.p50,
+                p90=s.engine.p90,
+                p99=s.engine.p99,
+                throughput=s.engine.throughput,
+                reference_p50=s.reference.p50,
+                speedup=s.speedup,
+            )
+            for c in shipped
+            for s in c.speeds
+        ),
+        gates=tuple(
+            GateResult(gate=named(c, g.gate), limit=g.limit, value=g.value, verdict=g.verdict)
+            for c in shipped
+            for g in c.gates
+        ),
+        notes=tuple(note for validation in found for note in validation.notes),
+    )

@@ -1,0 +1,28 @@
+"""The stages of a build, in order. A new stage is one file and one line here."""
+
+from __future__ import annotations
+
+from ..stage import Reserved, Stage
+from .calibrate import calibrate
+from .compile import compile_
+from .export import export
+from .package import package
+from .precision import precision
+from .quantize import quantize
+from .simplify import simplify
+from .validate import validate
+
+STAGES: tuple[Stage | Reserved, ...] = (
+    export,
+    simplify,
+    Reserved("prune", takes="simplified", output="pruned"),
+    Reserved("recover", takes="pruned", output="student"),
+    Reserved("equalize", takes="student", output="equalized"),
+    calibrate,
+    precision,
+    quantize,
+    Reserved("qat", takes="quantized", output="trained"),
+    compile_,
+    validate,
+    package,
+)
