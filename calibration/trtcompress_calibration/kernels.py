@@ -11,8 +11,13 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Counts = NDArray[np.int64]
+Tables = NDArray[np.uint32]
 
 CHUNK = 1 << 14
 """Values that are looked at twice in a row, for extremes and for counts: 64 KiB stay in cache."""
@@ -34,7 +39,7 @@ def _compiled(function: _F) -> _F:
 
 
 @_compiled
-def extremes(bits, lo, hi):  # type: ignore[no-untyped-def]
+def extremes(bits: Ints, lo: np.int32, hi: np.int32) -> tuple[np.int32, np.int32]:
     """Least and greatest value, as ordered integers, of float32 seen as int32."""
     for i in range(bits.size):
         ordered = bits[i] ^ ((bits[i] >> _SIGN) & _MAGNITUDE)
@@ -44,7 +49,9 @@ def extremes(bits, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def sweep(values, bits, counts, tables, exponent, least):  # type: ignore[no-untyped-def]
+def sweep(
+    values: Floats, bits: Ints, counts: Counts, tables: Tables, exponent: int, least: int
+) -> tuple[np.int32, np.int32, int, bool]:
     """Count |x| in bins of width 2**exponent; where a value does not fit, the bins are merged in pairs first.
 
     Args:
@@ -66,10 +73,10 @@ def sweep(values, bits, counts, tables, exponent, least):  # type: ignore[no-unt
         stop = min(start + CHUNK, values.size)
         chunk_lo, chunk_hi = extremes(bits[start:stop], np.int32(0x7FFFFFFF), np.int32(-0x80000000))
         lo, hi = min(lo, chunk_lo), max(hi, chunk_hi)
-        magnitude = max(np.int64(chunk_hi), ~np.int64(chunk_lo))
+        magnitude = int(max(np.int64(chunk_hi), ~np.int64(chunk_lo)))
         if magnitude >= _INFINITY:
             return lo, hi, exponent, False
-        needed = max(least, (magnitude >> 23) - 126 - np.int64(np.log2(bins)))
+        needed = max(least, (magnitude >> 23) - 126 - int(np.log2(bins)))
         if needed > exponent:
             _flush(tables, counts)
             _merge_bins(counts, needed - exponent)
@@ -86,7 +93,7 @@ def sweep(values, bits, counts, tables, exponent, least):  # type: ignore[no-unt
 
 
 @_compiled
-def _count(values, scale, tables, index):  # type: ignore[no-untyped-def]
+def _count(values: Floats, scale: np.float32, tables: Tables, index: Tables) -> None:
     """Indices of a block first (vectorized), then the increments."""
     for start in range(0, values.size, _BLOCK):
         size = min(_BLOCK, values.size - start)
@@ -103,7 +110,7 @@ def _count(values, scale, tables, index):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _flush(tables, counts):  # type: ignore[no-untyped-def]
+def _flush(tables: Tables, counts: Counts) -> None:
     for t in range(tables.shape[0]):
         for i in range(counts.size):
             counts[i] += tables[t, i]
@@ -111,7 +118,7 @@ def _flush(tables, counts):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _merge_bins(counts, doublings):  # type: ignore[no-untyped-def]
+def _merge_bins(counts: Counts, doublings: int) -> None:
     """Make bins 2**doublings times as wide."""
     for i in range(1, counts.size):
         moved = counts[i]
@@ -120,7 +127,9 @@ def _merge_bins(counts, doublings):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def square_errors(counts, centers, thresholds, levels):  # type: ignore[no-untyped-def]
+def square_errors(
+    counts: Counts, centers: NDArray[np.float64], thresholds: NDArray[np.float64], levels: float
+) -> NDArray[np.float64]:
     """Summed squared error of rounding to `levels` steps on each side of zero, for each threshold."""
     errors = np.zeros(thresholds.size)
     for k in range(counts.size):

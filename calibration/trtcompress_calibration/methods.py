@@ -58,8 +58,10 @@ def mse(histogram: Histogram) -> float:
 
     counts = rebinned(histogram, TENSORRT_BINS)
     width = histogram.amax / TENSORRT_BINS
-    thresholds = np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1) * width
-    errors = kernels.square_errors(counts, (np.arange(TENSORRT_BINS) + 0.5) * width, thresholds, 127.0)
+    thresholds = np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1, dtype=np.float64) * width
+    errors = kernels.square_errors(
+        counts, (np.arange(TENSORRT_BINS, dtype=np.float64) + 0.5) * width, thresholds, 127.0
+    )
     return float(thresholds[_last_least(errors)])
 
 
@@ -106,7 +108,9 @@ def kl_divergences(counts: NDArray[np.int64], levels: int) -> NDArray[np.float64
 
 
 def _x_log_x(x: NDArray[np.int64]) -> NDArray[np.float64]:
-    return x * np.log(np.maximum(x, 1))
+    values = x.astype(np.float64)
+    result: NDArray[np.float64] = values * np.log(np.maximum(values, 1))
+    return result
 
 
 def _last_least(values: NDArray[np.float64]) -> int:
