@@ -17,7 +17,7 @@ from .main import say
 @options.output("Model repository to write; with several targets one in it for each.")
 @options.as_json
 def command(build_dir: str, form: str, names: tuple[str, ...], output: str, as_json: bool) -> None:
-    """Pack the engines of a build as a Triton model repository.
+    r"""Pack the engines of a build as a Triton model repository.
 
     \b
     trtcompress package build/mnist --format triton -o repository
