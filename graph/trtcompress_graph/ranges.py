@@ -46,9 +46,13 @@ class Ranges:
     samples: int
     tensors: Mapping[str, TensorRange]
 
+    def text(self) -> str:
+        """Text of `ranges.json`; equal ranges give equal text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
     def write(self, path: Path) -> None:
-        """Write `ranges.json`; equal ranges give equal bytes."""
-        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        """Write `ranges.json`."""
+        path.write_text(self.text(), encoding="utf-8")
 
 
 def read_ranges(path: Path) -> Ranges:

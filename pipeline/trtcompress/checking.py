@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,9 +113,7 @@ def _metrics(
     label = next(iter(dataset)).label
     classifier = len(model.outputs[0].shape) == 2 and model.outputs[0].shape[1] != 1
     if label is not None and label.ndim == 0 and label.dtype.kind in "iu" and classifier:
-        return (MetricRef("top1", dataset.base, ""),), (
-            "no metric is asked for; the data has labels, so top1 is taken",
-        )
+        return (MetricRef("top1", Path(), ""),), ("no metric is asked for; the data has labels, so top1 is taken",)
     return (), ("the data has labels, but no metric is asked for: --set metric=...",)
 
 

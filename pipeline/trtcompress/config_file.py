@@ -1,4 +1,4 @@
-"""Reads a config file: YAML with line numbers, `${NAME}`, `--set` overrides, and errors that name file, line and key."""
+"""Reads a config file: YAML with `${NAME}` and `--set` overrides; errors name file, line and key."""
 
 from __future__ import annotations
 

@@ -62,6 +62,9 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
     """Run all steps.
 
     Args:
+        plan: the steps.
+        store: asked first, and given what is made.
+        listener: told of each step.
         jobs: steps that may work at once. A step that times an engine always runs alone.
 
     Raises:

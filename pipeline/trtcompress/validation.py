@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Packages:
     """Folders made for a target, by format, and what was left out and why."""
 
     target: str
-    folders: dict[str, Path]
+    folders: Mapping[str, Path]
     notes: tuple[str, ...]
 
 

@@ -13,9 +13,7 @@ from .main import say
 @click.command(name="inspect")
 @click.argument("model", metavar="M.onnx")
 @options.axis
-@click.option(
-    "--top", type=click.IntRange(min=0), default=10, show_default=True, help="How many of the heaviest nodes."
-)
+@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="How many heavy nodes.")
 @options.as_json
 def command(model: str, axis_options: tuple[str, ...], top: int, as_json: bool) -> None:
     """Show inputs, outputs, cost by operator kind, the heaviest nodes, and what can be quantized.

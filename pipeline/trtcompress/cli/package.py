@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -16,7 +17,9 @@ from .main import say
 @click.option("--target", "names", metavar="T", multiple=True, help="Only this target of the build; repeat it.")
 @options.output("Model repository to write; with several targets one in it for each.")
 @options.as_json
-def command(build_dir: str, form: str, names: tuple[str, ...], output: str, as_json: bool) -> None:
+def command(
+    build_dir: str, form: Literal["triton", "triton-python"], names: tuple[str, ...], output: str, as_json: bool
+) -> None:
     r"""Pack the engines of a build as a Triton model repository.
 
     \b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -22,7 +23,7 @@ def command(
     model: str,
     ranges_file: str,
     target_name: str,
-    precision: str,
+    precision: Literal["int8", "float"],
     skip: tuple[str, ...],
     output: str,
     as_json: bool,

@@ -37,7 +37,8 @@ def package(
 ) -> Packages:
     """Write a Triton model repository for each format: `FORMAT/TARGET/NAME`."""
     engine = validation.shipped.engine
-    folders, notes = {}, []
+    folders: dict[str, Path] = {}
+    notes = []
     for form in settings.formats:
         folder = out / form / target.name
         note = pack(engine, target, folder, name=settings.name, form=form, axes=axes, triton=settings.triton)
