@@ -140,7 +140,7 @@ def _apply(conv: ir.Node, affine: _Affine, following: ir.Node) -> None:
         bias = _new_bias(graph, conv, affine.source)
     if bias is not None:
         bias.const_value = ir.tensor(shifted.astype(array.dtype), name=bias.name)
-        bias.shape, bias.type = bias.const_value.shape, ir.TensorType(bias.const_value.dtype)
+        bias.shape, bias.type = ir.Shape(shifted.shape), ir.TensorType(bias.const_value.dtype)
 
 
 def _new_bias(graph: ir.Graph, conv: ir.Node, source: ir.Value) -> ir.Value:

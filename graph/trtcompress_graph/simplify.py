@@ -10,6 +10,7 @@ from .load import load_ir, save_ir
 from .model import Model
 from .naming import name_nodes, name_unnamed_axes
 from .opset import upgrade
+from .rewrites import rewrite
 from .shapes import infer
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def simplify_ir(graph: ir.Model, where: str) -> ir.Model:
 
 
 def _fold_constants(graph: ir.Model) -> None:
-    """Compute what depends on constants alone, until nothing changes."""
+    """Compute what depends on constants alone and shorten what is left, until nothing changes."""
     import onnx_ir.passes.common as common
     from onnxscript.optimizer._constant_folding import FOLDED_FROM_KEY, FoldConstantsPass
 
@@ -73,9 +74,10 @@ def _fold_constants(graph: ir.Model) -> None:
         folding = FoldConstantsPass(
             shape_inference=True, input_size_limit=_INPUT_LIMIT, output_size_limit=_OUTPUT_LIMIT
         )
-        result = folding(graph)
+        folded = folding(graph).modified
+        rewritten = rewrite(graph)
         common.RemoveUnusedNodesPass()(graph)
-        if not result.modified:
+        if not folded and not rewritten:
             break
     for part in graph.graphs():
         for node in part:
