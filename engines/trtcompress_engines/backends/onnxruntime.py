@@ -51,6 +51,7 @@ class OnnxRuntimeBackend:
                     "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
                 )
             _session(graph.path, settings)
+            _settle_names(folder / file)
             written = sorted(folder.iterdir())
             digest = digest_files(*written)
             after, _ = _contents(folder / file)
@@ -180,6 +181,17 @@ def _blamed(message: str) -> str:
 def _plain(message: str) -> str:
     """The message without the code in brackets and the source location that stand before it."""
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message).strip()
+
+
+def _settle_names(path: Path) -> None:
+    """Name the nodes that change the layout after their output: ONNX Runtime numbers them anew in every run."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        if node.domain == "com.microsoft.nchwc":
+            node.name = f"{node.op_type}:{node.output[0]}"
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _contents(path: Path) -> tuple[Counter[str], int]:

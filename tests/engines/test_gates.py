@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from trtcompress_engines.gates import GateLimits, explain, judge, verdict
+from trtcompress_graph.measured import Gate, Latency, MetricResult, OutputParity, Speed
+
+PARITY = (OutputParity("logits", 0.1, 0.2, 0.995, 30.0), OutputParity("boxes", 0.1, 0.2, 0.98, 20.0))
+METRICS = (MetricResult("top1", 0.90, 0.88, (0.85, 0.91), 0.02, (0.01, 0.03), 1000),)
+
+
+def speeds(p50: float, speedup: float) -> tuple[Speed, ...]:
+    def of(batch: int, ms: float) -> Speed:
+        return Speed(Latency(batch, ms, ms, ms, 1.0), Latency(batch, ms * speedup, ms, ms, 1.0), speedup)
+
+    return (of(1, p50), of(8, 8 * p50))
+
+
+def gates(limits: GateLimits, *, emulated: bool = False, measured: bool = True, **given: object) -> dict[str, Gate]:
+    found = judge(
+        limits,
+        parity=given.get("parity", PARITY),
+        metrics=given.get("metrics", METRICS),
+        speeds=given.get("speeds", speeds(5.0, 3.0)),
+        size_bytes=given.get("size_bytes", 30_000_000),
+        emulated=emulated,
+        measured=measured,
+    )
+    assert len({gate.gate for gate in found}) == len(found)
+    return {gate.gate: gate for gate in found}
+
+
+@pytest.mark.parametrize("limits", [GateLimits(), GateLimits(max_size_mb=50)])
+def test_without_limits_on_accuracy_there_are_default_ones(limits: GateLimits):
+    found = gates(limits)
+    assert found["min_cosine:logits"] == Gate("min_cosine:logits", 0.99, 0.995, "pass")
+    assert found["min_cosine:boxes"].verdict == "fail"
+    assert found["max_metric_drop:top1"] == Gate("max_metric_drop:top1", 0.01, 0.02, "fail")
+
+
+def test_without_labels_the_default_drop_is_left_out_but_an_asked_one_is_not_measured():
+    assert "max_metric_drop" not in gates(GateLimits(), metrics=())
+    assert gates(GateLimits(max_metric_drop=0.01), metrics=())["max_metric_drop"].verdict == "not_measured"
+
+
+def test_a_limit_on_one_kind_of_accuracy_replaces_the_defaults():
+    assert set(gates(GateLimits(max_metric_drop=0.05))) == {"max_metric_drop:top1"}
+    assert set(gates(GateLimits(min_cosine=0.9))) == {"min_cosine:logits", "min_cosine:boxes"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "gate", "verdict_"),
+    [
+        (GateLimits(min_speedup=3.0), "min_speedup:batch8", "pass"),
+        (GateLimits(min_speedup=3.1), "min_speedup:batch1", "fail"),
+        (GateLimits(max_latency_ms=5.0), "max_latency_ms:batch1", "pass"),
+        (GateLimits(max_latency_ms=4.9), "max_latency_ms:batch1", "fail"),
+        (GateLimits(max_size_mb=30.0), "max_size_mb", "pass"),
+        (GateLimits(max_size_mb=29.9), "max_size_mb", "fail"),
+        (GateLimits(max_metric_drop=0.02), "max_metric_drop:top1", "pass"),
+        (GateLimits(max_metric_drop=0.019), "max_metric_drop:top1", "fail"),
+        (GateLimits(min_cosine=0.98), "min_cosine:boxes", "pass"),
+        (GateLimits(min_cosine=0.981), "min_cosine:boxes", "fail"),
+    ],
+)
+def test_a_limit_itself_passes_and_what_lies_beyond_fails(limits: GateLimits, gate: str, verdict_: str):
+    assert gates(limits)[gate].verdict == verdict_
+
+
+def test_a_plan_that_cannot_run_here_is_not_measured_and_its_graph_is_gated_as_emulated():
+    limits = GateLimits(min_cosine=0.99, max_metric_drop=0.05, min_speedup=2, max_latency_ms=9, max_size_mb=40)
+    found = gates(limits, emulated=True, measured=False)
+    for name in ("min_cosine:logits", "max_metric_drop:top1", "min_speedup", "max_latency_ms"):
+        assert found[name].value is None
+        assert found[name].verdict == "not_measured"
+    assert found["min_cosine:logits[emulated]"].verdict == "pass"
+    assert found["min_cosine:boxes[emulated]"].verdict == "fail"
+    assert found["max_metric_drop:top1[emulated]"].value == 0.02
+    assert found["max_size_mb"].verdict == "pass"
+    assert verdict(found.values()) == "fail"
+
+
+def test_what_was_not_compared_is_not_measured():
+    found = gates(GateLimits(), parity=(), metrics=(), speeds=(), size_bytes=None)
+    assert set(found) == {"min_cosine"}
+    assert verdict(found.values()) == "not_measured"
+
+
+def test_verdict_takes_the_worst():
+    passed, failed, unknown = (Gate("g", 1, 1, v) for v in ("pass", "fail", "not_measured"))
+    assert verdict([passed]) == "pass"
+    assert verdict([passed, unknown]) == "not_measured"
+    assert verdict([passed, unknown, failed]) == "fail"
+    assert verdict([]) == "not_measured"
+
+
+def test_an_explanation_says_by_how_much():
+    found = gates(GateLimits(max_metric_drop=0.015, min_cosine=0.99))
+    assert explain(found["max_metric_drop:top1"]) == "max_metric_drop:top1: 0.02 is 0.005 above the limit of 0.015"
+    assert explain(found["min_cosine:boxes"]) == "min_cosine:boxes: 0.98 is 0.01 below the limit of 0.99"
+    assert explain(found["min_cosine:logits"]) == "min_cosine:logits: 0.995, at least 0.99 is asked"
+    assert "not measured" in explain(Gate("min_speedup", 2.0, None, "not_measured"))
+
+
+def test_a_number_that_is_not_finite_never_passes():
+    parity = (OutputParity("o", float("nan"), 0.0, float("nan"), 0.0),)
+    assert gates(GateLimits(min_cosine=-1.0), parity=parity)["min_cosine:o"].verdict == "fail"
