@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from trtcompress_graph.axes import Axes, AxisRange
 from trtcompress_graph.errors import CompileError
-from trtcompress_graph.model import Model, TensorSpec
+from trtcompress_graph.model import Model
 
+from .batch_axis import batch_axis
 from .options import TritonOptions
 
 DEFAULT_MAX_BATCH = 8
@@ -31,22 +32,20 @@ class Batching:
 def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
     """Decide from the graph's axes, their ranges and the user's wish.
 
-    Triton batches along the first axis and counts on it in every input and output, so it has to be one dynamic axis
-    that they all share and that stands nowhere else: a similarity matrix of shape `[batch, batch]` cannot be split.
-
     Raises:
         CompileError: a batch size is wished that the model cannot take.
     """
     if options.max_batch_size == 0:
         return Batching(0)
-    axis = batch_axis(graph)
-    span = _range(axes, graph, axis) if axis is not None else None
+    axis = batch_axis(graph, axes)
+    span = _range(axes, axis) if axis is not None else None
     if axis is None or (span is not None and span.min > 1):
         if options.max_batch_size is not None:
             raise CompileError(
-                f"batches of up to {options.max_batch_size} are wished, but the model does not take any batch",
+                f"batches of up to {options.max_batch_size} are wished, but the model has no batch axis that Triton "
+                "can use: one that is dynamic, can be 1, and comes first in every input and output",
                 where=str(graph.path),
-                hint="export it with one dynamic axis that comes first in every input and output",
+                hint="export it with such an axis, or leave max_batch_size out",
             )
         return Batching(0)
     greatest = span.max if span is not None else options.max_batch_size or DEFAULT_MAX_BATCH
@@ -61,19 +60,9 @@ def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
     return Batching(wished, usual, _preferred(options, usual, wished))
 
 
-def batch_axis(graph: Model) -> str | None:
-    """Name of the dynamic axis that comes first in every input and output and nowhere else, if there is one."""
-    tensors: tuple[TensorSpec, ...] = (*graph.inputs, *graph.outputs)
-    first = {spec.shape[0] if spec.shape else None for spec in tensors}
-    axis = next(iter(first)) if len(first) == 1 else None
-    elsewhere = any(axis in spec.shape[1:] for spec in tensors)
-    return axis if isinstance(axis, str) and graph.inputs and not elsewhere else None
-
-
-def _range(axes: Axes, graph: Model, axis: str) -> AxisRange | None:
-    found = [axes[spec.name][axis] for spec in graph.inputs if axis in axes.get(spec.name, {})]
-    shared = [ranges[axis] for ranges in axes.values() if axis in ranges]
-    return next(iter(found + shared), None)
+def _range(axes: Axes, axis: str) -> AxisRange | None:
+    """Range of an axis; one name has one range, wherever it is written."""
+    return next((ranges[axis] for ranges in axes.values() if axis in ranges), None)
 
 
 def _preferred(options: TritonOptions, usual: int, greatest: int) -> tuple[int, ...]:
@@ -84,5 +73,6 @@ def _preferred(options: TritonOptions, usual: int, greatest: int) -> tuple[int, 
         raise CompileError(
             f"{max(sizes)} is preferred, but a batch has at most {greatest} samples",
             where="package: preferred_batch_sizes",
+            hint=f"name sizes of up to {greatest}",
         )
     return tuple(sorted(size for size in sizes if size > 1))

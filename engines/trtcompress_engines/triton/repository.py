@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from trtcompress_graph.axes import Axes
+from trtcompress_graph.axes import Axes, plain_axes
 from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import MissingPathError, StoreError, UsageError
 from trtcompress_graph.load import copy_model
@@ -62,6 +62,7 @@ def write_repository(
             where="name",
             hint="use letters, digits, '_', '-' and '.', and no '.' or '-' at the start",
         )
+    axes = plain_axes(axes)
     chosen = layout(engine, format, options)
     batch = batching(engine.graph, axes, options)
     check_types((*engine.graph.inputs, *engine.graph.outputs), chosen.serving.backend)

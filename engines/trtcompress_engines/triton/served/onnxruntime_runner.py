@@ -30,6 +30,8 @@ class Runner:
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(parameters["intra_op_thread_count"])
         options.inter_op_num_threads = int(parameters["inter_op_thread_count"])
+        # Threads that spin on after a run would steal the cores of the other instances.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]

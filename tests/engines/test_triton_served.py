@@ -1,0 +1,409 @@
+"""What is copied beside a served model, run here with stand-ins for Triton, CUDA and TensorRT for RTX."""
+
+import ast
+import ctypes
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triton_models import RTX, cnn, encoder, engine_of
+from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
+from trtcompress_engines.triton.served import batching, cudart, tensorrt_rtx_runner
+
+SERVED = Path(batching.__file__).parent
+
+
+@pytest.mark.parametrize("path", sorted(SERVED.glob("*.py")), ids=lambda path: path.name)
+def test_runs_on_python_3_8_without_trtcompress(path: Path):
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    allowed = {"numpy", "onnxruntime", "triton_python_backend_utils"}
+    assert {module.partition(".")[0] for module in modules} <= allowed | set(sys.stdlib_module_names)
+
+
+# --- batching
+
+
+def double(feed):
+    return {"y": feed["x"] * 2, "rows": np.arange(len(feed["x"]))}
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from([(3,), (4,), (3, 2)])), max_size=12), st.integers(5, 12))
+def test_every_request_gets_its_own_answer(shapes, max_batch):
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.random((size, *shape))} for size, shape in shapes]
+    ran = []
+
+    def model(feed):
+        ran.append(feed["x"].shape)
+        return double(feed)
+
+    answers = batching.run(model, feeds, max_batch)
+    assert all(np.array_equal(answer["y"], feed["x"] * 2) for answer, feed in zip(answers, feeds, strict=True))
+    assert all(shape[0] <= max_batch for shape in ran)
+    assert sum(shape[0] for shape in ran) == sum(size for size, _ in shapes)
+
+
+def test_equal_shapes_share_one_run():
+    feeds = [{"x": np.full((size, 3), size)} for size in (1, 2, 4)]
+    ran = []
+    batching.run(lambda feed: ran.append(feed["x"].shape) or double(feed), feeds, 8)
+    assert ran == [(7, 3)]
+
+
+@pytest.mark.parametrize(
+    "other", [{"x": np.zeros((1, 4))}, {"x": np.zeros((1, 3), "f4")}, {"x": np.zeros((1, 3)), "z": np.zeros((1, 1))}]
+)
+def test_what_differs_runs_apart(other):
+    assert batching.groups([{"x": np.zeros((1, 3))}, other, {"x": np.zeros((2, 3))}], 8) == [[0, 2], [1]]
+
+
+def test_no_batch_axis_no_sharing():
+    feeds = [{"x": np.zeros(3)}, {"x": np.zeros(3)}]
+    assert batching.groups(feeds, 0) == [[0], [1]]
+
+
+def test_only_the_culprit_gets_the_error():
+    def model(feed):
+        if (feed["x"] < 0).any():
+            raise ValueError("negative")
+        return double(feed)
+
+    feeds = [{"x": np.ones((1, 2))}, {"x": -np.ones((1, 2))}, ValueError("unreadable"), {"x": np.ones((2, 2))}]
+    first, second, third, fourth = batching.run(model, feeds, 8)
+    assert (str(second), str(third)) == ("negative", "unreadable")
+    assert np.array_equal(first["y"], [[2, 2]])
+    assert fourth["y"].shape == (2, 2)
+
+
+def test_an_answer_without_a_batch_is_not_cut():
+    answers = batching.run(lambda feed: {"y": feed["x"].sum(0)}, [{"x": np.ones((1, 2))}, {"x": np.ones((3, 2))}], 8)
+    assert [answer["y"].tolist() for answer in answers] == [[1, 1], [3, 3]], "each ran alone instead"
+
+
+# --- the entry point, under a stand-in for triton_python_backend_utils
+
+
+class Tensor:
+    def __init__(self, name, array):
+        self._name, self.array = name, array
+
+    @classmethod
+    def from_dlpack(cls, name, array):
+        assert array.size
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        return cls(name, np.from_dlpack(array))
+
+    def name(self):
+        return self._name
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class ModelError(Exception):
+    pass
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Load a written model as Triton does: as the module `1.model` of the model's folder."""
+    utils = SimpleNamespace(
+        Tensor=Tensor,
+        TritonError=lambda message: message,
+        TritonModelException=ModelError,
+        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
+            tensors={tensor.name(): tensor.array for tensor in output_tensors}, error=error
+        ),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+
+    def load(folder: Path):
+        monkeypatch.syspath_prepend(str(folder))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "1"]:
+            monkeypatch.delitem(sys.modules, name)
+        model = importlib.import_module("1.model").TritonPythonModel()
+        config = parse_config(folder / "config.pbtxt")
+        described = {
+            "name": config.name,
+            "max_batch_size": config.max_batch_size,
+            "input": [{"name": entry.name} for entry in config.input],
+            "output": [{"name": entry.name} for entry in config.output],
+            "parameters": {key: {"string_value": value.string_value} for key, value in config.parameters.items()},
+        }
+        model.initialize(
+            {
+                "model_config": json.dumps(described),
+                "model_repository": str(folder),
+                "model_version": "1",
+                "model_instance_device_id": "0",
+            }
+        )
+        return model
+
+    return load
+
+
+def request(**arrays):
+    return SimpleNamespace(inputs=lambda: [Tensor(name, array) for name, array in arrays.items()])
+
+
+def write(engine, tmp_path: Path) -> Path:
+    options = TritonOptions(warmup="off")
+    return write_repository(engine, RTX, tmp_path / "r", name="m", format="triton-python", axes={}, options=options)
+
+
+def test_onnxruntime_answers(served, tmp_path: Path):
+    model = served(write(engine_of(encoder(tmp_path / "encoder.onnx")), tmp_path))
+    ids, mask = np.array([[1, 2, 3]]), np.ones((1, 3), "f4")
+    good, missing, wrong = model.execute(
+        [request(ids=ids, mask=mask), request(ids=ids), request(ids=ids + 100, mask=mask)]
+    )
+    assert good.error is None
+    assert {name: array.shape for name, array in good.tensors.items()} == {"tokens": (1, 3, 8), "pooled": (1, 8)}
+    assert missing.error == "input 'mask' is missing; the model takes: ids, mask"
+    assert "indices element out of data bounds" in wrong.error
+    model.finalize()
+
+
+def test_a_changed_model_does_not_load(served, tmp_path: Path):
+    folder = write(engine_of(encoder(tmp_path / "encoder.onnx")), tmp_path)
+    cnn(folder / "1/model.onnx")
+    with pytest.raises(ModelError, match=r"m: model\.onnx is not the file that config\.pbtxt was written for"):
+        served(folder)
+
+
+def test_a_configuration_of_other_tensors_does_not_load(served, tmp_path: Path):
+    folder = write(engine_of(encoder(tmp_path / "encoder.onnx")), tmp_path)
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text().replace('"pooled"', '"pool"'))
+    with pytest.raises(ModelError, match=r"config\.pbtxt names the outputs \['pool', 'tokens'\], the model has"):
+        served(folder)
+
+
+# --- TensorRT for RTX, under stand-ins for its bindings and for libcudart
+
+
+class Cudart:
+    """Device memory is host memory; every call is written down."""
+
+    def __init__(self):
+        self.held: dict[int, ctypes.Array] = {}
+        self.calls: list[str] = []
+        self.cudaGetErrorString = lambda status: b"out of memory"
+        self.fail = ""
+
+    def __getattr__(self, name):
+        if not name.startswith("cuda"):
+            raise AttributeError(name)
+
+        def call(*arguments):
+            self.calls.append(name)
+            return 2 if name == self.fail else getattr(self, f"_{name}", lambda *_: 0)(*arguments)
+
+        return call
+
+    def _cudaStreamCreate(self, stream):
+        stream._obj.value = 7
+        return 0
+
+    def _cudaMalloc(self, pointer, size):
+        memory = ctypes.create_string_buffer(size.value)
+        pointer._obj.value = ctypes.addressof(memory)
+        self.held[pointer._obj.value] = memory
+        return 0
+
+    def _cudaFree(self, pointer):
+        del self.held[pointer.value]
+        return 0
+
+    def _cudaMemcpyAsync(self, to, source, size, kind, stream):
+        assert stream.value == 7
+        device = to if kind.value == 1 else source
+        assert device.value in self.held
+        assert size.value <= len(self.held[device.value])
+        ctypes.memmove(to.value, source.value, size.value)
+        return 0
+
+
+class Context:
+    """`y = 2 x` for `x [batch, 3]` of up to 4 samples, and `n`, the batch, which lies on the CPU."""
+
+    def __init__(self):
+        self.shape, self.address = None, {}
+
+    def set_input_shape(self, name, shape):
+        assert name == "x"
+        self.shape = shape
+        return len(shape) == 2 and 1 <= shape[0] <= 4 and shape[1] == 3
+
+    def set_tensor_address(self, name, address):
+        self.address[name] = address
+        return True
+
+    def infer_shapes(self):
+        return []
+
+    def get_tensor_shape(self, name):
+        return self.shape if name == "y" else (1,)
+
+    def execute_async_v3(self, stream):
+        assert stream == 7
+        size = self.shape[0] * self.shape[1]
+        at = {name: ctypes.cast(address, ctypes.POINTER(ctypes.c_float)) for name, address in self.address.items()}
+        for i in range(size):
+            at["y"][i] = at["x"][i] * 2
+        ctypes.cast(self.address["n"], ctypes.POINTER(ctypes.c_int64))[0] = self.shape[0]
+        return True
+
+
+def bindings(version: str = "1.7.1.116", loads: bool = True):
+    names = ["x", "y", "n"]
+    engine = SimpleNamespace(
+        num_io_tensors=3,
+        get_tensor_name=names.__getitem__,
+        get_tensor_mode=lambda name: "in" if name == "x" else "out",
+        get_tensor_dtype=lambda name: "int64" if name == "n" else "float32",
+        get_tensor_location=lambda name: "host" if name == "n" else "device",
+        get_tensor_shape=lambda name: (-1, 3),
+        create_execution_context=Context,
+    )
+    return SimpleNamespace(
+        __version__=version,
+        Logger=type("Logger", (), {"WARNING": 2, "__init__": lambda self, level: None}),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if loads else None),
+        TensorIOMode=SimpleNamespace(INPUT="in"),
+        TensorLocation=SimpleNamespace(HOST="host"),
+        nptype=lambda dtype: dtype,
+    )
+
+
+@pytest.fixture
+def rtx(tmp_path: Path, monkeypatch):
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"a plan")
+    library = Cudart()
+    monkeypatch.setattr(tensorrt_rtx_runner, "load_cudart", lambda: library)
+
+    def make(**options):
+        monkeypatch.setattr(tensorrt_rtx_runner, "load_bindings", lambda: bindings(**options))
+        parameters = {"tensorrt_rtx_version": "1.7.1.116"}
+        return tensorrt_rtx_runner.Runner(plan, parameters, {"model_instance_device_id": "0"})
+
+    make.library = library
+    return make
+
+
+def test_plan_runs_and_its_buffers_grow_and_go(rtx):
+    runner = rtx()
+    assert (runner.inputs, runner.outputs) == (["x"], ["y", "n"])
+    for size in (1, 4, 2):
+        x = np.random.default_rng(size).random((size, 3), "f4")
+        answer = runner.run({"x": x})
+        assert np.array_equal(answer["y"], x * 2)
+        assert answer["n"].tolist() == [size]
+        assert len(rtx.library.held) == 2, "one buffer a tensor on the device, the old one given back"
+    runner.close()
+    assert rtx.library.held == {}
+    assert rtx.library.calls[-1] == "cudaStreamDestroy"
+
+
+def test_plan_refuses_shapes_outside_its_profile(rtx):
+    with pytest.raises(ValueError, match=r"input 'x' of shape \(5, 3\) is outside"):
+        rtx().run({"x": np.zeros((5, 3), "f4")})
+
+
+def test_plan_of_another_release(rtx):
+    with pytest.raises(RuntimeError, match=r"built by TensorRT for RTX 1\.7\.1\.116, the server has 1\.8\.0\.1"):
+        rtx(version="1.8.0.1")
+    assert rtx.library.calls == [], "nothing of the GPU is touched before"
+
+
+def test_plan_of_another_card(rtx):
+    with pytest.raises(RuntimeError, match=r"refuses model\.plan"):
+        rtx(loads=False)
+
+
+def test_words_of_cuda(rtx):
+    runner = rtx()
+    rtx.library.fail = "cudaMalloc"
+    with pytest.raises(RuntimeError, match=r"cudaMalloc failed: out of memory \(error 2\)"):
+        runner.run({"x": np.zeros((1, 3), "f4")})
+
+
+def test_cudart_is_missing(monkeypatch):
+    monkeypatch.setattr(cudart, "LIBRARIES", ("libnowhere.so.1",))
+    with pytest.raises(RuntimeError, match=r"libnowhere\.so\.1"):
+        cudart.load_cudart()
+
+
+def test_bindings_are_missing(monkeypatch):
+    monkeypatch.setattr(tensorrt_rtx_runner, "BINDINGS", ("no_such_module",))
+    with pytest.raises(RuntimeError, match="pip install"):
+        tensorrt_rtx_runner.load_bindings()
+
+
+CALLS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from trtcompress_engines.triton.served.tensorrt_rtx_runner import load_bindings
+trt = load_bindings()
+wanted = {
+    "Runtime.deserialize_cuda_engine": "serialized_engine: typing_extensions.Buffer",
+    "ICudaEngine.create_execution_context": "-> tensorrt_rtx_bindings.tensorrt_rtx.IExecutionContext",
+    "ICudaEngine.get_tensor_name": "index: typing.SupportsInt) -> str",
+    "ICudaEngine.get_tensor_mode": "name: str) -> tensorrt_rtx_bindings.tensorrt_rtx.TensorIOMode",
+    "ICudaEngine.get_tensor_dtype": "name: str) -> tensorrt_rtx_bindings.tensorrt_rtx.DataType",
+    "ICudaEngine.get_tensor_shape": "name: str) -> tensorrt_rtx_bindings.tensorrt_rtx.Dims",
+    "ICudaEngine.get_tensor_location": "name: str) -> tensorrt_rtx_bindings.tensorrt_rtx.TensorLocation",
+    "IExecutionContext.set_input_shape": "name: str, shape: tuple) -> bool",
+    "IExecutionContext.set_tensor_address": "name: str, memory: typing.SupportsInt) -> bool",
+    "IExecutionContext.infer_shapes": "-> list[str]",
+    "IExecutionContext.get_tensor_shape": "name: str) -> tensorrt_rtx_bindings.tensorrt_rtx.Dims",
+    "IExecutionContext.execute_async_v3": "stream_handle: typing.SupportsInt) -> bool",
+}
+for path, signature in wanted.items():
+    owner, name = path.split(".")
+    assert signature in getattr(getattr(trt, owner), name).__doc__, path
+assert isinstance(trt.ICudaEngine.num_io_tensors, property)
+assert trt.TensorIOMode.INPUT != trt.TensorIOMode.OUTPUT and trt.TensorLocation.HOST != trt.TensorLocation.DEVICE
+assert trt.nptype(trt.DataType.HALF).__name__ == "float16"
+trt.Logger(trt.Logger.WARNING)
+assert len(trt.Dims((2, 3))) == 2 and tuple(trt.Dims((2, 3))) == (2, 3)
+print(trt.__version__)
+"""
+
+
+def test_every_call_exists_in_the_real_bindings():
+    import subprocess
+
+    source = str(SERVED.parents[2])
+    done = subprocess.run([sys.executable, "-c", CALLS, source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1.")
+
+
+def test_every_call_exists_in_the_real_cudart():
+    from assets import asset
+
+    library = ctypes.CDLL(
+        str(next(asset("onnxruntime-ep-nv-tensorrt-rtx-cu13", "__init__.py").parent.glob("libcudart*")))
+    )
+    used = {
+        node.value for node in ast.walk(ast.parse((SERVED / "cudart.py").read_text())) if isinstance(node, ast.Constant)
+    }
+    names = {name for name in used if isinstance(name, str) and name.startswith("cuda") and name.isalnum()}
+    assert {"cudaMalloc", "cudaMemcpyAsync", "cudaStreamSynchronize"} <= names
+    assert all(hasattr(library, name) for name in [*names, "cudaGetErrorString"])
