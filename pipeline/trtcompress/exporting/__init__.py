@@ -1,0 +1,58 @@
+"""From what the user has (a PyTorch network or an ONNX file) to the ONNX model that a build starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.callables import is_callable_name
+from trtcompress_graph.load import copy_model, read_model
+from trtcompress_graph.model import Model
+
+from .network import Sample, network_of_function
+from .pickled import load_state_dict, network_of_pickle
+
+__all__ = ["export_model", "load_state_dict"]
+
+
+def export_model(
+    source: str,
+    *,
+    base: Path,
+    axes: Axes,
+    samples: Iterable[Sample] = (),
+    trust_pickle: bool = False,
+    out: Path,
+) -> Model:
+    """Write the ONNX model of a source, checked against PyTorch where it comes from there.
+
+    Args:
+        source: `package.module:function` that returns `(module, example_inputs)` or `(module, example_inputs,
+            dynamic_axes)`; or the path of an ONNX file; or, if `trust_pickle`, of a pickled module.
+        base: folder that modules and paths are looked for in.
+        axes: least, usual and greatest length of each dynamic axis, by input.
+        samples: real inputs, with their batch axis; PyTorch and the exported model must agree on each.
+        trust_pickle: run what a pickle says; it can do anything that you can.
+        out: the ONNX file to write.
+
+    Raises:
+        UsageError: the function cannot be found or does not return what it should.
+        MissingPathError: there is no such file.
+        ModelError: the file is not a sound model, or a pickle that is not trusted.
+        ExportError: PyTorch cannot export the network, or the exported model gives other answers.
+    """
+    if not is_callable_name(source):
+        path = base / source
+        if path.suffix not in (".pt", ".pth"):
+            return copy_model(read_model(path), out)
+        samples = iter(samples)
+        first = next(samples, None)
+        network = network_of_pickle(path, axes, first, trust_pickle)
+        samples = chain([] if first is None else [first], samples)
+    else:
+        network = network_of_function(source, base, axes)
+    from .torch_export import export_network
+
+    return export_network(network, samples, out)

@@ -1,0 +1,120 @@
+"""PyTorch to ONNX with `torch.onnx.export(dynamo=True)`, quietly and the same bytes every time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtcompress_graph.errors import ExportError
+from trtcompress_graph.load import read_model, save_ir
+from trtcompress_graph.model import Model
+from trtcompress_graph.opset import OPSET
+from trtcompress_graph.simplify import simplify_ir
+
+from .compare import compare
+from .names import name_axes, name_inputs, name_outputs, name_parameters, strip_metadata
+from .network import Network, Sample
+from .outputs import output_names
+from .sizes import resized, tracing_lengths
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def export_network(network: Network, samples: Iterable[Sample], out: Path) -> Model:
+    """Export, name, write and compare with PyTorch. Nothing is left under `out` when that fails.
+
+    Raises:
+        ExportError: PyTorch cannot export the network, an axis is not dynamic, or the answers differ.
+    """
+    inputs = resized(network, tracing_lengths(network))
+    outputs = output_names(network(inputs))
+    if not outputs:
+        raise ExportError("the network returns no tensor", where=network.source, hint="return tensors from forward")
+    graph = _trace(network, inputs)
+    name_inputs(graph, list(inputs))
+    name_axes(graph, network)
+    name_outputs(graph, outputs)
+    graph = simplify_ir(graph, network.source)
+    name_parameters(graph, network.module)
+    strip_metadata(graph)
+    save_ir(graph, out)
+    try:
+        model = read_model(out)
+        compare(network, model, samples)
+    except BaseException:
+        out.unlink()
+        raise
+    return model
+
+
+def _trace(network: Network, inputs: Mapping[str, Any]) -> ir.Model:
+    """The graph as the exporter translates it, before anything is optimized, so that weights are still whole."""
+    import torch
+
+    shapes = {name: _dims(network, name, tensor.shape) for name, tensor in inputs.items()}
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                network.module,
+                tuple(inputs.values()) if network.positional else (),
+                kwargs=None if network.positional else dict(inputs),
+                dynamic_shapes=(tuple(shapes.values()),) if network.positional else shapes,
+                opset_version=OPSET,
+                optimize=False,
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:
+        raise ExportError(
+            f"PyTorch cannot export the network: {_reason(error)}",
+            where=network.source,
+            hint="try torch.export.export(module, inputs) alone; control flow must not depend on values",
+        ) from error
+    if program is None:
+        raise ExportError("PyTorch exported nothing", where=network.source, hint="pip install --upgrade torch")
+    return program.model
+
+
+def _dims(network: Network, name: str, shape: tuple[int, ...]) -> dict[int, Any]:
+    """What is dynamic at one input, as `torch.export` wants it."""
+    from torch.export import Dim
+
+    dims: dict[int, Any] = {}
+    for index, axis in network.axes.get(name, {}).items():
+        rng = axis.range
+        if rng is None:
+            dims[index] = Dim.AUTO
+        elif rng.min < rng.max:
+            dims[index] = Dim.AUTO(min=rng.min, max=max(rng.max, shape[index]))
+    return dims
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause, which is where the exporter says what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress marks and warnings to itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
