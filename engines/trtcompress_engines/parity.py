@@ -67,12 +67,13 @@ class _Sums:
         self.noise2 += float(noise @ noise)
         if reference.size > 1:
             self.single = False
-            self.cosine = min(self.cosine, _cosine(dot, reference2, engine2))
+            self.cosine = min(self.cosine, _cosine(dot, reference2, engine2) if peak else 1.0)
 
     def parity(self, output: str) -> OutputParity:
         if self.broken:
             return OutputParity(output, max_abs=BROKEN, max_rel=BROKEN, cosine=-1.0, snr_db=-EQUAL_DB)
-        cosine = _cosine(self.dot, self.reference2, self.engine2) if self.single else self.cosine
+        over_all = _cosine(self.dot, self.reference2, self.engine2) if self.noise2 else 1.0
+        cosine = over_all if self.single else self.cosine
         return OutputParity(output, self.max_abs, self.max_rel, cosine, _snr_db(self.reference2, self.noise2))
 
 

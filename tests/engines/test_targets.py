@@ -94,7 +94,8 @@ def test_only_aot_cards_share_a_file(name: str):
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("rtx-4091", "rtx-4090"), ("l40", "l40s"), ("jetson-orin", "jetson-agx-orin"), ("h1000", "h100")]
+    ("typed", "meant"),
+    [("rtx-4091", "rtx-4090"), ("l40", "l40s"), ("jetson-orin", "jetson-agx-orin"), ("h1000", "h100")],
 )
 def test_an_unknown_target_names_the_nearest(typed: str, meant: str):
     with pytest.raises(UsageError) as caught:

@@ -23,6 +23,9 @@ from ..files import digest_files, staged
 EXTERNAL_ABOVE = 1 << 30
 """Weights of a bigger model go beside the optimized file: one ONNX file ends at 2 GB."""
 
+EXTERNAL_LEAST = 1024
+"""Weights of fewer bytes stay in the ONNX file all the same."""
+
 INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
 """Operator kinds that ONNX Runtime computes in integers begin with one of these."""
 
@@ -48,7 +51,7 @@ class OnnxRuntimeBackend:
                     "session.optimized_model_external_initializers_file_name", f"{file}.data"
                 )
                 settings.add_session_config_entry(
-                    "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
+                    "session.optimized_model_external_initializers_min_size_in_bytes", str(EXTERNAL_LEAST)
                 )
             _session(graph.path, settings)
             _settle_names(folder / file)

@@ -104,7 +104,10 @@ def how_to_build(graph: Model, target: Target, options: CompileOptions) -> str:
     plan = graph.path.with_suffix(".plan").name
     parts = [f"trtexec --onnx={graph.path.name} --saveEngine={plan}"]
     newest = target.tensorrt[-1][1] if target.tensorrt else "10"
-    parts.append("--stronglyTyped" if int(newest.split(".")[0]) >= 10 else "--fp16 --int8")
+    if int(newest.split(".")[0]) >= 10:
+        parts.append("--stronglyTyped")
+    else:  # older versions take the types of the graph only where flags allow them
+        parts.append("--fp16 --int8" if target.int8 else "--fp16")
     for flag, at in (("min", 0), ("opt", 1), ("max", 2)):
         shapes = [f"{name}:{'x'.join(map(str, profile[at]))}" for name, profile in options.profiles.items()]
         if shapes:

@@ -18,6 +18,7 @@ from ..backend import CompileOptions
 from .trt_load import Flavour
 from .trt_worker import Request, Result
 
+WORKER = "trtcompress_engines.backends.trt_worker"
 TITLES: dict[Flavour, str] = {"rtx": "TensorRT for RTX", "classic": "TensorRT"}
 
 
@@ -88,7 +89,7 @@ def _run(request: Request, where: str) -> Result:
     with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
         asked, told = Path(folder, "request.json"), Path(folder, "result.json")
         asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
-        command = [sys.executable, "-m", "trtcompress_engines.backends.trt_worker", str(asked), str(told)]
+        command = [sys.executable, "-m", WORKER, str(asked), str(told)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0 and told.exists():
             return Result(**json.loads(told.read_text(encoding="utf-8")))

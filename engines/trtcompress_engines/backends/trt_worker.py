@@ -95,7 +95,7 @@ def build(request: Request) -> Result:
         return Result(**known, error=plain(error), node=node or blamed_node(error, parsed_nodes(log.all)))
     details = summary(log.all)
     if log.warnings:
-        details["warnings"] = " | ".join(dict.fromkeys(log.warnings))
+        details["warnings"] = " | ".join(dict.fromkeys(text.strip() for text in log.warnings))
     return Result(**known, details=details)
 
 

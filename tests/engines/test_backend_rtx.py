@@ -1,0 +1,106 @@
+"""Real builds by TensorRT for RTX, with no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_cnn import write_cnn
+from trtcompress_engines.backend import CompileOptions, backend_for
+from trtcompress_engines.backends import trt_load, trt_process
+from trtcompress_engines.backends.trt_worker import Request
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.errors import CompileError
+from trtcompress_graph.load import read_model
+from trtcompress_graph.target import Engine
+
+PROFILES = {"x": ((1, 3, 16, 16), (4, 3, 16, 16), (8, 3, 16, 16))}
+
+
+def build(path: Path, target: str, profiles: dict[str, tuple[tuple[int, ...], ...]] = PROFILES) -> Engine:
+    card = resolve_target(target)
+    return backend_for(card).compile(
+        read_model(path), card, "trt", CompileOptions(profiles=profiles), path.parent / "out"
+    )
+
+
+def test_one_int8_plan_for_several_cards(tmp_path: Path):
+    engine = build(write_cnn(tmp_path / "int8.onnx", int8=True, fp16=True), "rtx-3090+rtx-4090+rtx-5090")
+    assert engine.path.stat().st_size > 10_000
+    assert [file.name for file in engine.path.parent.iterdir()] == ["model.trt.plan"]
+    assert (engine.built, engine.reproducible, engine.backend) == (True, False, "tensorrt_rtx")
+    assert engine.details["compute_capabilities"] == "SM86, SM89, SM120"
+    assert engine.details["int8_nodes"] == "2 of 3 convolutions and products"
+    assert engine.details["tensorrt_rtx"].startswith("1.")
+
+
+def test_turing_takes_fp16_and_refuses_a_product_in_fp32_by_name(tmp_path: Path):
+    engine = build(write_cnn(tmp_path / "half.onnx", fp16=True), "rtx-2080-ti")
+    assert engine.details["compute_capabilities"] == "SM75"
+    assert engine.details["int8_nodes"].startswith("0 of 3")
+    float32 = write_cnn(tmp_path / "float.onnx")
+    with pytest.raises(CompileError, match="FP32 GEMM is not supported") as caught:
+        build(float32, "rtx-2080-ti")
+    assert caught.value.where == f"{float32}: node 'fc'"
+    assert caught.value.exit_code == 4
+
+
+def test_a_node_that_the_parser_refuses_is_named(tmp_path: Path):
+    path = write_cnn(tmp_path / "bias.onnx", int8=True, quantized_bias=True)
+    with pytest.raises(CompileError, match="input has type Int32") as caught:
+        build(path, "rtx-3090")
+    assert caught.value.where == f"{path}: node 'conv0.bias.dequantize'"
+    assert "cudaError" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_dynamic_input_needs_a_profile(tmp_path: Path):
+    path = write_cnn(tmp_path / "cnn.onnx")
+    with pytest.raises(CompileError, match="the dynamic axis 'batch' has no range") as caught:
+        build(path, "rtx-3090", {})
+    assert "input 'x'" in caught.value.where
+    assert "--set 'model.inputs.x.batch=[1, 8, 16]'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        (((1, 3, 16), (4, 3, 16), (8, 3, 16)), "does not fit"),
+        (((1, 4, 16, 16), (4, 4, 16, 16), (8, 4, 16, 16)), "does not fit"),
+        (((4, 3, 16, 16), (1, 3, 16, 16), (8, 3, 16, 16)), "do not rise"),
+        (((0, 3, 16, 16), (1, 3, 16, 16), (8, 3, 16, 16)), "do not rise"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_refused_before_anything_is_built(tmp_path: Path, profile, message: str):
+    with pytest.raises(CompileError, match=message):
+        build(write_cnn(tmp_path / "cnn.onnx"), "rtx-3090", {"x": profile})
+
+
+def test_a_static_graph_needs_no_profile(tmp_path: Path):
+    assert build(write_cnn(tmp_path / "cnn.onnx", batch=2), "rtx-4090", {}).built
+
+
+def test_a_plan_does_not_run_here(tmp_path: Path):
+    engine = build(write_cnn(tmp_path / "cnn.onnx", batch=1, fp16=True), "rtx-4090", {})
+    with pytest.raises(CompileError, match="cannot run here"):
+        backend_for(resolve_target("rtx-4090")).open(engine)
+
+
+def test_without_tensorrt_for_rtx_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trt_load, "find_spec", lambda name: None)
+    assert "pip install 'trtcompress[rtx]'" in trt_load.missing_rtx()
+    with pytest.raises(CompileError) as caught:
+        build(write_cnn(tmp_path / "cnn.onnx"), "rtx-4090")
+    assert "pip install 'trtcompress[rtx]'" in caught.value.hint
+
+
+def test_a_worker_that_dies_ends_in_an_error_and_not_in_silence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trt_process, "WORKER", "no_such_module_at_all")
+    with pytest.raises(CompileError, match="No module named no_such_module_at_all"):
+        trt_process.probe("rtx")
+
+
+def test_probe_tells_version_and_compute_capabilities():
+    result = trt_process.probe("rtx")
+    assert {"SM75", "SM86", "SM89", "SM120"} <= set(result.compute_capabilities)
+    assert Request("rtx").onnx == ""
