@@ -19,7 +19,7 @@ from .histogram import Extremes, Histogram, share_beyond
 from .methods import find_method, threshold
 from .samples import Array, Batch, Sample
 from .tapped_session import TappedSession
-from .taps import Taps, taps_of
+from .taps import Taps, read_skeleton, taps_of
 
 __all__ = ["Taps", "calibrate", "ranges_of"]
 
@@ -54,14 +54,12 @@ def calibrate(
         ModelError: ONNX Runtime refuses the model.
         UsageError: there is no such method.
     """
-    import onnx
-
     find_method(method)
     threads = threads or _cores()
-    proto = onnx.load(model.path, load_external_data=False)
-    taps = candidates or taps_of(proto)
-    makers = {node_output: node for node in proto.graph.node for node_output in node.output}
-    session = TappedSession(model, proto, (*taps.histogram, *taps.extremes), threads)
+    graph = read_skeleton(model)
+    taps = candidates or taps_of(graph)
+    makers = {name: node for node in graph.graph.node for name in node.output}
+    session = TappedSession(model, (*taps.histogram, *taps.extremes), threads)
     known = {*session.tapped, *(spec.name for spec in model.inputs)}
     statistics: dict[str, Extremes] = {name: Histogram() for name in taps.histogram if name in known}
     statistics |= {name: Extremes() for name in taps.extremes if name in known}

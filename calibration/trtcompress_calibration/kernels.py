@@ -75,6 +75,7 @@ def sweep(
         lo, hi = min(lo, chunk_lo), max(hi, chunk_hi)
         magnitude = int(max(np.int64(chunk_hi), ~np.int64(chunk_lo)))
         if magnitude >= _INFINITY:
+            _flush(tables, counts)
             return lo, hi, exponent, False
         needed = max(least, (magnitude >> 23) - 126 - int(np.log2(bins)))
         if needed > exponent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from trtcompress_graph.errors import ModelError
 from trtcompress_graph.model import Model
 
 from .samples import Array
-
-if TYPE_CHECKING:
-    import onnx
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
@@ -27,10 +24,10 @@ class TappedSession:
         tapped: float tensors that it gives beside its inputs, in the order asked for.
     """
 
-    def __init__(self, model: Model, proto: onnx.ModelProto, tensors: Iterable[str], threads: int) -> None:
-        produced = {name for node in proto.graph.node for name in node.output}
-        wanted = [name for name in tensors if name in produced]
-        self._session = _session(model, proto, wanted, threads)
+    def __init__(self, model: Model, tensors: Iterable[str], threads: int) -> None:
+        inputs = {spec.name for spec in model.inputs}
+        wanted = [name for name in tensors if name not in inputs]
+        self._session = _session(model, wanted, threads)
         self._types = {value.name: value.type for value in self._session.get_outputs()}
         self.tapped = [name for name in wanted if self._types[name] in _TYPES]
         self._binding = self._session.io_binding()
@@ -58,15 +55,16 @@ class TappedSession:
         return {name: _view(value, self._types[name]) for name, value in zip(self.tapped, self._held, strict=True)}
 
 
-def _session(model: Model, proto: onnx.ModelProto, wanted: list[str], threads: int) -> Any:
+def _session(model: Model, wanted: list[str], threads: int) -> Any:
     """Outputs are added by name alone: ONNX Runtime knows their types."""
     import onnx
     import onnxruntime as ort
 
-    given = {value.name for value in proto.graph.output}
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(proto)
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
+    given = {spec.name for spec in model.outputs}
+    more = onnx.ModelProto()
+    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
+    # One protobuf message behind the other is the merged message, so the weights need not be parsed.
+    tapped = model.path.read_bytes() + more.SerializeToString()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -77,7 +75,7 @@ def _session(model: Model, proto: onnx.ModelProto, wanted: list[str], threads: i
         "session.model_external_initializers_file_folder_path", str(model.path.parent.resolve())
     )
     try:
-        return ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(tapped, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its many exception classes share no base
         raise ModelError(
             f"ONNX Runtime refuses the model with its inner tensors as outputs: {error}", where=str(model.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,9 @@ BOUNDED = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", 
 SAME_VALUES = frozenset(["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
 """Kinds whose output holds the very values of their first input, so that it need not be read again."""
 
+_SMALL = 4096
+"""Bytes of a tensor that shape inference could want to look into."""
+
 _FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 
 
@@ -80,13 +83,22 @@ class Taps:
 
 def tapped_tensors(model: Model) -> Taps:
     """The tensors of a model that calibration reads; graphs inside `If`, `Loop` and `Scan` are left out."""
+    return taps_of(read_skeleton(model))
+
+
+def read_skeleton(model: Model) -> onnx.ModelProto:
+    """The graph of a model without its large weights."""
     import onnx
 
-    return taps_of(onnx.load(model.path, load_external_data=False))
+    proto = onnx.load(model.path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) > _SMALL:
+            tensor.ClearField("raw_data")
+    return proto
 
 
 def taps_of(proto: onnx.ModelProto) -> Taps:
-    """`tapped_tensors` of a parsed model."""
+    """`tapped_tensors` of a graph that was read."""
     graph = _Graph(proto)
     wanted: dict[str, bool] = {}  # name -> whether its histogram is wanted
     for name in graph.activations:
@@ -99,7 +111,7 @@ def taps_of(proto: onnx.ModelProto) -> Taps:
         source = graph.source(name)
         if source != name:
             aliases[name] = source
-            wanted[source] = wanted.get(source, False) or wanted.pop(name)
+            wanted[source] = wanted.pop(name) or wanted.get(source, False)
     order = [name for name in graph.activations if name in wanted]
     return Taps(
         tuple(name for name in order if wanted[name]),
@@ -128,6 +140,7 @@ class _Graph:
         self.activations = [
             name for name in [*inputs, *self._producer] if name not in constants and floats.get(name, True)
         ]
+        self._held = frozenset(self.activations)
 
     def quantizable(self, name: str) -> bool:
         """Read or written by a quantizable node, or written by an activation behind one."""
@@ -159,14 +172,10 @@ class _Graph:
     def source(self, name: str) -> str:
         """The activation that first held the values of this one."""
         node = self._producer.get(name)
-        while node is not None and node.op_type in SAME_VALUES and node.input[0] in self._activation_set:
+        while node is not None and node.op_type in SAME_VALUES and node.input[0] in self._held:
             name = node.input[0]
             node = self._producer.get(name)
         return name
-
-    @property
-    def _activation_set(self) -> Set[str]:
-        return frozenset(self.activations)
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:
