@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from small_cnn import write_cnn
 from trtcompress_engines.backend import Backend, CompileOptions, Runner
 from trtcompress_engines.backends import BY_HOW

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from assets import asset
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from assets import asset
 from small_cnn import write_cnn
 from trtcompress_engines.backend import BoundRunner, CompileOptions, backend_for
 from trtcompress_engines.backends import onnxruntime as backend_module

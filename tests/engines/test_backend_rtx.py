@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.backends import trt_load, trt_process
@@ -52,6 +55,19 @@ def test_a_node_that_the_parser_refuses_is_named(tmp_path: Path):
     assert caught.value.where == f"{path}: node 'conv0.bias.dequantize'"
     assert "cudaError" not in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_operators_that_are_not_supported_are_named_all_at_once(tmp_path: Path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4])
+    nodes = [helper.make_node("Det", [name], [f"{name}.det"], name=f"det_{name}") for name in ("x", "y")]
+    relu = helper.make_node("Relu", ["x"], ["y"], name="relu")
+    outputs = [helper.make_tensor_value_info(f"{name}.det", TensorProto.FLOAT, []) for name in ("x", "y")]
+    graph = helper.make_graph([relu, *nodes], "g", [x], outputs)
+    path = tmp_path / "det.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    with pytest.raises(CompileError, match=r"the operator Det is not supported; 1 more: det_y \(Det\)") as caught:
+        build(path, "rtx-4090", {})
+    assert caught.value.where == f"{path}: node 'det_x'"
 
 
 def test_a_dynamic_input_needs_a_profile(tmp_path: Path):

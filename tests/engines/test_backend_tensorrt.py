@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.backends import tensorrt as backend_module

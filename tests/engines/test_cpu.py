@@ -4,7 +4,13 @@ import os
 
 from trtcompress_engines.cpu import cpu_features, read_features
 
-X86 = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512f avx512_vnni\n\nprocessor\t: 1\nmodel name\t: Other\n"
+X86 = """processor\t: 0
+model name\t: Some CPU
+flags\t\t: fpu avx2 avx512f avx512_vnni
+
+processor\t: 1
+model name\t: Other
+"""
 
 
 def test_x86_flags_tell_vnni():

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+
 from trtcompress_engines import doctor
 from trtcompress_engines.doctor import diagnose
 from trtcompress_graph.errors import CompileError

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from trtcompress_engines.files import digest_files, staged
 from trtcompress_graph.errors import StoreError
 
@@ -23,9 +24,13 @@ def test_files_appear_at_the_end(tmp_path: Path):
 
 
 def test_nothing_appears_when_the_block_fails(tmp_path: Path):
-    with pytest.raises(ValueError, match="half way"), staged(tmp_path / "out") as folder:
-        (folder / "m.plan").write_text("half")
-        raise ValueError("half way")
+    def half_way() -> None:
+        with staged(tmp_path / "out") as folder:
+            (folder / "m.plan").write_text("half")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        half_way()
     assert list((tmp_path / "out").iterdir()) == []
 
 

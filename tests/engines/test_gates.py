@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trtcompress_engines.gates import GateLimits, explain, judge, verdict
 from trtcompress_graph.measured import Gate, Latency, MetricResult, OutputParity, Speed
 

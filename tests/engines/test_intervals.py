@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trtcompress_engines.intervals import bootstrap_means, percentile_interval, wilson
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+
 from trtcompress_engines.backends.null import NullRunner
 from trtcompress_engines.measure import latency, time_pair
 

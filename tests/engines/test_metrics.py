@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trtcompress_engines.metrics import evaluate
 from trtcompress_graph.errors import DataError, UsageError
 

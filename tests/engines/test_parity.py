@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polygraphy.comparator import CosineSimilarityCompareFunc, IterationResult, SimpleCompareFunc, SnrCompareFunc
 from polygraphy.logger import G_LOGGER
+
 from trtcompress_engines.gates import GateLimits, judge, verdict
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.errors import DataError

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trtcompress_engines.targets import read_targets, resolve_target, targets
 from trtcompress_graph.errors import UsageError
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from triton_models import RTX, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
 from trtcompress_engines.triton.served import batching, cudart, tensorrt_rtx_runner
+from trtcompress_engines.triton.served.onnxruntime_runner import check_axes
 
 SERVED = Path(batching.__file__).parent
 
@@ -407,3 +408,10 @@ def test_every_call_exists_in_the_real_cudart():
     names = {name for name in used if isinstance(name, str) and name.startswith("cuda") and name.isalnum()}
     assert {"cudaMalloc", "cudaMemcpyAsync", "cudaStreamSynchronize"} <= names
     assert all(hasattr(library, name) for name in [*names, "cudaGetErrorString"])
+
+
+def test_a_shared_axis_has_one_length():
+    declared = {"ids": ["batch", "sequence"], "mask": ["batch", "sequence"], "x": [None, 3]}
+    check_axes(declared, {"ids": (2, 5), "mask": (2, 5), "x": (7, 3)})
+    with pytest.raises(ValueError, match="axis 'sequence' is 5 long in input 'ids' and 1 in input 'mask'"):
+        check_axes(declared, {"ids": (2, 5), "mask": (2, 1), "x": (2, 3)})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trtcompress_engines.backends.trt_log import blamed_node, engine_layers, parsed_nodes, plain, summary
 
 NODES = {"/conv1/Conv": "Conv", "fc": "Gemm", "b0_DQ": "DequantizeLinear", "relu_1": "Relu"}

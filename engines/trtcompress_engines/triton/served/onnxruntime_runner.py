@@ -35,14 +35,33 @@ class Runner:
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]
-        self._scalars = {node.name for node in self.session.get_inputs() if node.shape == []}
+        self._shapes = {node.name: node.shape for node in self.session.get_inputs()}
 
     def run(self, feed: dict[str, Any]) -> dict[str, Any]:
-        """Outputs by name; Triton has no scalars, so they come and go as arrays of shape `[1]`."""
-        arrays = {name: value.reshape(()) if name in self._scalars else value for name, value in feed.items()}
+        """Outputs by name; Triton has no scalars, so they come and go as arrays of shape `[1]`.
+
+        Raises:
+            ValueError: inputs that share an axis disagree on its length.
+        """
+        arrays = {name: value if self._shapes[name] else value.reshape(()) for name, value in feed.items()}
+        check_axes(self._shapes, {name: value.shape for name, value in arrays.items()})
         values = self.session.run(self.outputs, arrays)
         return {name: np.atleast_1d(value) for name, value in zip(self.outputs, values)}  # noqa: B905  (Python 3.8)
 
     def close(self) -> None:
         """Free the session."""
         del self.session
+
+
+def check_axes(declared: dict[str, list[Any]], given: dict[str, tuple[int, ...]]) -> None:
+    """Where inputs share a named axis they must agree: ONNX Runtime would stretch a length of 1 and say nothing.
+
+    Raises:
+        ValueError: they do not.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for name, shape in given.items():
+        for axis, length in zip(declared[name], shape):  # noqa: B905  (Python 3.8)
+            known, first = seen.setdefault(axis, (length, name)) if isinstance(axis, str) else (length, name)
+            if known != length:
+                raise ValueError(f"axis '{axis}' is {known} long in input '{first}' and {length} in input '{name}'")
