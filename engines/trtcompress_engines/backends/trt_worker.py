@@ -134,13 +134,29 @@ def _config(trt: Any, request: Request) -> Any:
 
 
 def _parser_error(errors: list[Any]) -> tuple[str, str]:
+    """What the parser's first error says, with the other nodes that it refuses, and the name of the first."""
     if not errors:
         return "the parser cannot read the file", ""
-    first = errors[0]
-    name = getattr(first, "node_name", lambda: "")()
-    operator = getattr(first, "node_operator", lambda: "")()
-    text = first.desc().strip()
-    return (f"{operator}: {text}" if operator else text), name
+    first, *others = errors
+    named = [f"{_node_name(error)} ({_operator(error)})" for error in others if _node_name(error)]
+    more = f"; {len(named)} more: {', '.join(named[:5])}" if named else ""
+    return _reason(first) + more, _node_name(first)
+
+
+def _reason(error: Any) -> str:
+    text = str(error.desc()).strip()
+    if "UNSUPPORTED_NODE" in str(error.code()) or "Plugin not found" in text:
+        return f"the operator {_operator(error)} is not supported"
+    return f"{_operator(error)}: {text}" if _operator(error) else text
+
+
+def _node_name(error: Any) -> str:
+    """Before version 10 errors carry no names."""
+    return str(error.node_name()) if hasattr(error, "node_name") else ""
+
+
+def _operator(error: Any) -> str:
+    return str(error.node_operator()) if hasattr(error, "node_operator") else ""
 
 
 def _major(trt: Any) -> int:
