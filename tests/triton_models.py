@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from assets import asset
+from trtcompress_engines.triton.datatypes import PYTHON_TYPES
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
@@ -118,6 +119,17 @@ def scaled(path: Path) -> Model:
     ]
     inputs = [("x", TensorProto.FLOAT, [3]), ("factor", TensorProto.FLOAT, [])]
     return save(path, nodes, inputs, [("y", TensorProto.FLOAT, [3]), ("total", TensorProto.FLOAT, [])], {})
+
+
+TYPES = sorted(PYTHON_TYPES)
+
+
+def typed(path: Path) -> Model:
+    """`in_T [batch, n] -> out_T [batch, n]` for every type T that the python backend carries."""
+    element = {name: helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in TYPES}
+    nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in TYPES]
+    inputs = [(f"in_{name}", element[name], ["batch", "n"]) for name in TYPES]
+    return save(path, nodes, inputs, [(f"out_{name}", element[name], ["batch", "n"]) for name in TYPES], {})
 
 
 def reader(path: Path) -> Model:

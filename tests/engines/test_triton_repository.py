@@ -1,4 +1,5 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import pytest
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from triton_models import BATCH_8, CPU, RTX, cnn, encoder, engine_of
-from trtcompress_engines.triton import TritonOptions, check_repository, parse_config, write_repository
-from trtcompress_engines.triton.aside import put_folder
+from trtcompress_engines.triton import TritonOptions, aside, check_repository, parse_config, write_repository
 from trtcompress_engines.triton.formats import LAYOUTS
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import CompileError, MissingPathError, StoreError, UsageError
@@ -142,16 +142,34 @@ def test_a_failed_write_leaves_what_was_there(engine: Engine, plan: Engine, tmp_
 
 def test_nothing_is_seen_before_it_is_whole(tmp_path: Path):
     place = tmp_path / "repository" / "m"
-    with put_folder(place) as folder:
+    with aside.put_folder(place) as folder:
         (folder / "first").write_text("1")
         assert list(place.parent.iterdir()) == []
     assert files(place) == {"first": b"1"}
-    with pytest.raises(FileNotFoundError), put_folder(place) as folder:
+    with pytest.raises(FileNotFoundError), aside.put_folder(place) as folder:
         shutil.copy(tmp_path / "nothing", folder)
     assert files(place) == {"first": b"1"}
-    with put_folder(place) as folder:
+    with aside.put_folder(place) as folder:
         (folder / "third").write_text("3")
     assert files(place) == {"third": b"3"}
+
+
+def test_systems_that_cannot_swap_two_folders(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(aside.ctypes, "CDLL", lambda *_, **__: object())
+    for text in ("1", "2"):
+        with aside.put_folder(tmp_path / "repository" / "m") as folder:
+            (folder / text).write_text(text)
+    assert files(tmp_path / "repository") == {"m/2": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_two_writers_at_once_leave_one_whole_model(engine: Engine, tmp_path: Path):
+    repository = tmp_path / "repository"
+    whole = [files(write(engine, tmp_path / form, form)) for form in ("triton", "triton-python")]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: write(engine, repository, ("triton", "triton-python")[i % 2]), range(16)))
+    assert files(repository / "m") in whole
+    assert [path.name for path in repository.iterdir()] == ["m"]
 
 
 def test_a_repository_that_cannot_be_written(engine: Engine, tmp_path: Path):

@@ -13,7 +13,21 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from triton_models import BATCH_8, CPU, READER_AXES, RTX, VOCABULARY, cnn, encoder, engine_of, reader, scaled, scorer
+from triton_models import (
+    BATCH_8,
+    CPU,
+    READER_AXES,
+    RTX,
+    TYPES,
+    VOCABULARY,
+    cnn,
+    encoder,
+    engine_of,
+    reader,
+    scaled,
+    scorer,
+    typed,
+)
 from tritonserver import Server, tritonserver
 from trtcompress_engines.triton import TritonOptions, write_repository
 from trtcompress_graph.axes import AxisRange
@@ -28,6 +42,7 @@ MODELS: dict[str, tuple[Callable[[Path], Model], dict]] = {
     "reader": (reader, READER_AXES),
     "scorer": (scorer, {"user": {"batch": AxisRange(1, 16, 64)}}),
     "scaled": (scaled, {}),
+    "typed": (typed, {"in_bool": {"batch": BATCH_8, "n": AxisRange(0, 2, 9)}}),
 }
 REQUESTS = 200
 
@@ -44,6 +59,9 @@ def feed_of(name: str, rng: np.random.Generator) -> Feed:
         return {"x": rng.random((int(rng.integers(1, 5)), 3, 48, 32), "f4")}
     if name == "scorer":
         return {"user": rng.integers(0, 20, (batch, 1)), "item": rng.integers(0, 30, (batch, 1))}
+    if name == "typed":
+        values = rng.integers(0, 100, (batch, int(rng.integers(0, 3))))
+        return {f"in_{dtype}": values.astype(dtype) for dtype in TYPES}
     return {"x": rng.random(3, "f4"), "factor": rng.random(1, "f4")}
 
 
@@ -81,17 +99,10 @@ class Client:
             inputs.append(self.module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
         wanted = [self.module.InferRequestedOutput(name) for name in outputs] if outputs else None
-        result = (
-            self.local.client.infer(model, inputs, outputs=wanted, client_timeout=60)
-            if self._grpc
-            else (self.local.client.infer(model, inputs, outputs=wanted))
-        )
-        response = result.get_response(as_json=True) if self._grpc else result.get_response()
+        result = self.local.client.infer(model, inputs, outputs=wanted)
+        over_grpc = self.module is tritonclient.grpc
+        response = result.get_response(as_json=True) if over_grpc else result.get_response()
         return {entry["name"]: result.as_numpy(entry["name"]) for entry in response["outputs"]}
-
-    @property
-    def _grpc(self) -> bool:
-        return self.module is tritonclient.grpc
 
 
 def client(server: Server, protocol: str) -> Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -28,10 +29,7 @@ def put_folder(place: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
         _force(folder)
-        if place.exists():
-            _exchange(folder, place)
-        else:
-            folder.rename(place)
+        _move(folder, place)
         _force_entry(place.parent)
     finally:
         shutil.rmtree(work)
@@ -41,6 +39,15 @@ def _beside(parent: Path) -> Path:
     above = parent.resolve().parent
     same = above.stat().st_dev == parent.stat().st_dev
     return above if same and os.access(above, os.W_OK) else parent
+
+
+def _move(folder: Path, place: Path) -> None:
+    try:
+        folder.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _exchange(folder, place)
 
 
 def _exchange(new: Path, old: Path) -> None:
