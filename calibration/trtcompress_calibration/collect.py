@@ -8,24 +8,21 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 from .batching import batches, fixed_batch
+from .collector import Collector
 from .histogram import Extremes, Histogram, share_beyond
 from .methods import find_method, threshold
-from .samples import Array, Batch, Sample
-from .tapped_session import TappedSession
+from .samples import Batch, Sample
 from .taps import Taps, read_skeleton, taps_of
 
 __all__ = ["Taps", "calibrate", "ranges_of"]
 
 _log = logging.getLogger(__name__)
-_WORTH_A_THREAD = 1 << 17
-"""With fewer values in a batch than this, handing them to threads costs more than it gains."""
 
 
 def calibrate(
@@ -55,25 +52,16 @@ def calibrate(
         UsageError: there is no such method.
     """
     find_method(method)
-    threads = threads or _cores()
     graph = read_skeleton(model)
     taps = candidates or taps_of(graph)
-    makers = {name: node for node in graph.graph.node for name in node.output}
-    session = TappedSession(model, (*taps.histogram, *taps.extremes), threads)
-    known = {*session.tapped, *(spec.name for spec in model.inputs)}
-    statistics: dict[str, Extremes] = {name: Histogram() for name in taps.histogram if name in known}
-    statistics |= {name: Extremes() for name in taps.extremes if name in known}
+    collector = Collector(model, graph, taps, threads or _cores())
     samples = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in _full_batches(dataset, model, batch_size):
-            tensors = {**batch.inputs, **_run(session, batch, model)}
-            failed = _update(statistics, {name: tensors[name] for name in statistics}, pool)
-            if failed:
-                raise _not_finite(failed, makers, batch, model)
-            samples += batch.count
-            if progress is not None:
-                progress(samples)
-    return ranges_of(statistics, taps.aliases, model.digest, method, samples)
+    for batch in _full_batches(dataset, model, batch_size):
+        collector.read(batch)
+        samples += batch.count
+        if progress is not None:
+            progress(samples)
+    return ranges_of(collector.statistics, taps.aliases, model.digest, method, samples)
 
 
 def ranges_of(
@@ -117,49 +105,6 @@ def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> I
         where=str(model.path),
         hint=f"give at least {fixed} samples of equal shape" if fixed else "name data that holds at least one sample",
     )
-
-
-def _run(session: TappedSession, batch: Batch, model: Model) -> Mapping[str, Array]:
-    try:
-        return session.run(batch.inputs)
-    except Exception as error:  # ONNX Runtime's exceptions share no base
-        shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in batch.inputs.items())
-        raise DataError(
-            f"the model fails on these inputs ({shapes}): {str(error).splitlines()[0]}",
-            where=f"{model.path}: {_numbers(batch)}",
-            hint="run the model on such a sample outside of calibration; check lengths and index values",
-        ) from error
-
-
-def _update(statistics: Mapping[str, Extremes], tensors: Mapping[str, Array], pool: ThreadPoolExecutor) -> list[str]:
-    """Count all tensors, the largest first; gives the names of those that are not finite."""
-
-    def one(name: str) -> str | None:
-        try:
-            statistics[name].update(tensors[name])
-        except ValueError:
-            return name
-        return None
-
-    names = sorted(tensors, key=lambda name: -tensors[name].size)
-    small = sum(array.size for array in tensors.values()) < _WORTH_A_THREAD
-    return [name for name in (map(one, names) if small else pool.map(one, names)) if name is not None]
-
-
-def _not_finite(failed: list[str], makers: Mapping[str, object], batch: Batch, model: Model) -> DataError:
-    """Blames the first of them in the order of the graph."""
-    first = next((name for name in makers if name in failed), failed[0])
-    node = makers.get(first)
-    maker = f", made by node '{getattr(node, 'name', '')}' ({getattr(node, 'op_type', '')})" if node else ""
-    return DataError(
-        f"the tensor '{first}'{maker} becomes NaN or infinite",
-        where=f"{model.path}: {_numbers(batch)}",
-        hint="the float model itself overflows on this data: check its preprocessing (mean, std, scale)",
-    )
-
-
-def _numbers(batch: Batch) -> str:
-    return f"{'sample' if batch.count == 1 else 'samples'} {', '.join(map(str, batch.indices))}"
 
 
 def _cores() -> int:

@@ -55,6 +55,11 @@ class Extremes:
             lo, hi = kernels.extremes(values.view(np.int32), np.int32(2**31 - 1), np.int32(-(2**31)))
             self._widen(_float(lo), _float(hi), values.size)
 
+    def add(self, other: Extremes, times: int = 1) -> None:
+        """Add what another one read, as if it had been read `times` times."""
+        if other.count:
+            self._widen(other.min, other.max, other.count * times)
+
     def _widen(self, lo: float, hi: float, count: int) -> None:
         if not (np.isfinite(lo) and np.isfinite(hi)):
             raise ValueError("NaN or infinity")
@@ -98,16 +103,21 @@ class Histogram(Extremes):
         self._widen(_float(lo), _float(hi), values.size)
         self.exponent = int(exponent)
 
+    def add(self, other: Extremes, times: int = 1) -> None:
+        """Add what another histogram counted, `times` times over."""
+        if not isinstance(other, Histogram):
+            raise TypeError("counts cannot be had from extremes")
+        wider = max(self.exponent, other.exponent)
+        counts = _widened(self.counts, wider - self.exponent) + times * _widened(other.counts, wider - other.exponent)
+        self.counts, self.exponent = counts, wider
+        super().add(other, times)
+
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
     """The histogram of the values of both, to the last bit."""
     merged = Histogram()
-    merged.exponent = max(a.exponent, b.exponent)
-    for part in (a, b):
-        if part.count:
-            place = np.arange(BINS) >> min(merged.exponent - part.exponent, 62)
-            np.add.at(merged.counts, place, part.counts)
-            merged._widen(part.min, part.max, part.count)
+    merged.add(a)
+    merged.add(b)
     return merged
 
 
@@ -135,6 +145,15 @@ def share_beyond(histogram: Histogram, threshold: float) -> float:
     whole = int(position)
     inside = histogram.counts[:whole].sum() + histogram.counts[whole] * (position - whole)
     return float(1 - inside / histogram.count)
+
+
+def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
+    """The counts in bins that are 2**doublings times as wide."""
+    if not doublings:
+        return counts
+    merged = np.zeros(BINS, np.int64)
+    np.add.at(merged, np.arange(BINS) >> min(doublings, 62), counts)
+    return merged
 
 
 def _flat(array: Array) -> NDArray[np.float32]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.model import Model
 from trtcompress_graph.protos import graph_inputs
+
+from .dependence import read_by
 
 if TYPE_CHECKING:
     import onnx
@@ -131,7 +133,7 @@ class _Graph:
         self._producer = {name: node for node in proto.graph.node for name in node.output if name}
         self._consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in proto.graph.node:
-            for name in _read(node):
+            for name in read_by(node):
                 self._consumers[name].append(node)
         self._outputs = {value.name for value in proto.graph.output}
         floats = _float_names(proto)
@@ -178,22 +180,12 @@ class _Graph:
         return name
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those inside its graphs included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else [*attribute.graphs]:
-            for inner in graph.node:
-                yield from _read(inner)
-            yield from (value.name for value in graph.output)
-
-
 def _constants(proto: onnx.ModelProto) -> set[str]:
     """Tensors that no input can change."""
     names = {tensor.name for tensor in proto.graph.initializer}
     names |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     for node in proto.graph.node:
-        if node.op_type == "Constant" or (node.input and all(not name or name in names for name in _read(node))):
+        if node.op_type == "Constant" or (node.input and all(not name or name in names for name in read_by(node))):
             names.update(node.output)
     return names
 

@@ -1,0 +1,112 @@
+"""Runs batches through the float model and keeps what its tensors held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.model import Model
+
+from .batching import fixed_batch
+from .dependence import follows_from_shapes
+from .histogram import Extremes, Histogram
+from .samples import Array, Batch
+from .tapped_session import TappedSession
+from .taps import Taps
+
+if TYPE_CHECKING:
+    import onnx
+
+_WORTH_A_THREAD = 1 << 17
+"""With fewer values in a batch than this, handing them to threads costs more than it gains."""
+
+
+class Collector:
+    """Statistics of the tapped tensors over the batches that were read.
+
+    Attributes:
+        statistics: by tensor, in the order of the graph.
+    """
+
+    def __init__(self, model: Model, graph: onnx.ModelProto, taps: Taps, threads: int) -> None:
+        self._model = model
+        self._makers = {name: node for node in graph.graph.node for name in node.output}
+        self._pool = ThreadPoolExecutor(threads)
+        per_shape = follows_from_shapes(graph).intersection((*taps.histogram, *taps.extremes))
+        tensors = [name for name in (*taps.histogram, *taps.extremes) if name not in per_shape]
+        self._session = TappedSession(model, tensors, threads)
+        self._once = TappedSession(model, sorted(per_shape), threads) if per_shape else None
+        self._once_read = self._once.tapped if self._once is not None else []
+        known = {*self._session.tapped, *self._once_read, *(spec.name for spec in model.inputs)}
+        self.statistics: dict[str, Extremes] = {name: Histogram() for name in taps.histogram if name in known}
+        self.statistics |= {name: Extremes() for name in taps.extremes if name in known}
+
+    def read(self, batch: Batch) -> None:
+        """Run a batch and count its tensors.
+
+        Raises:
+            DataError: the model fails on it, or a tensor becomes NaN or infinite.
+        """
+        tensors = {**batch.inputs, **self._run(self._session, batch.inputs, batch)}
+        failed = self._update({name: tensors[name] for name in self.statistics if name not in self._once_read})
+        if self._once is not None:
+            failed += self._read_once(self._once, batch)
+        if failed:
+            raise self._not_finite(failed, batch)
+
+    def _read_once(self, session: TappedSession, batch: Batch) -> list[str]:
+        """What follows from shapes is read for one sample, and counts for all of the batch."""
+        alone = batch.count == 1 or fixed_batch(self._model.inputs) is not None
+        feeds = batch.inputs if alone else {name: array[:1] for name, array in batch.inputs.items()}
+        failed = []
+        for name, array in self._run(session, feeds, batch).items():
+            part = type(self.statistics[name])()
+            try:
+                part.update(array)
+            except ValueError:
+                failed.append(name)
+            else:
+                self.statistics[name].add(part, 1 if alone else batch.count)
+        return failed
+
+    def _update(self, tensors: Mapping[str, Array]) -> list[str]:
+        """Count the tensors, the largest first; gives the names of those that are not finite."""
+
+        def one(name: str) -> str | None:
+            try:
+                self.statistics[name].update(tensors[name])
+            except ValueError:
+                return name
+            return None
+
+        names = sorted(tensors, key=lambda name: -tensors[name].size)
+        small = sum(array.size for array in tensors.values()) < _WORTH_A_THREAD
+        return [name for name in (map(one, names) if small else self._pool.map(one, names)) if name is not None]
+
+    def _run(self, session: TappedSession, feeds: Mapping[str, Array], batch: Batch) -> Mapping[str, Array]:
+        try:
+            return session.run(feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no base
+            shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in feeds.items())
+            raise DataError(
+                f"the model fails on these inputs ({shapes}): {next(iter(str(error).splitlines()), '')}",
+                where=f"{self._model.path}: {_numbers(batch)}",
+                hint="lengths, or values such as indices, are not those that the model was made for",
+            ) from error
+
+    def _not_finite(self, failed: list[str], batch: Batch) -> DataError:
+        """Blames the first of them in the order of the graph."""
+        first = next((name for name in self._makers if name in failed), failed[0])
+        node = self._makers.get(first)
+        maker = f", made by node '{node.name}' ({node.op_type})," if node is not None else ""
+        return DataError(
+            f"the tensor '{first}'{maker} becomes NaN or infinite",
+            where=f"{self._model.path}: {_numbers(batch)}",
+            hint="the float model itself does so on this data: check its preprocessing (mean, std, scale)",
+        )
+
+
+def _numbers(batch: Batch) -> str:
+    return f"{'sample' if batch.count == 1 else 'samples'} {', '.join(map(str, batch.indices))}"
