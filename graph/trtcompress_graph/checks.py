@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
-from .protos import graph_inputs, nodes, tensors
+from .protos import graph_inputs, nodes, tensors, texts
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +43,7 @@ def check_graph(model: onnx.ModelProto, path: Path) -> None:
     """
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise ModelError("this is not an ONNX model: it holds no graph", where=str(path), hint="export it again")
+    _check_text(model, path)
     _check_opset(model, path)
     _check_operators(model, path)
     _check_values(model, path)
@@ -69,6 +70,17 @@ def check_runs(path: Path) -> None:
         raise ModelError(
             f"ONNX Runtime refuses the model: {_first_line(error)}", where=str(path), hint="export the model again"
         ) from error
+
+
+def _check_text(model: onnx.ModelProto, path: Path) -> None:
+    """Names must be text; protobuf hands out bytes where they are not."""
+    for text in texts(model):
+        if not isinstance(text, str):
+            raise ModelError(
+                f"damaged: the name {text!r} is not text",
+                where=str(path),
+                hint="copy the file again, or export it again",
+            )
 
 
 def _check_opset(model: onnx.ModelProto, path: Path) -> None:

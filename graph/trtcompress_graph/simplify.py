@@ -23,6 +23,10 @@ _OUTPUT_LIMIT = 1 << 16
 """A folded constant may have this many elements more than the constants that it replaces."""
 
 
+_ROUNDS = 5
+"""Known shapes let more be folded, which makes more shapes known; real models are done after two or three."""
+
+
 def simplify(model: Model, out: Path) -> Model:
     """Write the model in opset 20 or newer: constants folded, dead and doubled nodes gone, shapes filled in.
 
@@ -51,7 +55,6 @@ def simplify_ir(graph: ir.Model, where: str) -> ir.Model:
     graph = upgrade(graph, where)
     name_nodes(graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    infer(graph)
     _fold_constants(graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     fold_affine(graph)
@@ -70,7 +73,8 @@ def _fold_constants(graph: ir.Model) -> None:
     from onnxscript.optimizer._constant_folding import FOLDED_FROM_KEY, FoldConstantsPass
 
     _name_transposed(graph)
-    for _ in range(4):
+    for _ in range(_ROUNDS):
+        infer(graph)
         folding = FoldConstantsPass(
             shape_inference=True, input_size_limit=_INPUT_LIMIT, output_size_limit=_OUTPUT_LIMIT
         )
