@@ -67,9 +67,10 @@ def _pixels(path: Path, preprocess: Preprocess) -> Array:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = file.convert("L" if preprocess.color == "GRAY" else "RGB")
+            with Image.open(path) as file:
+                image = file.convert("L" if preprocess.color == "GRAY" else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"the image cannot be read: {error}", where=str(path), hint="remove the file or replace it"

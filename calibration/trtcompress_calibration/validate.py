@@ -129,7 +129,7 @@ def _check_shared_axes(array: Array, spec: TensorSpec, place: str, lengths: dict
 def _cast(array: Array, spec: TensorSpec, place: str, note: Callable[[str], None]) -> Array:
     """The array in the model's type: nothing but the rounding of a float to a shorter float may be lost."""
     wanted = _dtype(spec.dtype)
-    if array.dtype.kind in "fc" or array.dtype.kind == "V":
+    if array.dtype.kind in "fcV":  # V: bfloat16 and the like
         _check_finite(array, place)
     if array.dtype == wanted:
         return array
@@ -142,7 +142,11 @@ def _cast(array: Array, spec: TensorSpec, place: str, note: Callable[[str], None
     with np.errstate(over="ignore"):
         cast = array.astype(wanted)
     rounded = array.dtype.kind == "f" and wanted.kind != "i"
-    same = bool(np.isfinite(cast).all()) if rounded else bool((cast.astype(array.dtype) == array).all())
+    same = (
+        bool(np.isfinite(cast).all())
+        if rounded
+        else bool(((cast == array) & (cast.astype(array.dtype) == array)).all())
+    )
     if not same:
         raise DataError(
             f"values of type {array.dtype.name} do not fit into {spec.dtype}, which the model wants",
