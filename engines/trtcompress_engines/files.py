@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trtcompress_graph.errors import StoreError
+from trtcompress_graph.errors import CompileError, StoreError
+
+FULL = 1 << 20
+"""A disk with fewer free bytes is full."""
 
 
 def digest_files(*paths: Path) -> str:
@@ -34,7 +38,12 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as folder:
-            yield Path(folder)
+            try:
+                yield Path(folder)
+            except CompileError as error:  # libraries do not always say that it was the disk
+                if shutil.disk_usage(folder).free < FULL:
+                    raise StoreError("the disk is full", where=str(out), hint="trtcompress cache gc") from error
+                raise
             for path in sorted(Path(folder).iterdir(), key=lambda file: file.suffix == ".onnx"):
                 _sync(path)
                 path.replace(out / path.name)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from assets import asset
+from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.files import digest_files, staged
+from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import StoreError
+from trtcompress_graph.load import read_model
 
 
 def test_a_digest_is_the_sha256_of_the_bytes(tmp_path: Path):
@@ -39,3 +45,28 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(StoreError, match="cannot write the engine") as caught, staged(tmp_path / "file"):
         pass
     assert caught.value.where == str(tmp_path / "file")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB: tests run as root, whom no mode bits stop."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", ["cpu", "rtx-4090"])
+def test_a_full_disk_is_said_and_leaves_nothing(tiny_disk: Path, name: str):
+    model, target = read_model(asset("rapidocr-onnxruntime", "det_infer.onnx")), resolve_target(name)
+    profiles = {"x": ((1, 3, 64, 64), (1, 3, 320, 320), (1, 3, 640, 640))}
+    with pytest.raises(StoreError, match="the disk is full"):
+        backend_for(target).compile(model, target, "float32", CompileOptions(profiles), tiny_disk / "out")
+    assert list((tiny_disk / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_read_only(tiny_disk: Path):
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    with pytest.raises(StoreError, match="Read-only file system"), staged(tiny_disk / "out"):
+        pass
