@@ -114,6 +114,13 @@ class Tensor:
         return self.array.__dlpack_device__()
 
 
+class TritonError:
+    INVALID_ARG = 3
+
+    def __init__(self, message, code=1):
+        self.message, self.code = message, code
+
+
 class ModelError(Exception):
     pass
 
@@ -123,7 +130,7 @@ def served(monkeypatch):
     """Load a written model as Triton does: as the module `1.model` of the model's folder."""
     utils = SimpleNamespace(
         Tensor=Tensor,
-        TritonError=lambda message: message,
+        TritonError=TritonError,
         TritonModelException=ModelError,
         InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
             tensors={tensor.name(): tensor.array for tensor in output_tensors}, error=error
@@ -174,8 +181,9 @@ def test_onnxruntime_answers(served, tmp_path: Path):
     )
     assert good.error is None
     assert {name: array.shape for name, array in good.tensors.items()} == {"tokens": (1, 3, 8), "pooled": (1, 8)}
-    assert missing.error == "input 'mask' is missing; the model takes: ids, mask"
-    assert "indices element out of data bounds" in wrong.error
+    assert missing.error.message == "input 'mask' is missing; the model takes: ids, mask"
+    assert "indices element out of data bounds" in wrong.error.message
+    assert wrong.error.code == missing.error.code == TritonError.INVALID_ARG
     model.finalize()
 
 
@@ -411,7 +419,7 @@ def test_every_call_exists_in_the_real_cudart():
 
 
 def test_a_shared_axis_has_one_length():
-    declared = {"ids": ["batch", "sequence"], "mask": ["batch", "sequence"], "x": [None, 3]}
-    check_axes(declared, {"ids": (2, 5), "mask": (2, 5), "x": (7, 3)})
+    declared = {"ids": ["batch", "sequence"], "mask": ["batch", "sequence"], "x": [None, 3, "?", "?"]}
+    check_axes(declared, {"ids": (2, 5), "mask": (2, 5), "x": (7, 3, 48, 192)})
     with pytest.raises(ValueError, match="axis 'sequence' is 5 long in input 'ids' and 1 in input 'mask'"):
-        check_axes(declared, {"ids": (2, 5), "mask": (2, 1), "x": (2, 3)})
+        check_axes(declared, {"ids": (2, 5), "mask": (2, 1)})

@@ -28,11 +28,11 @@ class TritonPythonModel:
         """
         config = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
-        path = Path(args["model_repository"]) / args["model_version"] / parameters["model_file"]
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
         self.max_batch = int(config["max_batch_size"])
         try:
+            path = Path(args["model_repository"], args["model_version"], Path(parameters["model_file"]).name)
             _check_digest(path, parameters["model_sha256"])
             module = importlib.import_module("." + RUNNERS[parameters["runner"]], __package__)
             self.runner = module.Runner(path, parameters, args)
@@ -64,9 +64,15 @@ class TritonPythonModel:
 
     def _response(self, answer: dict[str, Any] | Exception) -> Any:
         if isinstance(answer, Exception):
-            return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(answer)))
+            return pb_utils.InferenceResponse(output_tensors=[], error=_as_triton(answer))
         tensors = [to_tensor(name, value) for name, value in answer.items()]
         return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _as_triton(error: Exception) -> Any:
+    """A ValueError is the fault of the request, anything else the server's; old releases of Triton know no codes."""
+    code = getattr(pb_utils.TritonError, "INVALID_ARG", None) if isinstance(error, ValueError) else None
+    return pb_utils.TritonError(str(error)) if code is None else pb_utils.TritonError(str(error), code)
 
 
 def _check_digest(path: Path, expected: str) -> None:

@@ -23,6 +23,7 @@ class Runner:
     def __init__(self, path: Path, parameters: dict[str, str], args: dict[str, str]) -> None:
         try:
             import onnxruntime as ort
+            from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
         except ImportError as error:
             raise RuntimeError(
                 f"onnxruntime does not import in the server's Python ({error}): pip install onnxruntime"
@@ -32,6 +33,7 @@ class Runner:
         options.inter_op_num_threads = int(parameters["inter_op_thread_count"])
         # Threads that spin on after a run would steal the cores of the other instances.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._refusal = InvalidArgument
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.outputs = [node.name for node in self.session.get_outputs()]
@@ -41,11 +43,14 @@ class Runner:
         """Outputs by name; Triton has no scalars, so they come and go as arrays of shape `[1]`.
 
         Raises:
-            ValueError: inputs that share an axis disagree on its length.
+            ValueError: inputs that share an axis disagree on its length, or hold values that the model cannot take.
         """
         arrays = {name: value if self._shapes[name] else value.reshape(()) for name, value in feed.items()}
         check_axes(self._shapes, {name: value.shape for name, value in arrays.items()})
-        values = self.session.run(self.outputs, arrays)
+        try:
+            values = self.session.run(self.outputs, arrays)
+        except self._refusal as error:
+            raise ValueError(str(error)) from error
         return {name: np.atleast_1d(value) for name, value in zip(self.outputs, values)}  # noqa: B905  (Python 3.8)
 
     def close(self) -> None:
@@ -62,6 +67,8 @@ def check_axes(declared: dict[str, list[Any]], given: dict[str, tuple[int, ...]]
     seen: dict[str, tuple[int, str]] = {}
     for name, shape in given.items():
         for axis, length in zip(declared[name], shape):  # noqa: B905  (Python 3.8)
-            known, first = seen.setdefault(axis, (length, name)) if isinstance(axis, str) else (length, name)
+            if not isinstance(axis, str) or axis in ("", "?"):  # "?" is how some exporters write "unknown"
+                continue
+            known, first = seen.setdefault(axis, (length, name))
             if known != length:
                 raise ValueError(f"axis '{axis}' is {known} long in input '{first}' and {length} in input '{name}'")
