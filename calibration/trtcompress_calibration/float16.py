@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
+
 from trtcompress_graph.errors import PlacementError
 
-from .half import MASK
+from .half import MASK, takes_any_float
 from .opening import is_constant
 from .signature import signature
 
@@ -86,6 +87,8 @@ class _Writer:
             return FLOAT if wanted_float32 or all(self._mode(r) == FLOAT for r in readers) else HALF
         if node in self._float32 or node.graph is not self._graph:
             return FLOAT
+        if node.op_type != "QuantizeLinear" and takes_any_float(node):
+            return next(v.dtype for v in node.inputs if v is not None and v.dtype in (FLOAT, HALF))
         return HALF
 
     def _need(self, node: ir.Node, index: int, value: ir.Value, wanted: ir.DataType) -> None:
@@ -150,9 +153,9 @@ class _Writer:
         return name
 
 
-def to_half(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], huge: float) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.float16]
-]:
+def to_half(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], huge: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
     """Values as float16; finite ones beyond its range become `±huge`, infinities stay."""
     wide = np.asarray(values, np.float32)
     beyond = np.isfinite(wide) & (np.abs(wide) > 65504)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
+
 from trtcompress_graph.ranges import TensorRange
 
 from .kinds import MOVES
 from .opening import is_constant
-from .signature import signature, takes_half
+from .signature import takes_half
 
 LIMIT = 65504 / 2
 """Greatest absolute value that calibration may have seen: half of float16's greatest, as a margin."""
@@ -21,7 +22,9 @@ MASK = 2.0**15
 _LEAST_NORMAL = 2.0**-14
 _LEAST = 2.0**-25
 _EXACT_INTEGERS = 2048
-_GROWS = frozenset({"Exp", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "CumSum", "ReduceProd"})
+_GROWS = frozenset(
+    {"Exp", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "CumSum", "ReduceProd"}
+)
 _SQUARES = frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"})
 _ADDS_SMALL = frozenset({"Add", "Sub", "Max", "Clip", "Where"})
 _UNDOES_SMALL = frozenset({"Sqrt", "Reciprocal", "Div", "Log", "Pow", "Expand"})
@@ -40,9 +43,10 @@ def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRang
     masks = mask_tensors(graph)
     shapes = _shape_arithmetic(graph)
     for node in graph:
-        if not any(_is_float(v) for v in (*node.inputs, *node.outputs)):
+        if not any(_is_float(v) for v in (*node.inputs, *node.outputs)) or takes_any_float(node):
             continue
-        reason = _static_reason(node, opset, shapes) or _range_reason(node, ranges, masks) or _constant_reason(node, ranges)
+        reason = _static_reason(node, opset, shapes)
+        reason = reason or _range_reason(node, ranges, masks) or _constant_reason(node, ranges)
         if reason:
             reasons[node] = reason
     for node in graph:
@@ -50,6 +54,12 @@ def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRang
             reasons[node] = _VANISHES
     _join(graph, reasons)
     return reasons
+
+
+def takes_any_float(node: ir.Node) -> bool:
+    """True for what reads one float tensor and writes none (`Shape`, `IsNaN`, a Cast to integers): it takes it as it is."""
+    floats = [v for v in node.inputs if _is_float(v) or (v is not None and v.dtype == ir.DataType.FLOAT16)]
+    return len(floats) == 1 and not any(_is_float(v) for v in node.outputs) and not _holds_graph(node)
 
 
 def mask_tensors(graph: ir.Graph) -> set[ir.Value]:
@@ -76,7 +86,7 @@ _VANISHES = "it guards a division by a constant that vanishes in FP16"
 
 
 def _static_reason(node: ir.Node, opset: int, shapes: set[ir.Value]) -> str:
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if _holds_graph(node):
         return "it holds a subgraph"
     if node.domain not in ("", "ai.onnx"):
         return f"nothing is known of {node.domain}.{node.op_type} in FP16"
@@ -86,7 +96,7 @@ def _static_reason(node: ir.Node, opset: int, shapes: set[ir.Value]) -> str:
         return ""
     if not takes_half(node, opset):
         return f"{node.op_type} is not defined for FP16"
-    if any(v in shapes for v in node.outputs):
+    if any(v in shapes and _is_float(v) for v in node.outputs):
         return "it computes a shape"
     return ""
 
@@ -148,9 +158,11 @@ def _shape_arithmetic(graph: ir.Graph) -> set[ir.Value]:
     found: set[ir.Value] = set()
     for node in graph:
         inputs = [v for v in node.inputs if v is not None and not is_constant(v)]
-        if node.op_type in ("Shape", "Size") or (inputs and all(v in found for v in inputs)):
+        computed = bool(inputs) and all(v in found for v in inputs)
+        looked_up = node.op_type == "Gather" and is_constant(node.inputs[0]) and _is_float(node.inputs[0])
+        if node.op_type in ("Shape", "Size") or (computed and not looked_up and node.op_type != "ConstantOfShape"):
             found.update(node.outputs)
-    return {v for v in found if v.producer() is not None and v.producer().op_type != "ConstantOfShape"}  # type: ignore[union-attr]
+    return found
 
 
 def _join(graph: ir.Graph, reasons: dict[ir.Node, str]) -> None:
@@ -163,6 +175,10 @@ def _join(graph: ir.Graph, reasons: dict[ir.Node, str]) -> None:
         from_float32 = sources and all(v.producer() is None or v.producer() in reasons for v in sources)
         if from_float32 and readers and all(r in reasons for r in readers):
             reasons[node] = "it moves numbers between FP32 nodes"
+
+
+def _holds_graph(node: ir.Node) -> bool:
+    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
 def _huge(value: ir.Value) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import PlacementError
 from trtcompress_graph.ranges import TensorRange
@@ -15,6 +16,8 @@ from .kinds import SHRINKS, WEIGHTED, activation_inputs, bias_of, channel_axis, 
 from .opening import is_constant
 
 Measured = Mapping[str, TensorRange]
+
+_NO_FLOATS = "it works on no floats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def absorbed_by(node: ir.Node, encoding: Encoding) -> ir.Node | None:
     """The rectifier that vanishes in the range of the node's INT8 output."""
     if not encoding.folded or encoding.symmetric or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
-    uses = node.outputs[0].uses()
+    uses = list(node.outputs[0].uses())
     if len(uses) != 1 or uses[0].node.op_type not in encoding.folded or uses[0].node.graph is not node.graph:
         return None
     return uses[0].node if _holds_zero(uses[0].node) else None
@@ -105,6 +108,8 @@ def reads_int8(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
 
 def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
     """Why `node` cannot run in INT8; empty where it can."""
+    if not any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs)):
+        return _NO_FLOATS
     if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:
         return f"no INT8 kernel for {node.op_type}"
     if len(node.outputs) > 1 and node.op_type != "Split":
@@ -130,7 +135,9 @@ def _weights_refusal(node: ir.Node, encoding: Encoding) -> str:
     assert weight.const_value is not None
     if not np.isfinite(weight.const_value.numpy()).all():
         return f"weight '{weight.name}' holds NaN or infinity"
-    if node.op_type == "Gemm" and (number(node, "alpha", 1) != 1 or (bias is not None and number(node, "beta", 1) != 1)):
+    if node.op_type == "Gemm" and (
+        number(node, "alpha", 1) != 1 or (bias is not None and number(node, "beta", 1) != 1)
+    ):
         return "alpha or beta is not 1"
     if encoding.quantized_bias and bias is not None:
         axis = channel_axis(node)
@@ -141,13 +148,12 @@ def _weights_refusal(node: ir.Node, encoding: Encoding) -> str:
 
 
 def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
-    needed = [v for i in activation_inputs(node) if (v := node.inputs[i]) is not None]
-    if node.op_type in encoding.int8_outputs:
-        needed += result_of(node, encoding)
-    for value in needed:
+    read = [v for i in activation_inputs(node) if (v := node.inputs[i]) is not None]
+    written = result_of(node, encoding) if node.op_type in encoding.int8_outputs else ()
+    for value in (*read, *written):
         if has_range(value, encoding, ranges):
             continue
-        if node.op_type in WEIGHTED and value.name not in ranges:
+        if node.op_type in WEIGHTED and value in read and value.name not in ranges:
             raise PlacementError(
                 f"tensor '{value.name}' has no range",
                 where=f"node '{node.name}' ({node.op_type})",

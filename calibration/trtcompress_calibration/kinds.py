@@ -23,8 +23,28 @@ WEIGHTED = {
 }
 
 MOVES = frozenset(
-    "Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather GatherElements GatherND Expand Tile Concat "
-    "Identity DepthToSpace SpaceToDepth Pad Compress ReverseSequence Trilu".split()
+    (
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "Concat",
+        "Identity",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Pad",
+        "Compress",
+        "ReverseSequence",
+        "Trilu",
+    )
 )
 """Operators that put numbers elsewhere and compute none."""
 

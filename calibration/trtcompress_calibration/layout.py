@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
+
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import PlacementError
 
@@ -54,10 +55,10 @@ def lay_out(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, rang
     for value in values:
         uses = [(u.node, u.idx) for u in value.uses()] if value in whole else readers[value]
         if value not in measured:
-            node = uses[0][0] if uses else value.producer()
+            blamed = uses[0][0] if uses else value.producer()
             raise PlacementError(
                 f"tensor '{value.name}' has no range",
-                where=f"node '{node.name if node else ''}'",
+                where=f"node '{blamed.name if blamed else ''}'",
                 hint="calibrate this very model: trtcompress calibrate",
             )
         all_read = value in whole or (len(uses) == len(value.uses()) and not value.is_graph_output())

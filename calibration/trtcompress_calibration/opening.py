@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
+
 from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model

@@ -40,16 +40,15 @@ def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Se
     int8, reasons = _int8(graph, encoding, ranges, skipped, kept)
     nodes = []
     for node in graph.all_nodes():
-        precision: Precision = encoding.float_type
+        precision: Precision
         reason = ""
         if node.graph is not graph:
             precision, reason = "float32", "it is in a subgraph"
         elif node in int8:
             precision = "int8"
         else:
-            reason = reasons.get(node, "")
-            if node in kept:
-                precision, reason = "float32", kept[node]
+            reason = kept.get(node) or reasons.get(node, "")
+            precision = "float32" if node in kept else encoding.float_type
         nodes.append(NodePrecision(node.name or "", node.op_type, precision, reason))
     return PrecisionPlan(encoding.name, tuple(nodes))
 
@@ -88,8 +87,9 @@ def _int8(
             int8.add(node)
             whole |= {v for v in node.inputs if v is not None and len(v.uses()) == 1}
     reasons = dict(choice.reasons)
-    for node, _ in residual_branches(graph, choice.nodes, encoding, ranges.tensors):
-        reasons[node] = "a convolution adds it where it writes its result"
+    if encoding.quantize_residual_adds:
+        for node, _ in residual_branches(graph, choice.nodes, encoding, ranges.tensors):
+            reasons[node] = "a convolution adds it where it writes its result"
     return int8, reasons
 
 

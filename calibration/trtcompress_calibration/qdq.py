@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from trtcompress_graph.encoding import Encoding
 
 from .kinds import bias_of, channel_axis, weight_of
@@ -47,13 +48,11 @@ class QdqWriter:
         output = pair.whole and value.is_graph_output()
         if output:
             value.name = self._fresh(f"{name}_float")
-        scale = self._constant(f"{name}_scale", np.float32(pair.scale.scale))
+        scale = self._constant(f"{name}_scale", np.asarray(pair.scale.scale))
         zero_point = self._constant(f"{name}_zero_point", np.asarray(pair.scale.zero_point))
         quantize = self._node("QuantizeLinear", name, [value, scale, zero_point], f"{name}_quantized")
         quantize.outputs[0].type = ir.TensorType(zero_point.dtype or ir.DataType.UINT8)
-        restored = self._node(
-            "DequantizeLinear", name, [quantize.outputs[0], scale, zero_point], f"{name}_dequantized"
-        )
+        restored = self._node("DequantizeLinear", name, [quantize.outputs[0], scale, zero_point], f"{name}_dequantized")
         result = restored.outputs[0]
         for made in (quantize.outputs[0], result):
             made.shape = value.shape
@@ -120,10 +119,10 @@ class QdqWriter:
         return node
 
     def _constant(self, name: str, values: Array) -> ir.Value:
-        held = ir.tensor(np.asarray(values))
+        held = ir.tensor(values)
         name = self._fresh(name)
         held.name = name
-        value = ir.Value(name=name, shape=ir.Shape(held.shape), type=ir.TensorType(held.dtype), const_value=held)
+        value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(held.dtype), const_value=held)
         self._graph.register_initializer(value)
         return value
 

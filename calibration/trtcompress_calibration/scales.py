@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from trtcompress_graph.encoding import Encoding, FloatType
 from trtcompress_graph.ranges import TensorRange
 
@@ -32,36 +33,37 @@ def activation_scale(measured: TensorRange, encoding: Encoding) -> Scale:
     Symmetric: the threshold falls on 127. Asymmetric: what was seen within the threshold, with zero, fills 0 to 255,
     so that the zero point is 0 after a rectifier.
     """
-    assert encoding.activation is not None and measured.threshold is not None
+    assert encoding.activation is not None
+    assert measured.threshold is not None
     low, high = _LIMITS[encoding.activation]
     dtype = _DTYPES[encoding.activation]
     if encoding.symmetric:
-        scale = storable(_positive(measured.threshold / 127), encoding.float_type)
+        scale = _stored(measured.threshold / 127, encoding)
         return Scale(scale, dtype(128 if low == 0 else 0))
     bottom = min(0.0, max(measured.min, -measured.threshold))
     top = max(0.0, min(measured.max, measured.threshold))
-    scale = storable(_positive((top - bottom) / (high - low)), encoding.float_type)
+    scale = _stored((top - bottom) / (high - low), encoding)
     return Scale(scale, dtype(np.clip(low + np.rint(-bottom / float(scale)), low, high)))
 
 
 def quantize(values: Floats, scale: Floats, axis: int | None, limit: int) -> npt.NDArray[np.int8]:
     """QuantizeLinear to s8 with zero point 0 (half to even), saturated at `±limit`; `scale` is per index of `axis`."""
     steps = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-    return np.clip(np.rint(values / steps), -limit, limit).astype(np.int8)
+    quantized: npt.NDArray[np.int8] = np.clip(np.rint(values / steps), -limit, limit).astype(np.int8)
+    return quantized
 
 
-def storable(scale: float | Floats, float_type: FloatType) -> np.float32:
-    """The scale as a graph of `float_type` can hold it.
+def storable(scale: Floats, float_type: FloatType) -> Floats:
+    """Scales as a graph of `float_type` can hold it.
 
     The nearest such number; below the normal numbers of float16, whose steps are coarse, the next one above, so that
     nothing is clipped for it.
     """
-    exact = np.asarray(scale, np.float32)
-    if float_type == "float16":
-        half = np.minimum(exact, _HALF_MAX).astype(np.float16)
-        above = np.nextafter(half, np.float16(np.inf), dtype=np.float16)
-        exact = np.where((exact < _HALF_NORMAL) & (half.astype(np.float32) < exact), above, half).astype(np.float32)
-    return exact[()]  # type: ignore[no-any-return]
+    if float_type == "float32":
+        return scale
+    half = np.minimum(scale, _HALF_MAX).astype(np.float16)
+    above = np.nextafter(half, np.float16(np.inf), dtype=np.float16)
+    return np.where((scale < _HALF_NORMAL) & (half.astype(np.float32) < scale), above, half).astype(np.float32)
 
 
 def joint(ranges: Iterable[TensorRange]) -> TensorRange:
@@ -76,6 +78,7 @@ def joint(ranges: Iterable[TensorRange]) -> TensorRange:
     )
 
 
-def _positive(scale: float) -> float:
-    """A tensor that is always zero takes any scale; one it is. Numbers below float32's normal range count as zero."""
-    return scale if scale >= np.finfo(np.float32).tiny else 1.0
+def _stored(step: float, encoding: Encoding) -> np.float32:
+    """The step as a scale. A tensor that is always zero takes any; numbers below float32's normal range are zero."""
+    positive = step if step >= np.finfo(np.float32).tiny else 1.0
+    return np.float32(storable(np.asarray([positive], np.float32), encoding.float_type)[0])

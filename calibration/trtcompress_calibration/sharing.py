@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
+
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.ranges import TensorRange
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import onnx
@@ -50,7 +50,7 @@ def _is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(op_type: str, domain: str, opset: int) -> Signature | None:
     try:
         schema = onnx.defs.get_schema(op_type, opset, domain)
@@ -64,6 +64,4 @@ def _signature(op_type: str, domain: str, opset: int) -> Signature | None:
             return "other"
         return "follows" if _HALF in types else "float32"
 
-    return Signature(
-        tuple(slot(p.type_str) for p in schema.inputs), tuple(slot(p.type_str) for p in schema.outputs)
-    )
+    return Signature(tuple(slot(p.type_str) for p in schema.inputs), tuple(slot(p.type_str) for p in schema.outputs))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from trtcompress_graph.encoding import FloatType
 
 from .scales import Floats, quantize, storable
@@ -43,7 +44,7 @@ def quantize_weight(
     scale = np.where(scale >= np.finfo(np.float32).tiny, scale, live.min() if live.size else np.float32(1))
     if least_scale is not None:
         scale = np.maximum(scale, least_scale)
-    held = np.asarray(storable(scale.astype(np.float32), float_type), np.float32)
+    held = storable(scale.astype(np.float32), float_type)
     return QuantizedWeight(quantize(weight, held, axis, limit), held if axis is not None else held[:1], axis)
 
 

@@ -45,4 +45,5 @@ def _encoding(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Encoding:
     if "like" in table:
         table = {**tables[table.pop("like")], **table}
     table.pop("like", None)
-    return Encoding(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Encoding(name, **fields)
