@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from trtcompress_graph.errors import DataError, UsageError
 from trtcompress_graph.measured import MetricResult
 
 from .intervals import bootstrap_means, bootstrap_statistic, percentile_interval, wilson
+from .scores import BUILT_IN, Floats, Score, only
+from .scores import Outputs as Outputs
+from .scores import Values as Values
 
-Floats = NDArray[np.float64]
-Values = NDArray[np.generic] | Sequence[NDArray[np.generic]]
-Outputs = Mapping[str, Values]
-"""Outputs by name, samples in order along the first axis, or a list of arrays where their shapes differ."""
-
-Score = float | Floats
+USER_RESAMPLES = 100
+COPIED_BYTES = 4 << 30
+"""A user's metric that has one number for all is computed on copies of the outputs: at most so many bytes are
+copied, but 20 times in any case. A function that gives one number a sample needs no copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,14 @@ class Metric:
         score: of outputs and labels: one number a sample, or one for all.
         higher_is_better: the direction of a drop.
         resamples: for a metric that has one number for all: how often it is computed anew for its interval.
+        output: that it reads, empty for the first one; None for all.
     """
 
     name: str
     score: Callable[[Outputs, Any], Score]
     higher_is_better: bool = True
     resamples: int = 0
+    output: str | None = None
 
 
 def evaluate(
@@ -63,21 +66,23 @@ def evaluate(
         DataError: labels are missing or do not fit the outputs.
     """
     metric = find_metric(name, base)
+    if metric.output is not None:
+        reference, engine = (only(outputs, metric.output, name) for outputs in (reference, engine))
     samples = _count(metric, reference, engine, labels)
     before, after = metric.score(reference, labels), metric.score(engine, labels)
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
         ci, drops = _per_sample(before, after)
-        before, after = float(before.mean()), float(after.mean())
     else:
         ci, drops = _for_all(metric, reference, engine, labels, samples)
+    old, new = float(np.mean(before)), float(np.mean(after))
     sign = 1.0 if metric.higher_is_better else -1.0
     low, high = percentile_interval(sign * drops)
     return MetricResult(
         name=name,
-        reference=float(before),
-        value=float(after),
+        reference=old,
+        value=new,
         ci=ci,
-        drop=sign * (float(before) - float(after)),
+        drop=sign * (old - new),
         drop_ci=(low, high),
         samples=samples,
     )
@@ -90,23 +95,23 @@ def find_metric(name: str, base: Path = Path()) -> Metric:
         UsageError: there is no such metric, or the user's function cannot be imported.
     """
     kind, _, output = name.partition(":")
-    if kind in _BUILT_IN:
-        built_in, resamples = _BUILT_IN[kind]
-        return Metric(name, partial(built_in, output=output, metric=name), resamples=resamples)
+    if kind in BUILT_IN:
+        built_in, resamples = BUILT_IN[kind]
+        return Metric(name, partial(built_in, metric=name), resamples=resamples, output=output)
     if is_callable_name(name):
         function = load_callable(name, base)
         higher = bool(getattr(function, "higher_is_better", True))
-        return Metric(name, partial(_call_user, function=function, metric=name), higher, resamples=100)
+        return Metric(name, partial(_call_user, function=function, metric=name), higher, resamples=USER_RESAMPLES)
     raise UsageError(
         f"there is no metric '{name}'",
         where="metric",
-        hint=f"there are {', '.join(_BUILT_IN)}, and your own as package.module:function",
+        hint=f"there are {', '.join(BUILT_IN)}, and your own as package.module:function",
     )
 
 
 def is_built_in(name: str) -> bool:
     """True for a metric that is not the user's own function."""
-    return name.partition(":")[0] in _BUILT_IN
+    return name.partition(":")[0] in BUILT_IN
 
 
 def take(values: Values, index: NDArray[np.intp]) -> Values:
@@ -135,8 +140,14 @@ def _for_all(
         before, after = (float(np.mean(score)) for score in scores)
         return before, after
 
-    pairs = bootstrap_statistic(both, samples, metric.resamples)
+    size = sum(value.nbytes for outputs in (reference, engine) for value in _arrays(outputs))
+    pairs = bootstrap_statistic(both, samples, max(20, min(metric.resamples, COPIED_BYTES // max(1, size))))
     return percentile_interval(pairs[:, 1]), pairs[:, 0] - pairs[:, 1]
+
+
+def _arrays(outputs: Outputs) -> Iterator[NDArray[np.generic]]:
+    for values in outputs.values():
+        yield from [values] if isinstance(values, np.ndarray) else values
 
 
 def _count(metric: Metric, reference: Outputs, engine: Outputs, labels: Values | None) -> int:
@@ -149,101 +160,6 @@ def _count(metric: Metric, reference: Outputs, engine: Outputs, labels: Values |
     if labels is not None and len(labels) != samples:
         raise DataError(f"there are {len(labels)} labels for {samples} samples", where=where)
     return samples
-
-
-def _chosen(outputs: Outputs, output: str, metric: str) -> Values:
-    name = output or next(iter(outputs))
-    if name not in outputs:
-        raise UsageError(
-            f"the model has no output '{name}'", where=f"metric '{metric}'", hint=f"it has: {', '.join(outputs)}"
-        )
-    return outputs[name]
-
-
-def _inputs(outputs: Outputs, labels: Any, output: str, metric: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The output and the labels as arrays.
-
-    Raises:
-        DataError: no labels, or arrays of different shapes.
-    """
-    where = f"metric '{metric}'"
-    if labels is None:
-        raise DataError(
-            "there are no labels", where=where, hint="add an array `labels` to the evaluation data, or drop the metric"
-        )
-    chosen = _chosen(outputs, output, metric)
-    try:
-        values, truth = np.asarray(chosen), np.asarray(labels)
-    except ValueError as error:
-        raise DataError(f"samples of different shapes: {error}", where=where) from error
-    if truth.ndim == 2 and truth.shape[1] == 1:
-        truth = truth[:, 0]
-    if truth.ndim != 1:
-        raise DataError(f"one label a sample is needed; the labels have shape {truth.shape}", where=where)
-    return values, truth
-
-
-def _classes(outputs: Outputs, labels: Any, output: str, metric: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Scores by class (samples x classes) and the true classes.
-
-    Raises:
-        DataError: the output is not of that shape, or a label is not one of its classes.
-    """
-    values, truth = _inputs(outputs, labels, output, metric)
-    where = f"metric '{metric}'"
-    if values.ndim != 2 or values.shape[1] < 2:
-        raise DataError(
-            f"one score for each class is needed; the output has shape {values.shape}",
-            where=where,
-            hint=f"name another output ({metric.partition(':')[0]}:OUTPUT) or your own package.module:function",
-        )
-    if truth.dtype.kind not in "iub" and not np.array_equal(truth, np.round(truth)):
-        raise DataError(f"labels of type {truth.dtype} are not class numbers", where=where)
-    if truth.min() < 0 or truth.max() >= values.shape[1]:
-        raise DataError(
-            f"labels run from {truth.min()} to {truth.max()}, the output has classes 0 to {values.shape[1] - 1}",
-            where=where,
-        )
-    return values, truth.astype(np.int64)
-
-
-def _top(outputs: Outputs, labels: Any, *, output: str, metric: str, k: int) -> Floats:
-    """1 where the true class is among the k highest scores; ties count against it, and so does NaN."""
-    values, truth = _classes(outputs, labels, output, metric)
-    own = np.take_along_axis(values, truth[:, None], axis=1)
-    others_ahead = (~(values < own)).sum(axis=1) - 1
-    right: Floats = ((others_ahead < k) & ~np.isnan(own[:, 0])).astype(np.float64)
-    return right
-
-
-def _f1(outputs: Outputs, labels: Any, *, output: str, metric: str) -> float:
-    """Mean F1 over the classes that occur in the labels or in the predictions."""
-    values, truth = _classes(outputs, labels, output, metric)
-    predicted, classes = values.argmax(axis=1), values.shape[1]
-    right = np.bincount(truth[truth == predicted], minlength=classes)
-    total = np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes)
-    return float((2 * right[total > 0] / total[total > 0]).mean())
-
-
-def _spearman(outputs: Outputs, labels: Any, *, output: str, metric: str) -> float:
-    """Rank correlation of the output with the labels; 0 where either is constant."""
-    values, truth = _inputs(outputs, labels, output, metric)
-    if values.size != truth.size:
-        raise DataError(
-            f"one number a sample is needed; the output has shape {values.shape}", where=f"metric '{metric}'"
-        )
-    one, other = _ranks(values.ravel()), _ranks(truth)
-    if np.ptp(one) == 0 or np.ptp(other) == 0 or not np.isfinite(values.ravel().astype(np.float64)).all():
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def _ranks(values: NDArray[Any]) -> Floats:
-    """Ranks from 0; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: Floats = ((ends - counts) + (ends - 1))[place] / 2.0
-    return ranks
 
 
 def _call_user(outputs: Outputs, labels: Any, *, function: Callable[..., Any], metric: str) -> Score:
@@ -266,11 +182,3 @@ def _call_user(outputs: Outputs, labels: Any, *, function: Callable[..., Any], m
     if not np.isfinite(answer).all():
         raise UsageError("the function gave a number that is not finite", where=where)
     return answer if answer.ndim else float(answer)
-
-
-_BUILT_IN: Mapping[str, tuple[Callable[..., Score], int]] = {
-    "top1": (partial(_top, k=1), 0),
-    "top5": (partial(_top, k=5), 0),
-    "f1": (_f1, 500),
-    "spearman": (_spearman, 500),
-}
