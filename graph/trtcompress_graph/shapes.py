@@ -31,7 +31,7 @@ def infer(model: ir.Model) -> None:
 
     proto = skeleton(model)
     _forget_declared(proto)
-    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    inferred = ir.from_proto(_inferred(proto, "shapes"))
     for graph, found in zip(model.graphs(), inferred.graphs(), strict=True):
         values = ir.convenience.create_value_mapping(found)
         for name, value in ir.convenience.create_value_mapping(graph).items():
@@ -40,6 +40,19 @@ def infer(model: ir.Model) -> None:
                 continue
             value.shape = _merged(value.shape, known.shape, value.is_graph_output())
             value.type = known.type or value.type
+
+
+def _inferred(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"its shapes do not fit together: {str(error).strip().splitlines()[-1]}",
+            where=where,
+            hint="export the model again",
+        ) from error
 
 
 def _merged(declared: ir.Shape | None, found: ir.Shape | None, output: bool) -> ir.Shape | None:
@@ -85,7 +98,7 @@ def graph_shapes(graph: ir.Model, model: Model, input_shapes: Mapping[str, Shape
 
     proto = skeleton(graph)
     _set_inputs(proto, model, input_shapes)
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    inferred = _inferred(proto, str(model.path))
     shapes = {name: tuple(value.shape.numpy()) for name, value in graph.graph.initializers.items() if value.shape}
     for part in graphs(inferred.graph):
         shapes |= {tensor.name: tuple(tensor.dims) for tensor in part.initializer}
@@ -135,6 +148,14 @@ def _measured(model: Model, input_shapes: Mapping[str, Shape], names: list[str])
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.path.parent))
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {spec.name: np.zeros(input_shapes[spec.name], spec.dtype) for spec in model.inputs}
-    return {name: tuple(map(int, got)) for name, got in zip(names, session.run(None, feeds), strict=True)}
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        feeds = {spec.name: np.zeros(input_shapes[spec.name], spec.dtype) for spec in model.inputs}
+        found = session.run(None, feeds)
+    except Exception as error:  # ONNX Runtime's exception classes share no base
+        raise ModelError(
+            f"the model does not run on inputs of the shapes {dict(input_shapes)}: {str(error).splitlines()[0]}",
+            where=str(model.path),
+            hint="give other lengths for the dynamic axes",
+        ) from error
+    return {name: tuple(map(int, got)) for name, got in zip(names, found, strict=True)}
