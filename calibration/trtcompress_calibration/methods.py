@@ -13,7 +13,13 @@ from .histogram import Histogram, rebinned
 
 TENSORRT_BINS = 2048
 TENSORRT_LEVELS = 128
+MOST_CLIPPED = 0.01
+"""Share of the values that `entropy` may clip."""
+
 _LEAST_AMAX = 2.0**-100
+
+MOST_CLIPPED = 0.01
+"""Entropy considers no threshold that clips more than this share of the values (zeros aside)."""
 
 
 def threshold(histogram: Histogram, method: str) -> float:
@@ -73,10 +79,16 @@ def entropy(histogram: Histogram) -> float:
     stay empty). Of equal divergences the widest threshold wins. After S. Migacz, "8-bit inference with TensorRT"
     (GTC 2017), with the details of NVIDIA's pytorch-quantization: the first bin, where the zeros of ReLU and padding
     gather, takes the count of the second, so that zeros, which every scale represents exactly, do not decide.
+
+    Ours alone: a threshold that would clip more than 1 % of what is counted is not considered. Where a spike (the
+    background of an image) or few values stand in the last bin below the threshold, the divergence is blind to what
+    lies beyond; in a text detector with squeeze-and-excitation it would clip up to 99 % of a tensor.
     """
     counts = rebinned(histogram, TENSORRT_BINS)
     counts[0] = counts[1]
     divergences = kl_divergences(counts, TENSORRT_LEVELS)
+    kept = np.cumsum(counts)[TENSORRT_LEVELS - 1 :]
+    divergences[kept < (1 - MOST_CLIPPED) * kept[-1]] = np.inf
     return float((_last_least(divergences) + TENSORRT_LEVELS) * (histogram.amax / TENSORRT_BINS))
 
 

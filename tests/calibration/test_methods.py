@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from trtcompress_calibration.histogram import Histogram, rebinned
+from trtcompress_calibration.histogram import Histogram, rebinned, share_beyond
 from trtcompress_calibration.methods import METHODS, entropy, kl_divergences, threshold
 from trtcompress_graph.errors import UsageError
 
@@ -69,6 +69,18 @@ def test_entropy_clips_an_outlier_and_keeps_a_uniform_range() -> None:
     assert entropy(histogram_of(SHAPES["outlier"])) < 10
     assert entropy(histogram_of(SHAPES["uniform"])) > 1.9
     assert entropy(histogram_of(SHAPES["constant"])) == 5.0
+
+
+def test_entropy_never_clips_more_than_a_hundredth() -> None:
+    background = np.append(np.full(8000, -0.4242), RNG.uniform(-0.4242, 2.8215, 2000))
+    few = RNG.standard_normal(24)
+    for values in (background, few, *SHAPES.values()):
+        assert share_beyond(histogram_of(values), entropy(histogram_of(values))) <= 0.011
+
+
+def test_entropy_does_not_clip_all_values_onto_a_frequent_one() -> None:
+    digits = np.append(np.full(80_000, -0.4242), RNG.uniform(-0.4242, 2.82, 20_000))
+    assert entropy(histogram_of(digits)) > 2.5
 
 
 def test_zeros_do_not_decide_entropy() -> None:
