@@ -51,7 +51,7 @@ def command(
     strict: bool,
     trust_pickle: bool,
 ) -> int:
-    r"""Build engines for each target: export, calibrate, quantize, compile, validate, package.
+    """Build engines for each target: export, calibrate, quantize, compile, validate, package.
 
     \b
     trtcompress build model.onnx --data samples.npz

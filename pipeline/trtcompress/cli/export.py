@@ -19,7 +19,7 @@ from . import options
 def command(
     source: str, output: str, data: str | None, axis_options: tuple[str, ...], trust_pickle: bool, as_json: bool
 ) -> None:
-    r"""Export a PyTorch network, and compare the graph with it.
+    """Export a PyTorch network, and compare the graph with it.
 
     The function returns (module, example inputs) or (module, example inputs, dynamic axes).
 

@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="trtcompress")
 def root() -> None:
-    r"""PyTorch or ONNX model in; small, fast, checked INT8 and FP16 engines out.
+    """PyTorch or ONNX model in; small, fast, checked INT8 and FP16 engines out.
 
     \b
     Start with:  trtcompress build MODEL.onnx --data samples.npz

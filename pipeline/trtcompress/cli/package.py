@@ -20,7 +20,7 @@ from .main import say
 def command(
     build_dir: str, form: Literal["triton", "triton-python"], names: tuple[str, ...], output: str, as_json: bool
 ) -> None:
-    r"""Pack the engines of a build as a Triton model repository.
+    """Pack the engines of a build as a Triton model repository.
 
     \b
     trtcompress package build/mnist --format triton -o repository

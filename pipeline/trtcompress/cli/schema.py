@@ -10,7 +10,7 @@ import click
 @click.command(name="schema")
 @click.argument("command_name", metavar="[COMMAND]", required=False)
 def command(command_name: str | None) -> None:
-    r"""Print the JSON Schema of the config, or of what COMMAND prints with --json.
+    """Print the JSON Schema of the config, or of what COMMAND prints with --json.
 
     \b
     trtcompress schema > build.schema.json

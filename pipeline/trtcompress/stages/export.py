@@ -59,7 +59,6 @@ def export(
         model.source,
         base=model.base,
         axes=axes,
-        samples=real_samples(calibration),
         trust_pickle=settings.trust_pickle,
         out=out / "model.onnx",
     )
