@@ -96,6 +96,13 @@ def test_a_static_graph_needs_no_profile(tmp_path: Path):
     assert build(write_cnn(tmp_path / "cnn.onnx", batch=2), "rtx-4090", {}).built
 
 
+def test_weights_beside_the_graph_are_found(tmp_path: Path):
+    path = write_cnn(tmp_path / "cnn.onnx", batch=1)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="cnn.onnx.data", size_threshold=64)
+    assert (tmp_path / "cnn.onnx.data").exists()
+    assert build(path, "rtx-4090", {}).built
+
+
 def test_a_plan_does_not_run_here(tmp_path: Path):
     engine = build(write_cnn(tmp_path / "cnn.onnx", batch=1, fp16=True), "rtx-4090", {})
     with pytest.raises(CompileError, match="cannot run here"):

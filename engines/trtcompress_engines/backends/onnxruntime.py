@@ -126,7 +126,9 @@ class OnnxRuntimeRunner:
         try:
             return dict(self._runner.infer(dict(feed), check_inputs=False))
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise DataError(f"ONNX Runtime cannot run this input: {error}", where=str(self.path)) from error
+            raise DataError(
+                f"ONNX Runtime cannot run this input: {_plain(str(error))}", where=str(self.path)
+            ) from error
 
     def bind(self, feed: Mapping[str, Array]) -> Callable[[], object]:
         """A call that runs once on `feed`, with inputs placed and outputs allocated beforehand."""

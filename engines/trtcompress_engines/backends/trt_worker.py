@@ -108,7 +108,6 @@ def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
 
 
 def _config(trt: Any, request: Request) -> Any:
-    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
     from polygraphy.backend.trt import CreateConfig, Profile
 
     profile = Profile()
@@ -116,6 +115,8 @@ def _config(trt: Any, request: Request) -> Any:
         profile.add(name, least, usual, greatest)
     profiles = [profile] if request.profiles else None
     if request.flavour == "rtx":
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
         capabilities = [(major, minor) for major, minor in request.compute_capabilities]
         return CreateConfigRTX(compute_capabilities=capabilities, profiles=profiles)
     # Before version 10 the types that the graph is written in have to be allowed by flags
