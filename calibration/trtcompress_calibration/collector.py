@@ -12,6 +12,7 @@ from trtcompress_graph.model import Model
 from .batching import fixed_batch
 from .dependence import follows_from_shapes
 from .histogram import Extremes, Histogram
+from .masks import finite, infinite_by_design
 from .samples import Array, Batch
 from .tapped_session import TappedSession
 from .taps import Taps
@@ -34,6 +35,7 @@ class Collector:
         self._model = model
         self._makers = {name: node for node in graph.graph.node for name in node.output}
         self._pool = ThreadPoolExecutor(threads)
+        self._masked = infinite_by_design(graph)
         per_shape = follows_from_shapes(graph).intersection((*taps.histogram, *taps.extremes))
         tensors = [name for name in (*taps.histogram, *taps.extremes) if name not in per_shape]
         self._session = TappedSession(model, tensors, threads)
@@ -64,7 +66,7 @@ class Collector:
         for name, array in self._run(session, feeds, batch).items():
             part = type(self.statistics[name])()
             try:
-                part.update(array)
+                part.update(self._seen(name, array))
             except ValueError:
                 failed.append(name)
             else:
@@ -76,7 +78,7 @@ class Collector:
 
         def one(name: str) -> str | None:
             try:
-                self.statistics[name].update(tensors[name])
+                self.statistics[name].update(self._seen(name, tensors[name]))
             except ValueError:
                 return name
             return None
@@ -84,6 +86,9 @@ class Collector:
         names = sorted(tensors, key=lambda name: -tensors[name].size)
         small = sum(array.size for array in tensors.values()) < _WORTH_A_THREAD
         return [name for name in (map(one, names) if small else self._pool.map(one, names)) if name is not None]
+
+    def _seen(self, name: str, array: Array) -> Array:
+        return finite(array) if name in self._masked else array
 
     def _run(self, session: TappedSession, feeds: Mapping[str, Array], batch: Batch) -> Mapping[str, Array]:
         try:

@@ -62,8 +62,8 @@ BOUNDED = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", 
 SAME_VALUES = frozenset(["Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"])
 """Kinds whose output holds the very values of their first input, so that it need not be read again."""
 
-_SMALL = 4096
-"""Bytes of a tensor that shape inference could want to look into."""
+_WEIGHTED = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU", "RNN"])
+"""Kinds whose constant inputs are weights."""
 
 _FLOATS = ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")
 
@@ -89,13 +89,18 @@ def tapped_tensors(model: Model) -> Taps:
 
 
 def read_skeleton(model: Model) -> onnx.ModelProto:
-    """The graph of a model without its large weights."""
+    """The graph of a model without its weights; other constants, such as masks, are there."""
     import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor
 
     proto = onnx.load(model.path, load_external_data=False)
+    weights = {name for node in proto.graph.node if node.op_type in _WEIGHTED for name in node.input}
     for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) > _SMALL:
+        if tensor.name in weights:
             tensor.ClearField("raw_data")
+        elif tensor.data_location == onnx.TensorProto.EXTERNAL:
+            load_external_data_for_tensor(tensor, str(model.path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
     return proto
 
 

@@ -1,0 +1,73 @@
+"""Infinities that a model is made with, such as the -inf of attention masks, as against those that go wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dependence import read_by
+from .samples import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+_PASSES_ON = frozenset(
+    [
+        "Where",
+        "Add",
+        "Sub",
+        "Mul",
+        "Min",
+        "Max",
+        "Clip",
+        "Cast",
+        "Expand",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Identity",
+        "Slice",
+        "Concat",
+        "Tile",
+        "Pad",
+        "Trilu",
+    ]
+)
+"""Kinds that a mask goes through on its way to the Softmax."""
+
+
+def infinite_by_design(proto: onnx.ModelProto) -> frozenset[str]:
+    """Tensors that an infinite constant of the model can reach."""
+    mask_readers = [node for node in proto.graph.node if node.op_type in _PASSES_ON]
+    read = {name for node in mask_readers for name in read_by(node)}
+    reached = {t.name for t in proto.graph.initializer if t.name in read and _infinite(t)}
+    for node in proto.graph.node:
+        made = node.op_type in ("Constant", "ConstantOfShape") and any(_infinite_attribute(a) for a in node.attribute)
+        passed = node.op_type in _PASSES_ON and not reached.isdisjoint(node.input)
+        if made or passed:
+            reached.update(node.output)
+    return frozenset(reached)
+
+
+def finite(array: Array) -> NDArray[np.float32]:
+    """Infinities become the greatest float32, as other exporters write masks; NaN stays."""
+    limit = np.finfo(np.float32).max
+    return np.clip(np.asarray(array, np.float32), -limit, limit)
+
+
+def _infinite_attribute(attribute: onnx.AttributeProto) -> bool:
+    if attribute.HasField("t"):
+        return _infinite(attribute.t)
+    return any(np.isinf(value) for value in [attribute.f, *attribute.floats])
+
+
+def _infinite(tensor: onnx.TensorProto) -> bool:
+    import onnx
+
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+    if tensor.data_type not in floats or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return False
+    return bool(np.isinf(onnx.numpy_helper.to_array(tensor)).any())
