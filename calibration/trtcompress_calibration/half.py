@@ -57,7 +57,7 @@ def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRang
 
 
 def takes_any_float(node: ir.Node) -> bool:
-    """True for what reads one float tensor and writes none (`Shape`, `IsNaN`, a Cast to integers): it takes it as it is."""
+    """True for what reads one float tensor and writes none (`Shape`, `IsNaN`, a Cast to int64): it takes any type."""
     floats = [v for v in node.inputs if _is_float(v) or (v is not None and v.dtype == ir.DataType.FLOAT16)]
     return len(floats) == 1 and not any(_is_float(v) for v in node.outputs) and not _holds_graph(node)
 
