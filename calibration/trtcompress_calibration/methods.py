@@ -18,9 +18,6 @@ MOST_CLIPPED = 0.01
 
 _LEAST_AMAX = 2.0**-100
 
-MOST_CLIPPED = 0.01
-"""Entropy considers no threshold that clips more than this share of the values (zeros aside)."""
-
 
 def threshold(histogram: Histogram, method: str) -> float:
     """Values beyond ± the result are clipped.
