@@ -33,7 +33,7 @@ def command(
         source,
         base=Path.cwd(),
         axes=options.axes(axis_options),
-        samples=real_samples(options.data_ref(data, None)) if data else None,
+        samples=real_samples(options.data_ref(data, None), source, Path(output)) if data else (),
         trust_pickle=trust_pickle,
         out=Path(output),
     )

@@ -28,7 +28,7 @@ class CalibrateSettings(StageSettings):
         return cls(method=config.quantize.method, batch=config.quantize.batch)
 
 
-@stage(output="ranges", version=1, leaves=".", libs=("onnxruntime", "numpy", "numba"))
+@stage(output="ranges", version=2, leaves=".", libs=("onnxruntime", "numpy", "numba"))
 def calibrate(
     equalized: Model, calibration: DataRef, settings: CalibrateSettings, out: Path, progress: Progress
 ) -> Ranges:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -55,22 +55,40 @@ def export(
     from ..exporting import export_model
     from ..profiles import named_axes
 
+    written = out / "model.onnx"
     exported = export_model(
         model.source,
         base=model.base,
         axes=axes,
+        samples=real_samples(calibration, model.source, written),
         trust_pickle=settings.trust_pickle,
-        out=out / "model.onnx",
+        out=written,
     )
     named_axes(exported, axes)
     return exported
 
 
-def real_samples(data: DataRef) -> Callable[[Model], Iterator[Mapping[str, Array]]]:
-    """The first real samples, for a model that is not there yet."""
+def real_samples(data: DataRef, source: str, written: Path) -> Iterator[Mapping[str, Array]]:
+    """The first real samples. Nothing is read before they are asked for: then the model is written.
 
-    def samples(exported: Model) -> Iterator[Mapping[str, Array]]:
-        for sample in open_data(data, exported, samples=COMPARED):
-            yield sample.inputs
+    A pickled module is asked for the samples to export it with; they come as they are, nothing tells its inputs.
+    """
+    from trtcompress_calibration.sources import Request, open_source
 
-    return samples
+    if source.endswith((".pt", ".pth")):
+        chunk = next(iter(open_source(Request(data.source, data.base / data.source, (), None, data.base))()))
+        arrays = {name: array for name, array in chunk.arrays.items() if name != "labels"}
+        for index in range(min(COMPARED, *map(len, arrays.values()))):
+            yield {name: array[index : index + 1] for name, array in arrays.items()}
+        return
+    for sample in open_data(data, written_model(written), samples=COMPARED):
+        yield sample.inputs
+
+
+def written_model(path: Path) -> Model:
+    """An ONNX file that was checked already."""
+    import onnx
+
+    from trtcompress_graph.load import describe
+
+    return describe(onnx.load(path, load_external_data=False), path)
