@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcompress_graph.callables import is_callable_name, load_callable
+from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 
 from .stage import DataRef
@@ -32,3 +38,29 @@ def open_data(data: DataRef, model: Model, samples: int | None = None) -> Datase
         preprocess=Preprocess(**data.preprocess) if data.preprocess else None,
         base=data.base,
     )
+
+
+def raw_samples(data: DataRef, count: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """The first samples as they are, for a network whose inputs nothing tells: arrays with a sample axis of length 1.
+
+    Raises:
+        DataError: the source is not one whose arrays have names (a folder of images).
+    """
+    arrays = {name: array for name, array in _first_arrays(data).items() if name != "labels"}
+    for index in range(min(count, *map(len, arrays.values())) if arrays else 0):
+        yield {name: np.asarray(array[index : index + 1]) for name, array in arrays.items()}
+
+
+def _first_arrays(data: DataRef) -> Mapping[str, NDArray[Any]]:
+    path = data.base / data.source
+    if is_callable_name(data.source) and not path.exists():
+        return dict(next(iter(load_callable(data.source, data.base)())))
+    file = next(iter(sorted(path.glob("*.npz"))), None) if path.is_dir() else path
+    if file is None or file.suffix != ".npz":
+        raise DataError(
+            "a pickled module needs samples whose arrays have the names of its inputs",
+            where=str(path),
+            hint="give an .npz, a folder of .npz, or package.module:function",
+        )
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -13,7 +13,7 @@ from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
 
 from ..config import BuildConfig
-from ..datasets import open_data
+from ..datasets import open_data, raw_samples
 from ..stage import DataRef, ModelRef, StageSettings, stage
 
 Array = NDArray[np.generic]
@@ -73,13 +73,8 @@ def real_samples(data: DataRef, source: str, written: Path) -> Iterator[Mapping[
 
     A pickled module is asked for the samples to export it with; they come as they are, nothing tells its inputs.
     """
-    from trtcompress_calibration.sources import Request, open_source
-
     if source.endswith((".pt", ".pth")):
-        chunk = next(iter(open_source(Request(data.source, data.base / data.source, (), None, data.base))()))
-        arrays = {name: array for name, array in chunk.arrays.items() if name != "labels"}
-        for index in range(min(COMPARED, *map(len, arrays.values()))):
-            yield {name: array[index : index + 1] for name, array in arrays.items()}
+        yield from raw_samples(data, COMPARED)
         return
     for sample in open_data(data, written_model(written), samples=COMPARED):
         yield sample.inputs
