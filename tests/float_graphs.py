@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image, ImageDraw, ImageFont
 
 from trtcompress_calibration.collect import calibrate
 from trtcompress_calibration.samples import Sample
@@ -87,6 +88,20 @@ def residual_net(path: Path) -> Model:
 def images(count: int, shape: Sequence[int] = (3, 16, 16), seed: int = 1) -> list[Sample]:
     rng = np.random.default_rng(seed)
     return [Sample({"x": rng.normal(size=(1, *shape)).astype(np.float32)}) for _ in range(count)]
+
+
+def lines(count: int, shape: Sequence[int], seed: int = 0) -> list[Sample]:
+    """Printed text on light paper, as the text models want it: -1 to 1, 32 pixels a line."""
+    rng, font = np.random.default_rng(seed), ImageFont.load_default(28)
+    samples = []
+    for _ in range(count):
+        page = Image.new("RGB", (shape[2], shape[1]), tuple(int(v) for v in rng.integers(210, 256, 3)))
+        for top in range(shape[1] % 32 // 2, shape[1] - 31, 32):
+            text = "".join(rng.choice(list("ABCDEFGHKLMNRSTabdeghknorstu0123456789 "), shape[2] // 16))
+            ImageDraw.Draw(page).text((3, top - 2), text, fill=tuple(int(v) for v in rng.integers(0, 80, 3)), font=font)
+        pixels = np.asarray(page, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        samples.append(Sample({"x": pixels}))
+    return samples
 
 
 def measured(model: Model, samples: Sequence[Sample], method: str = "minmax") -> Ranges:

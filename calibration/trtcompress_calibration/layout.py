@@ -71,10 +71,10 @@ def residual_branches(
 ) -> tuple[Use, ...]:
     """Inputs of residual Adds that get Q/DQ, so that a convolution can add them where it writes its result.
 
-    The convolution that runs last absorbs the Add; the other branch, the one that lives longer, is read as INT8
-    (NVIDIA's advice for explicit quantization).
+    The convolution that can run last (the deeper one, of two) absorbs the Add; the other branch, the one that lives
+    longer, is read as INT8 (NVIDIA's advice for explicit quantization).
     """
-    place = {node: i for i, node in enumerate(graph)}
+    depth = _depths(graph)
     found = []
     for node in graph:
         if node.op_type != "Add" or len(node.inputs) != 2:
@@ -82,13 +82,21 @@ def residual_branches(
         ends = [i for i, v in enumerate(node.inputs) if v is not None and _ends_convolution(v, int8)]
         if not ends:
             continue
-        last = max(ends, key=lambda i: place[node.inputs[i].producer()])  # type: ignore[union-attr, index]
+        last = max(ends, key=lambda i: depth[node.inputs[i].producer()])  # type: ignore[union-attr, index]
         other = node.inputs[1 - last]
         if other is None or is_constant(other) or not _same_shape(other, node.inputs[last]):
             continue
         if has_range(other, encoding, ranges):
             found.append((node, 1 - last))
     return tuple(found)
+
+
+def _depths(graph: ir.Graph) -> dict[ir.Node, int]:
+    """Length of the longest path from an input to each node."""
+    depth: dict[ir.Node, int] = {}
+    for node in graph:
+        depth[node] = 1 + max((depth.get(before, 0) for before in node.predecessors()), default=0)
+    return depth
 
 
 def _ends_convolution(value: ir.Value, int8: Collection[ir.Node]) -> bool:

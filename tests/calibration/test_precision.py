@@ -1,0 +1,113 @@
+"""The precision of every node, and the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from float_graphs import IMAGE, Net, images, measured, residual_net
+from trtcompress_calibration.precision import plan_precision
+from trtcompress_engines.encodings import encodings
+from trtcompress_graph.encoding import PrecisionPlan
+from trtcompress_graph.errors import ConfigError
+from trtcompress_graph.load import read_model
+
+CPU, TRT = encodings()["cpu-int8"], encodings()["trt-int8"]
+
+
+def by_name(plan: PrecisionPlan) -> dict[str, tuple[str, str]]:
+    return {p.node: (p.precision, p.reason) for p in plan.nodes}
+
+
+def test_every_node_is_there_and_whole_int8_needs_no_reason(tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "net.onnx")
+    plan = plan_precision(model, measured(model, images(2)), CPU)
+    assert plan.encoding == "cpu-int8"
+    assert [p.node for p in plan.nodes] == [node.name for node in onnx.load(model.path).graph.node]
+    assert {(p.precision, p.reason) for p in plan.nodes} == {("int8", "")}
+
+
+def test_tensorrt_says_what_is_absorbed_and_what_has_no_kernel(tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "net.onnx")
+    plan = by_name(plan_precision(model, measured(model, images(2)), TRT))
+    assert plan["Conv:a1"] == plan["MaxPool:pool"] == plan["Gemm:logits"] == ("int8", "")
+    assert plan["Add:a_add"] == ("float16", "a convolution adds it where it writes its result")
+    assert plan["Relu:a_relu"] == ("float16", "no INT8 kernel for Relu")
+
+
+def test_skipped_by_pattern(tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "net.onnx")
+    plan = by_name(plan_precision(model, measured(model, images(2)), CPU, skip=["Conv:a?", "Gemm:*"]))
+    for node in ("Conv:a1", "Conv:a2", "Gemm:logits"):
+        assert plan[node] == ("float32", "skipped")
+    assert plan["Conv:b1"] == ("int8", "")
+    assert plan["Add:a_add"] == ("float32", "its inputs or its result are not INT8, so that INT8 would only cost")
+
+
+def test_a_pattern_that_matches_nothing_proposes_names(tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "net.onnx")
+    with pytest.raises(ConfigError, match="no node is called 'Conv:stm'") as caught:
+        plan_precision(model, measured(model, images(2)), CPU, skip=["Conv:stm"])
+    assert "Conv:stem" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def test_reasons_of_what_multiplies(tmp_path: Path) -> None:
+    net = Net()
+    flat = net.node("Flatten", ["x"], "flat")
+    a = net.product("MatMul", flat, "a", 768, 8)
+    net.node("MatMul", [a, net.node("Transpose", [a], "at")], "both")
+    scaled = [a, net.constant("s.weight", np.ones((8, 4))), net.constant("s.bias", np.ones(4))]
+    net.node("Gemm", scaled, "scaled", alpha=0.5)
+    broken = net.constant("n.weight", np.full((8, 4), 1e-3))
+    net.constants["n.weight"][0, 0] = np.nan
+    net.node("MatMul", [net.constant("left", np.ones((3, 2))), net.constant("l", np.ones((2, 3)))], "constant")
+    net.node("Gemm", [a, broken, net.constant("n.bias", np.ones((1, 4)))], "broken")
+    shapes = {"both": ("batch", "batch"), "scaled": ("batch", 4), "constant": (3, 3), "broken": ("batch", 4)}
+    model = net.save(tmp_path / "net.onnx", IMAGE, shapes)
+    finite = dict(net.constants) | {"n.weight": np.ones((8, 4), np.float32)}
+    net.constants = finite
+    ranges = measured(net.save(tmp_path / "finite.onnx", IMAGE, shapes), images(2))
+    reasons = by_name(plan_precision(model, ranges, CPU))
+    assert reasons["MatMul:a"] == ("int8", "")
+    assert reasons["MatMul:both"][1] == "both inputs are activations"
+    assert reasons["Gemm:scaled"][1] == "alpha or beta is not 1"
+    assert reasons["Gemm:broken"][1] == "weight 'n.weight' holds NaN or infinity"
+    assert reasons["MatMul:constant"][1] == "input 0 is constant"
+
+
+def test_extremes_alone_are_no_range(tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "net.onnx")
+    ranges = measured(model, images(2))
+    bare = replace(ranges, tensors={k: replace(v, threshold=None) for k, v in ranges.tensors.items()})
+    plan = by_name(plan_precision(model, bare, CPU))
+    assert plan["Conv:stem"] == ("float32", "no range for tensor 'x'")
+
+
+def test_subgraphs_stay_float32(tmp_path: Path) -> None:
+    net = Net()
+    x = net.conv("x", "a", 3, 4)
+    value = helper.make_tensor_value_info
+    branches = {
+        branch: helper.make_graph(
+            [helper.make_node(op, [x], [f"{branch}_out"], name=f"{op}:{branch}")],
+            branch,
+            [],
+            [value(f"{branch}_out", 1, None)],
+        )
+        for branch, op in (("then_branch", "Relu"), ("else_branch", "Neg"))
+    }
+    total = net.node("ReduceSum", [x], "total", keepdims=0)
+    test = net.node("Greater", [total, net.constant("zero", 0.0)], "test")
+    net.node("If", [test], "y", **branches)
+    model = net.save(tmp_path / "net.onnx", IMAGE, {"y": ("batch", 4, 16, 16)})
+    ranges = measured(read_model(model.path), images(2))
+    plan = by_name(plan_precision(model, ranges, TRT))
+    assert plan["Relu:then_branch"] == plan["Neg:else_branch"] == ("float32", "it is in a subgraph")
+    assert plan["If:y"] == ("float32", "it holds a subgraph")
+    assert plan["Conv:a"] == ("int8", "")
