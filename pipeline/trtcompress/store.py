@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from trtcompress_graph.errors import StoreError
 from .digests import file_digest
 
 ENTRY = "entry.json"
+
+_in_use: set[Path] = set()
+"""Scratch folders that this process writes in; see `abandon`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,11 @@ class Store:
         """
         with store_errors(self.root):
             path, handle = self._locked_folder()
+        _in_use.add(path)
         try:
             yield path
         finally:
+            _in_use.discard(path)
             os.close(handle)
             shutil.rmtree(path, ignore_errors=True)
 
@@ -170,6 +175,18 @@ class Store:
                 continue
             finally:
                 os.close(handle)
+
+
+def abandon() -> None:
+    """Remove what this process still writes, for when it ends without waiting for the threads that write it.
+
+    Renamed first, so that those threads find no folder to go on in.
+    """
+    for path in tuple(_in_use):
+        gone = path.with_name(f"{path.name}.gone")
+        with suppress(OSError):  # finished in this moment, or on a disk that is gone: the next build sweeps it
+            path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def is_whole(entry: Path, *, trust_times: bool = True) -> bool:

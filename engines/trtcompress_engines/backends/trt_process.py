@@ -86,7 +86,9 @@ def _profiles(graph: Model, options: CompileOptions) -> dict[str, list[list[int]
 
 
 def _run(request: Request, where: str) -> Result:
-    with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
+    # Beside the plan, so that whoever removes the plan's folder after an interruption removes all
+    place = Path(request.plan).parent if request.plan else None
+    with tempfile.TemporaryDirectory(prefix="trtcompress-", dir=place) as folder:
         asked, told = Path(folder, "request.json"), Path(folder, "result.json")
         asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
         command = [sys.executable, "-m", WORKER, str(asked), str(told)]

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -110,11 +111,24 @@ def run(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return leave(0)
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        say(f"error: {type(error).__name__}: {first}\nhint: set TRTCOMPRESS_TRACEBACK=1 to see where")
+        say(f"error: {_unforeseen(error)}")
         _trace()
         return leave(4)
     return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> str:
+    """What is wrong with the disk, if that is it; else the error's own first line."""
+    from ..store import store_errors
+
+    try:
+        with store_errors(Path.cwd()):
+            raise error
+    except TrtCompressError as told:
+        return str(told)
+    except Exception as same:
+        first = (str(same).strip() or "no message").splitlines()[0]
+        return f"{type(same).__name__}: {first}\nhint: set TRTCOMPRESS_TRACEBACK=1 to see where"
 
 
 def say(text: str) -> None:
@@ -132,6 +146,9 @@ def leave(code: int) -> int:
     import threading
 
     if any(thread.name.startswith("stage") for thread in threading.enumerate()):
+        from ..store import abandon
+
+        abandon()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
