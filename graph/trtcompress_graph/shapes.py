@@ -26,7 +26,6 @@ def infer(model: ir.Model) -> None:
     Inference starts from the inputs, not from what was declared further on, which can be wrong: an exporter that
     saw one sequence may have frozen its length in the shape of an output. Names of axes are kept.
     """
-    import onnx
     import onnx_ir as ir
 
     proto = skeleton(model)
@@ -94,8 +93,6 @@ def tensor_shapes(model: Model, input_shapes: Mapping[str, Shape]) -> dict[str, 
 
 def graph_shapes(graph: ir.Model, model: Model, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Like `tensor_shapes`, of a graph that is already loaded from `model`."""
-    import onnx
-
     proto = skeleton(graph)
     _set_inputs(proto, model, input_shapes)
     inferred = _inferred(proto, str(model.path))

@@ -61,6 +61,7 @@ def simplify_ir(graph: ir.Model, where: str) -> ir.Model:
     _share_small_constants(graph)
     common.CommonSubexpressionEliminationPass()(graph)
     common.RemoveUnusedNodesPass()(graph)
+    _drop_unused_initializers(graph)
     common.RemoveUnusedOpsetsPass()(graph)
     name_nodes(graph)
     infer(graph)
@@ -89,6 +90,15 @@ def _fold_constants(graph: ir.Model) -> None:
                 value.metadata_props.pop(FOLDED_FROM_KEY, None)
         for value in part.initializers.values():
             value.metadata_props.pop(FOLDED_FROM_KEY, None)
+
+
+def _drop_unused_initializers(graph: ir.Model) -> None:
+    """Drop what no node reads; a branch that was folded away still counts as a use where it is only asked for uses."""
+    used = {value for node in graph.graph.all_nodes() for value in node.inputs}
+    for part in graph.graphs():
+        for name, value in list(part.initializers.items()):
+            if value not in used and not value.is_graph_output():
+                part.initializers.pop(name)
 
 
 def _name_transposed(graph: ir.Model) -> None:
