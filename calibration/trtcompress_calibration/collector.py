@@ -10,7 +10,7 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 
 from .batching import fixed_batch
-from .dependence import follows_from_shapes
+from .dependence import dependence
 from .histogram import Extremes, Histogram
 from .masks import finite, infinite_by_design
 from .samples import Array, Batch
@@ -36,10 +36,12 @@ class Collector:
         self._makers = {name: node for node in graph.graph.node for name in node.output}
         self._pool = ThreadPoolExecutor(threads)
         self._masked = infinite_by_design(graph)
-        per_shape = follows_from_shapes(graph).intersection((*taps.histogram, *taps.extremes))
-        tensors = [name for name in (*taps.histogram, *taps.extremes) if name not in per_shape]
-        self._session = TappedSession(model, tensors, threads)
-        self._once = TappedSession(model, sorted(per_shape), threads) if per_shape else None
+        on = dependence(graph)
+        wanted = (*taps.histogram, *taps.extremes)
+        per_shape = sorted(on.on_shapes.intersection(wanted))
+        tensors = [name for name in wanted if name not in on.on_shapes]
+        self._session = TappedSession(model, tensors, threads, reuse=on.shaped_by_values.isdisjoint(tensors))
+        self._once = TappedSession(model, per_shape, threads, reuse=False) if per_shape else None
         self._once_read = self._once.tapped if self._once is not None else []
         known = {*self._session.tapped, *self._once_read, *(spec.name for spec in model.inputs)}
         self.statistics: dict[str, Extremes] = {name: Histogram() for name in taps.histogram if name in known}

@@ -1,12 +1,13 @@
-"""Which tensors follow from the shapes of the inputs alone, such as embeddings of positions.
+"""What decides a tensor: the values of the inputs, or their shapes alone.
 
-A batch holds such a tensor once for all its samples, so counting it batch by batch would let the batch size decide how
-much it weighs.
+A batch holds a tensor that follows from shapes alone, such as an embedding of positions, once for all its samples, so
+counting it batch by batch would let the batch size decide how much it weighs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.protos import graph_inputs
@@ -46,25 +47,38 @@ _RANDOM = frozenset(
 )
 
 
-def follows_from_shapes(proto: onnx.ModelProto) -> frozenset[str]:
-    """Tensors made by nodes whose values no input value can change; in doubt a tensor is not among them."""
+@dataclass(frozen=True, slots=True)
+class Dependence:
+    """What decides the tensors that the nodes of a graph make.
+
+    Attributes:
+        on_shapes: no input value can change their values; in doubt a tensor is not among them.
+        shaped_by_values: input values can change their shape; in doubt a tensor is among them.
+    """
+
+    on_shapes: frozenset[str]
+    shaped_by_values: frozenset[str]
+
+
+def dependence(proto: onnx.ModelProto) -> Dependence:
+    """Follow the inputs of a graph through its nodes."""
     by_value = {value.name for value in graph_inputs(proto)}
-    by_shape: set[str] = set()  # whose shape depends on the values of inputs
-    found = []
+    shaped: set[str] = set()
+    on_shapes = []
     for node in proto.graph.node:
         names = list(read_by(node))
         varying = [name for name in names if name in by_value]
-        if _shape_varies(node, varying) or any(name in by_shape for name in names):
-            by_shape.update(node.output)
+        if _shape_varies(node, varying) or any(name in shaped for name in names):
+            shaped.update(node.output)
         if node.op_type in _SHAPE_READERS:
-            depends = node.input[0] in by_shape
+            depends = node.input[0] in shaped
         else:
             depends = bool(varying) or node.op_type in _RANDOM
         if depends:
             by_value.update(node.output)
         else:
-            found.extend(node.output)
-    return frozenset(found)
+            on_shapes.extend(node.output)
+    return Dependence(frozenset(on_shapes), frozenset(shaped))
 
 
 def _shape_varies(node: onnx.NodeProto, varying: list[str]) -> bool:

@@ -18,24 +18,32 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(doub
 
 
 class TappedSession:
-    """Runs the float model; the memory of its outputs is kept and used again for inputs of the same shape.
+    """Runs the float model.
+
+    Args:
+        model: the model.
+        tensors: what to give beside its inputs.
+        threads: for ONNX Runtime.
+        reuse: write outputs into the same memory again while the inputs keep their shapes; not for tensors whose
+            shape depends on values.
 
     Attributes:
         tapped: float tensors that it gives beside its inputs, in the order asked for.
     """
 
-    def __init__(self, model: Model, tensors: Iterable[str], threads: int) -> None:
+    def __init__(self, model: Model, tensors: Iterable[str], threads: int, *, reuse: bool) -> None:
         inputs = {spec.name for spec in model.inputs}
         wanted = [name for name in tensors if name not in inputs]
         self._session = _session(model, wanted, threads)
         self._types = {value.name: value.type for value in self._session.get_outputs()}
         self.tapped = [name for name in wanted if self._types[name] in _TYPES]
         self._binding = self._session.io_binding()
+        self._reuse = reuse
         self._shapes: object = None
         self._held: list[Any] = []
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The tapped tensors for one batch; they are overwritten by the next run.
+        """The tapped tensors for one batch; the next run may overwrite them.
 
         Raises:
             Exception: whatever ONNX Runtime raises.
@@ -43,13 +51,14 @@ class TappedSession:
         shapes = tuple((name, array.shape) for name, array in feeds.items())
         for name, array in feeds.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        if shapes != self._shapes:
+        fresh = shapes != self._shapes or not self._reuse
+        if fresh:
             self._held = []
             self._binding.clear_binding_outputs()
             for name in self.tapped:
                 self._binding.bind_output(name)
         self._session.run_with_iobinding(self._binding)
-        if shapes != self._shapes:
+        if fresh:
             self._held = self._binding.get_outputs()
             self._shapes = shapes
         return {name: _view(value, self._types[name]) for name, value in zip(self.tapped, self._held, strict=True)}

@@ -198,6 +198,22 @@ def test_positions_and_masks_of_attention(hidden: float, tmp_path: Path) -> None
     assert read_ranges(tmp_path / "ranges.json") == first
 
 
+def test_tensors_whose_shape_depends_on_values(tmp_path: Path) -> None:
+    nodes = [
+        node("Greater", ["x", "zero"], ["positive"]),
+        node("Reshape", ["positive", "flat"], ["which"]),
+        node("Reshape", ["x", "flat"], ["values"]),
+        node("Compress", ["values", "which"], ["kept"], "keep"),
+        node("Add", ["kept", "one"], ["y"], "shift"),
+    ]
+    given = [constant("zero", 0.0), constant("one", 1.0), constant("flat", [-1], "int64")]
+    model = saved(tmp_path / "m.onnx", nodes, {"x": ["n", 6]}, ["y"], given)
+    samples = [Sample({"x": RNG.standard_normal((1, 6)).astype(np.float32)}) for _ in range(20)]
+    first, *others = every_way(model, samples)
+    assert all(other == first for other in others)
+    assert first.tensors["y"].max == max(sample.inputs["x"].max() for sample in samples) + np.float32(1)
+
+
 def test_float16_and_float64_models(tmp_path: Path) -> None:
     for name, dtype in (("float16", TensorProto.FLOAT16), ("float64", TensorProto.DOUBLE)):
         w = numpy_helper.from_array(np.eye(4).astype(name) * 2, "w")
