@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
+
+from trtcompress_engines.gates import explain
 
 from .assemble import deployed, place_artifacts
 from .config import Loaded
@@ -19,7 +21,7 @@ from .outcome import BuildResult, build_result
 from .plan import Plan, Step, make_plan
 from .report import write_reports
 from .runner import Listener, Run, run_plan
-from .store import Store
+from .store import Store, store_errors
 from .validation import Packages, Validation
 
 __all__ = ["BuildOptions", "build", "default_store", "load_config"]
@@ -78,6 +80,16 @@ class Built:
     validations: dict[str, Validation]
     packages: dict[str, Packages]
 
+    @property
+    def failures(self) -> list[str]:
+        """Each gate that a shipped engine fails, with the target and by how much."""
+        return [
+            f"{target}: {explain(gate)}"
+            for target, validation in self.validations.items()
+            for gate in validation.shipped.gates
+            if gate.verdict == "fail"
+        ]
+
 
 def build(loaded: Loaded, options: BuildOptions = BuildOptions(), listener: Listener | None = None) -> BuildResult:
     """Build a config (see `load_config`).
@@ -95,9 +107,10 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
     with private as folder:
         store = Store(Path(folder))
         plan = plan_build(loaded, store, options.until)
+        build_dir = (options.out / loaded.config.name).resolve()
+        check_writable(build_dir)
         listener.planned(plan)
         run = run_plan(plan, store, listener, jobs=options.jobs or len(os.sched_getaffinity(0)))
-        build_dir = (options.out / loaded.config.name).resolve()
         placed = place_artifacts(run, store, build_dir)
         validations = _by_target(run, "validation")
         packages = _by_target(run, "packages")
@@ -107,16 +120,30 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
     return built
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a build folder that cannot be written before hours of work and not after.
+
+    Raises:
+        StoreError: it cannot be made, or nothing can be written in it.
+    """
+    with store_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, prefix=".writable."):
+            pass
+
+
 def _private(root: Path) -> TemporaryDirectory[str]:
-    root.mkdir(parents=True, exist_ok=True)
-    return TemporaryDirectory(dir=root, prefix="no-cache.")
+    with store_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(dir=root, prefix="no-cache.", ignore_cleanup_errors=True)
 
 
 def plan_build(loaded: Loaded, store: Store, until: str | None = None) -> Plan:
     """Lay out the steps of a build without running any."""
     from .stages import STAGES
 
-    return make_plan(loaded, STAGES, FileDigests(store.root / "digests"), until)
+    with store_errors(store.root):
+        return make_plan(loaded, STAGES, FileDigests(store.root / "digests"), until)
 
 
 def _by_target(run: Run, name: str) -> dict[str, Any]:

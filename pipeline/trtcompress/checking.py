@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trtcompress_engines.backend import Runner
 from trtcompress_engines.gates import GateLimits, judge, verdict
-from trtcompress_engines.metrics import Outputs, Values, evaluate
+from trtcompress_engines.metrics import Outputs, Values, evaluate, is_built_in
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import CompileError, DataError
@@ -107,7 +107,18 @@ def _open(engine: Engine, target: Target, stack: ExitStack, threads: int) -> _Op
 def _metrics(
     asked: tuple[MetricRef, ...], dataset: Dataset, model: Model
 ) -> tuple[tuple[MetricRef, ...], tuple[str, ...]]:
-    """The metrics to take: top1 where none is asked for and labels and first output are those of a classifier."""
+    """The metrics to take: top1 where none is asked for and labels and first output are those of a classifier.
+
+    Raises:
+        DataError: a metric needs labels and there are none.
+    """
+    lacking = next((metric.name for metric in asked if is_built_in(metric.name)), None)
+    if lacking and not dataset.labelled:
+        raise DataError(
+            f"the metric '{lacking}' needs labels, and the data has none",
+            where=dataset.source,
+            hint="add an array `labels` to the evaluation data, or drop the metric",
+        )
     if asked or not dataset.labelled:
         return asked, ()
     label = next(iter(dataset)).label

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_graph.axes import Axes
-from trtcompress_graph.errors import MissingPathError, UsageError
-from trtcompress_graph.load import copy_model
+from trtcompress_graph.errors import MissingPathError, ModelError
+from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
@@ -17,6 +19,7 @@ from .files import write_text
 from .profiles import profiles
 
 ENGINE = "engine.json"
+_AGAIN = "make it again with: trtcompress compile, or trtcompress build"
 
 
 def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: Path, *, threads: int = 0) -> Engine:
@@ -30,6 +33,26 @@ def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: 
     out.mkdir(parents=True, exist_ok=True)
     graph = copy_model(model, out / "model.onnx")
     return backend_for(target).compile(graph, target, encoding, CompileOptions(shapes, threads), out)
+
+
+def compile_folder(model: Model, target: Target, axes: Axes, folder: Path, *, threads: int = 0) -> Engine:
+    """Build an engine of a graph as it is, with its `engine.json`; other files in the folder stay.
+
+    Raises:
+        CompileError: the backend refuses the graph; then the folder is as it was.
+        ModelError: a dynamic axis has no range.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        engine = compile_model(model, target, "as-given", axes, Path(aside), threads=threads)
+        folder.mkdir(exist_ok=True)
+        (folder / ENGINE).unlink(missing_ok=True)  # from here on until it is written anew there is no engine
+        for path in sorted(Path(aside).iterdir()):
+            path.replace(folder / path.name)
+    graph = replace(engine.graph, path=folder / engine.graph.path.name)
+    placed = replace(engine, path=folder / engine.path.name, graph=graph)
+    write_engine(placed, folder)
+    return placed
 
 
 def write_engine(engine: Engine, folder: Path) -> None:
@@ -46,7 +69,7 @@ def read_engine(folder: Path, within: Path) -> Engine:
 
     Raises:
         MissingPathError: there is no engine.json, or a file that it names is gone.
-        UsageError: it is damaged, or names a file outside `within`.
+        ModelError: it is damaged, names a file outside `within`, or a file is not the one that was built.
     """
     note = folder / ENGINE
     try:
@@ -56,10 +79,12 @@ def read_engine(folder: Path, within: Path) -> Engine:
             "there is no engine here", where=str(note), hint="make one with: trtcompress compile, or trtcompress build"
         ) from None
     except ValueError as error:
-        raise UsageError("this file is damaged: build it again", where=str(note)) from error
-    for path in (engine.path, engine.graph.path):
+        raise ModelError("this file is damaged", where=str(note), hint=_AGAIN) from error
+    for path in (note, engine.path, engine.graph.path):
         if not path.resolve().is_relative_to(within.resolve()):
-            raise UsageError(f"it names a file outside its folder: {path}", where=str(note))
+            raise ModelError(f"it names a file outside its folder: {path}", where=str(note), hint=_AGAIN)
         if not path.is_file():
-            raise MissingPathError("the engine is incomplete: build it again", where=str(path))
+            raise MissingPathError("the engine is incomplete", where=str(path), hint=_AGAIN)
+    if read_model(engine.graph.path).digest != engine.graph.digest:
+        raise ModelError("this is not the graph that was built", where=str(engine.graph.path), hint=_AGAIN)
     return engine

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from .api import plan_build
 from .config import Loaded
 from .fingerprint import fingerprint
+from .outputs import StepState
 from .runner import inputs_of, stored
 from .store import Store
 
 
-def dry_run(loaded: Loaded, store: Store, until: str | None = None) -> Iterator[tuple[str, str]]:
-    """For each step its label and `reuse`, `run`, or that it depends on what comes before."""
+def dry_run(loaded: Loaded, store: Store, until: str | None = None) -> Iterator[tuple[str, StepState]]:
+    """For each step its label and state."""
     plan = plan_build(loaded, store, until)
     values = dict(plan.given)
     for step in plan.steps:
         refs = [ref for several in step.needs.values() for ref in several]
         if any(ref not in values for ref in refs):
-            yield step.label, "run, unless what comes before it turns out as it was"
+            yield step.label, "unknown"
             continue
         found = stored(step, fingerprint(step, inputs_of(step, values)), store)
         if found is not None:

@@ -13,6 +13,23 @@ from trtcompress_graph.model import Model, TensorSpec
 from .config import Settings
 from .outcome import BuildResult, GateResult, MetricValue
 
+StepState = Literal["reuse", "run", "unknown"]
+"""Unknown: what comes before it has to run; where that turns out as it was, the step is reused."""
+
+
+class DryStep(Settings):
+    """One step of a build."""
+
+    step: str
+    state: StepState
+
+
+class DryRun(Settings):
+    """What `build --dry-run` would do."""
+
+    name: str
+    steps: tuple[DryStep, ...]
+
 
 class TensorInfo(Settings):
     """An input or output of a model."""
@@ -197,6 +214,7 @@ class CacheEntries(Settings):
 
 OUTPUTS: Mapping[str, type[Settings]] = {
     "build": BuildResult,
+    "build-dry-run": DryRun,
     "inspect": Inspection,
     "export": ModelFile,
     "simplify": ModelFile,

@@ -23,11 +23,11 @@ def repack(
         What was written, and what was not and why.
 
     Raises:
-        UsageError: the build has no such target.
+        UsageError: the build has no such target, or this is no whole build folder.
         CompileError: nothing could be packed.
     """
     engines = shipped_engines(build_dir)
-    config = BuildConfig.model_validate(json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))["config"])
+    config = _config(build_dir / MANIFEST)
     there = [target.name for _, target in engines]
     for name in names:
         if name not in there:
@@ -46,3 +46,14 @@ def repack(
     if not packed:
         raise CompileError("nothing could be packed", where=str(build_dir), hint="; ".join(notes))
     return tuple(packed), tuple(notes)
+
+
+def _config(manifest: Path) -> BuildConfig:
+    try:
+        return BuildConfig.model_validate(json.loads(manifest.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "the manifest of this build is missing or damaged",
+            where=str(manifest),
+            hint="build it again: trtcompress build CONFIG.yaml",
+        ) from error

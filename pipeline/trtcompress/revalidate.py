@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from trtcompress_engines.gates import explain
+from trtcompress_engines.metrics import find_metric
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import MissingPathError
@@ -38,9 +40,12 @@ def revalidate(
 
     Raises:
         MissingPathError: there is no model or engine.
+        UsageError: there is no such metric.
         DataError: samples that do not fit the model.
     """
     model = read_model(reference)
+    for name in metrics:
+        find_metric(name, data.base)  # an unknown one is refused before any work
     refs = tuple(MetricRef(name, data.base, "") for name in metrics)
     options = CheckOptions(refs, gates, measure, named_axes(model, axes))
     found = [
@@ -78,7 +83,7 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
     """
     try:
         report = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
-        names = [(v["target"], v["shipped"]) for v in report["validations"]]
+        names = [(str(v["target"]), str(v["shipped"])) for v in report["validations"]]
     except (OSError, ValueError, KeyError, TypeError):
         raise MissingPathError(
             "this is not a build folder: it has no report.json",
@@ -145,5 +150,8 @@ def _result(found: list[Validation]) -> ValidationResult:
             for c in shipped
             for g in c.gates
         ),
-        notes=tuple(note for validation in found for note in validation.notes),
+        notes=(
+            *(f"FAILED {named(c, explain(g))}" for c in shipped for g in c.gates if g.verdict == "fail"),
+            *(note for validation in found for note in validation.notes),
+        ),
     )

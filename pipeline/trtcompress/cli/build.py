@@ -8,30 +8,56 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import options as shared
 from .main import say
 
 if TYPE_CHECKING:
     from ..api import BuildOptions, Built
     from ..config import Loaded
-    from ..store import Store
+
+_STATES = {"reuse": "reuse", "run": "run", "unknown": "run, unless what comes before it turns out as it was"}
+
+
+def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Stages that begin so, for the shell."""
+    from ..stages import STAGES
+
+    return [stage.name for stage in STAGES if stage.name.startswith(incomplete)]
 
 
 @click.command(name="build")
-@click.argument("source", metavar="CONFIG.yaml|MODEL.onnx")
+@click.argument("source", metavar="CONFIG.yaml|MODEL.onnx", type=shared.FILE)
 @click.option(
-    "--data", metavar="D", help="Calibration samples: .npz, folder of .npz or images, package.module:function."
+    "--data",
+    metavar="D",
+    type=shared.ANY,
+    help="Calibration samples: .npz, folder of .npz or images, package.module:function.",
 )
-@click.option("--target", "targets", metavar="T", multiple=True, help="Device; repeat it. See: trtcompress targets.")
+@click.option(
+    "--target",
+    "targets",
+    metavar="T",
+    multiple=True,
+    shell_complete=shared.target_names,
+    help="Device; repeat it. See: trtcompress targets.",
+)
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key of the config; repeat it.")
-@click.option("--out", metavar="DIR", default="build", show_default=True, help="The build goes to DIR/NAME.")
-@click.option("--store", metavar="DIR", help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]")
+@click.option(
+    "--out", metavar="DIR", type=shared.FOLDER, default="build", show_default=True, help="The build goes to DIR/NAME."
+)
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=shared.FOLDER,
+    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
+)
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, help="Stages that may work at once. [default: one a core]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON).")
 @click.option("--no-cache", is_flag=True, help="Work everything anew, in a store of its own that is thrown away.")
-@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--until", metavar="STAGE", shell_complete=stage_names, help="Stop after this stage.")
 @click.option("--dry-run", is_flag=True, help="Only say which stages would run.")
 @click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
 @click.option("--trust-pickle", is_flag=True, help="Load a pickled module: it can run any code.")
@@ -63,7 +89,8 @@ def command(
     loaded = load(source, [*overrides_for(data, targets, trust_pickle), *overrides])
     options = BuildOptions(Path(out), Path(store) if store else None, jobs, not no_cache, until)
     if dry_run:
-        return _dry_run(loaded, options)
+        _dry_run(loaded, options, as_json)
+        return 0
     if quiet:
         from ..api import Silent
 
@@ -76,6 +103,8 @@ def command(
         print_json(built.result)
     elif not quiet:
         _summary(built)
+    for failure in built.failures:
+        say(f"FAILED {failure}")
     failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
     return 1 if failed else 0
 
@@ -99,9 +128,8 @@ def load(source: str, overrides: list[str]) -> Loaded:
     if not path.is_file():
         raise MissingPathError("no such model file", where=source)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-") or "model"
-    raw = {"name": name, "model": {"source": path.name}}
-    base = path.resolve().parent
-    return Loaded(config=check_config(raw, overrides, file=source, lines={}), base=base)
+    raw = {"name": name, "model": {"source": source}}
+    return Loaded(config=check_config(raw, overrides, file=source, lines={}), base=Path.cwd())
 
 
 def _shown(loaded: Loaded, options: BuildOptions) -> Built:
@@ -124,24 +152,22 @@ def _summary(built: Built) -> None:
     for validation in facts["validations"]:
         for note in validation["notes"]:
             say(f"{validation['target']}: {note}")
-        for candidate in validation["candidates"]:
-            if candidate["engine"]["encoding"] != validation["shipped"]:
-                continue
-            for gate in candidate["gates"]:
-                if gate["verdict"] == "fail":
-                    say(f"{validation['target']}: FAILED {gate['explained']}")
     for package in facts["packages"]:
         for note in package["notes"]:
             say(f"{package['target']}: {note}")
     say(f"build: {built.result.build_dir} (report.md tells more)")
 
 
-def _dry_run(loaded: Loaded, options: BuildOptions) -> int:
+def _dry_run(loaded: Loaded, options: BuildOptions, as_json: bool) -> None:
     from ..api import default_store
     from ..dry_run import dry_run
+    from ..outputs import DryRun, DryStep
     from ..store import Store
+    from .output import print_json
 
-    store: Store = Store(options.store or default_store())
-    for label, state in dry_run(loaded, store, options.until):
-        click.echo(f"{label:<36} {state}")
-    return 0
+    steps = dry_run(loaded, Store(options.store or default_store()), options.until)
+    if as_json:
+        print_json(DryRun(name=loaded.config.name, steps=tuple(DryStep(step=s, state=state) for s, state in steps)))
+        return
+    for label, state in steps:
+        click.echo(f"{label:<36} {_STATES[state]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import options
 from .main import say
 
 if TYPE_CHECKING:
@@ -19,7 +20,12 @@ _SPANS = {"m": 60, "h": 3600, "d": 86400}
 
 
 @click.group(name="cache")
-@click.option("--store", metavar="DIR", help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]")
+@click.option(
+    "--store",
+    metavar="DIR",
+    type=options.FOLDER,
+    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
+)
 @click.pass_context
 def command(ctx: click.Context, store: str | None) -> None:
     """The artifact store: what builds reuse."""

@@ -11,7 +11,7 @@ from .main import say
 
 
 @click.command(name="calibrate")
-@click.argument("model", metavar="M.onnx")
+@click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.data
 @click.option(
     "--method",

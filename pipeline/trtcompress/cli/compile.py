@@ -11,11 +11,11 @@ from .main import say
 
 
 @click.command(name="compile")
-@click.argument("model", metavar="M.onnx")
+@click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.target
 @options.axis
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of a CPU engine. [default: one a core]")
-@options.output("Folder to write.")
+@options.output("Folder to write.", options.FOLDER)
 @options.as_json
 def command(
     model: str, target_name: str, axis_options: tuple[str, ...], threads: int, output: str, as_json: bool
@@ -24,14 +24,13 @@ def command(
     from trtcompress_engines.targets import resolve_target
     from trtcompress_graph.load import read_model
 
-    from ..compiling import compile_model, write_engine
+    from ..compiling import compile_folder
     from ..outputs import EngineFile
     from ..validation import deployed_file, deployed_size
     from .output import print_json
 
     target, read = resolve_target(target_name), read_model(Path(model))
-    engine = compile_model(read, target, "as-given", options.axes(axis_options), Path(output), threads=threads)
-    write_engine(engine, Path(output))
+    engine = compile_folder(read, target, options.axes(axis_options), Path(output), threads=threads)
     path, digest = deployed_file(engine)
     if as_json:
         print_json(

@@ -12,7 +12,7 @@ from . import options
 @click.command(name="export")
 @click.argument("source", metavar="PACKAGE.MODULE:FUNCTION")
 @options.output("ONNX file to write.")
-@click.option("--data", metavar="D", help="Real samples to compare the graph with PyTorch on.")
+@click.option("--data", metavar="D", type=options.ANY, help="Real samples to compare the graph with PyTorch on.")
 @options.axis
 @click.option("--trust-pickle", is_flag=True, help="Load a pickled module: it can run any code.")
 @options.as_json

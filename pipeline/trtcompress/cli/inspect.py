@@ -11,7 +11,7 @@ from .main import say
 
 
 @click.command(name="inspect")
-@click.argument("model", metavar="M.onnx")
+@click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.axis
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="How many heavy nodes.")
 @options.as_json

@@ -18,13 +18,43 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+FILE = click.Path(dir_okay=False)
+FOLDER = click.Path(file_okay=False)
+ANY = click.Path()
+"""Types of paths: the shell completes them. Whether they are there is asked where they are read."""
+
+
+def target_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Targets that begin so, for the shell."""
+    from trtcompress_engines.targets import targets
+
+    return [name for name in targets() if name.startswith(incomplete)]
+
+
+def metric_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Metrics that begin so, for the shell."""
+    from trtcompress_engines.scores import BUILT_IN
+
+    return [name for name in BUILT_IN if name.startswith(incomplete)]
+
+
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 data: Decorator = click.option(
-    "--data", metavar="D", required=True, help="Samples: .npz, folder of .npz or images, package.module:function."
+    "--data",
+    metavar="D",
+    type=ANY,
+    required=True,
+    help="Samples: .npz, folder of .npz or images, package.module:function.",
 )
 samples: Decorator = click.option("--samples", type=click.IntRange(min=1), help="Read no more than this many.")
 target: Decorator = click.option(
-    "--target", "target_name", metavar="T", default="cpu", show_default=True, help="Device. See: trtcompress targets."
+    "--target",
+    "target_name",
+    metavar="T",
+    default="cpu",
+    show_default=True,
+    shell_complete=target_names,
+    help="Device. See: trtcompress targets.",
 )
 axis: Decorator = click.option(
     "--axis",
@@ -35,9 +65,9 @@ axis: Decorator = click.option(
 )
 
 
-def output(what: str) -> Decorator:
+def output(what: str, kind: click.Path = FILE) -> Decorator:
     """The option -o."""
-    return click.option("-o", "--output", "output", metavar="PATH", required=True, help=what)
+    return click.option("-o", "--output", "output", metavar="PATH", type=kind, required=True, help=what)
 
 
 def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:

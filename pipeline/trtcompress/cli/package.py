@@ -12,10 +12,17 @@ from .main import say
 
 
 @click.command(name="package")
-@click.argument("build_dir", metavar="BUILD_DIR")
+@click.argument("build_dir", metavar="BUILD_DIR", type=options.FOLDER)
 @click.option("--format", "form", type=click.Choice(["triton", "triton-python"]), default="triton", show_default=True)
-@click.option("--target", "names", metavar="T", multiple=True, help="Only this target of the build; repeat it.")
-@options.output("Model repository to write; with several targets one in it for each.")
+@click.option(
+    "--target",
+    "names",
+    metavar="T",
+    multiple=True,
+    shell_complete=options.target_names,
+    help="Only this target of the build; repeat it.",
+)
+@options.output("Model repository to write; with several targets one in it for each.", options.FOLDER)
 @options.as_json
 def command(
     build_dir: str, form: Literal["triton", "triton-python"], names: tuple[str, ...], output: str, as_json: bool

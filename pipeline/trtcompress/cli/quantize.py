@@ -12,8 +12,15 @@ from .main import say
 
 
 @click.command(name="quantize")
-@click.argument("model", metavar="M.onnx")
-@click.option("--ranges", "ranges_file", metavar="ranges.json", required=True, help="Written by trtcompress calibrate.")
+@click.argument("model", metavar="M.onnx", type=options.FILE)
+@click.option(
+    "--ranges",
+    "ranges_file",
+    metavar="ranges.json",
+    type=options.FILE,
+    required=True,
+    help="Written by trtcompress calibrate.",
+)
 @options.target
 @click.option("--precision", type=click.Choice(["int8", "float"]), default="int8", show_default=True)
 @click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay in the float type; repeat it.")

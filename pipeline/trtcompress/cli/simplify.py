@@ -10,7 +10,7 @@ from . import options
 
 
 @click.command(name="simplify")
-@click.argument("model", metavar="M.onnx")
+@click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.output("ONNX file to write.")
 @options.as_json
 def command(model: str, output: str, as_json: bool) -> None:

@@ -11,11 +11,20 @@ from .main import say
 
 
 @click.command(name="validate")
-@click.argument("subject", metavar="DIR_OR_MODEL")
-@click.option("--reference", metavar="M.onnx", required=True, help="The float model to compare with.")
+@click.argument("subject", metavar="DIR_OR_MODEL", type=options.ANY)
+@click.option(
+    "--reference", metavar="M.onnx", type=options.FILE, required=True, help="The float model to compare with."
+)
 @options.data
 @options.samples
-@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="top1, top5, f1, spearman, module:function.")
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=options.metric_names,
+    help="top1, top5, f1, spearman, module:function.",
+)
 @click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
 @click.option("--min-cosine", type=float, help="Gate for each output. [default: 0.99]")
 @click.option("--min-speedup", type=float, help="Gate.")
@@ -103,6 +112,6 @@ def command(
                 for g in found.gates
             ],
         )
-        for note in found.notes:
-            say(note)
+    for note in found.notes:
+        say(note)
     return 1 if found.verdict == "fail" or (strict and found.verdict == "not_measured") else 0
