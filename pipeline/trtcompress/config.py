@@ -24,11 +24,12 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, (str, int, dict)) else value
 
 
-def _as_source(value: object) -> object:
+def as_source(value: object) -> object:
+    """A text stands for `{source: text}`."""
     return {"source": value} if isinstance(value, str) else value
 
 
-def _as_target(value: object) -> object:
+def as_target(value: object) -> object:
     """`rtx-4090` or `rtx-4090:float` stands for `{name: rtx-4090, precision: ...}`."""
     if not isinstance(value, str):
         return value
@@ -41,7 +42,9 @@ def _as_length(value: object) -> object:
     return (value, value, value) if isinstance(value, int) else value
 
 
-Lengths = Annotated[tuple[int, int, int], BeforeValidator(_as_length)]
+Lengths = Annotated[
+    tuple[int, int, int], BeforeValidator(_as_length, json_schema_input_type=int | tuple[int, int, int])
+]
 
 
 class ModelSettings(Settings):
@@ -99,7 +102,7 @@ class DataSource(Settings):
     sources: tuple[str, ...] = Field((), description="globs of further files that the function reads")
 
 
-Source = Annotated[DataSource, BeforeValidator(_as_source)]
+Source = Annotated[DataSource, BeforeValidator(as_source, json_schema_input_type=str | DataSource)]
 
 
 class DataSettings(Settings):
@@ -126,7 +129,17 @@ class TargetSettings(Settings):
     )
 
 
-Targets = Annotated[tuple[Annotated[TargetSettings, BeforeValidator(_as_target)], ...], BeforeValidator(_as_tuple)]
+_Target = Annotated[TargetSettings, BeforeValidator(as_target, json_schema_input_type=str | TargetSettings)]
+Targets = Annotated[
+    tuple[_Target, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | TargetSettings | tuple[_Target, ...])
+]
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])]
+Formats = Annotated[
+    tuple[PackageFormat, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=PackageFormat | tuple[PackageFormat, ...]),
+]
 
 
 class GateSettings(Settings):
@@ -161,18 +174,16 @@ class BuildConfig(Settings):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the build folder and the served model"
     )
-    model: Annotated[ModelSettings, BeforeValidator(_as_source)]
+    model: Annotated[ModelSettings, BeforeValidator(as_source, json_schema_input_type=str | ModelSettings)]
     data: DataSettings
-    metric: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`"
-    )
+    metric: Names = Field((), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`")
     prune: None = Field(None, description="reserved: structured pruning joins the build in a later release")
     recover: None = Field(None, description="reserved: recovery of the accuracy joins the build in a later release")
     quantize: QuantizeSettings = QuantizeSettings()
     targets: Targets = (TargetSettings(name="cpu"),)
     gates: GateSettings = GateSettings()
     measure: MeasureSettings = MeasureSettings()
-    package: Annotated[tuple[PackageFormat, ...], BeforeValidator(_as_tuple)] = ("triton",)
+    package: Formats = ("triton",)
     triton: TritonSettings = TritonSettings()
 
     @field_validator("prune", "recover", mode="before")

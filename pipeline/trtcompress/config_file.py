@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from trtcompress_graph.errors import ConfigError, MissingPathError, UsageError
 
-from .config import BuildConfig, Loaded
+from .config import BuildConfig, Loaded, as_source, as_target
 
 KeyPath = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
@@ -48,19 +49,22 @@ def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[KeyPath, int]
     Raises:
         ConfigError: not YAML, not a mapping, or a key that is there twice.
     """
-    loader = yaml.SafeLoader(text)
+    lines: dict[KeyPath, int] = {}
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
         if node is not None:
             _mark(node, (), lines, file)
         raw = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark is not None else file
-        raise ConfigError(f"this is not YAML: {getattr(error, 'problem', error)}", where=place) from None
-    finally:
-        loader.dispose()
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"this is not YAML: {problem}", where=place) from None
+    except ValueError as error:  # what looks like a date or a number and is none
+        raise ConfigError(f"a value cannot be read: {error}", where=file, hint="put quotes around it") from None
+    except RecursionError:  # by an alias to what it stands in, too
+        raise ConfigError("this is nested too deeply", where=file, hint="trtcompress schema") from None
     if not isinstance(raw, dict):
         raise ConfigError("a config is a mapping of keys to values", where=file, hint="trtcompress schema")
     return raw, lines
@@ -96,11 +100,12 @@ def check_config(
         from_command_line.add(_override(merged, override))
 
     def where(path: KeyPath) -> str:
-        for end in range(len(path), 0, -1):
-            if path[:end] in from_command_line:
-                return f"--set {_dotted(path)}"
-            if path[:end] in lines:
-                return f"{file}:{lines[path[:end]]}: {_dotted(path)}"
+        prefixes = [path[:end] for end in range(len(path), 0, -1)]
+        if any(prefix in from_command_line for prefix in prefixes):
+            return f"--set {_dotted(path)}"
+        for prefix in prefixes:
+            if prefix in lines:
+                return f"{file}:{lines[prefix]}: {_dotted(path)}"
         return f"{file}: {_dotted(path)}" if path else file
 
     expanded = _expand(merged, (), where)
@@ -112,22 +117,43 @@ def check_config(
 
 def _override(raw: dict[str, Any], override: str) -> KeyPath:
     key, equals, text = override.partition("=")
-    path = tuple(quoted or plain for quoted, plain in _KEY_PART.findall(key.strip()))
-    if not equals or not path:
+    parts = [quoted or plain for quoted, plain in _KEY_PART.findall(key.strip())]
+    if not equals or not parts:
         raise UsageError(f"'{override}' is not key=value", where="--set", hint="--set quantize.method=minmax")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise UsageError(f"'{text}' is not a YAML value", where=f"--set {key}") from None
-    here: Any = raw
-    for part in path[:-1]:
-        child = here.get(part)
-        # A short form (`model: m.onnx`) grows into the section that it stands for.
-        child = {"source": child} if isinstance(child, str) else dict(child) if isinstance(child, dict) else {}
-        here[part] = child
-        here = child
-    here[path[-1]] = value
-    return path
+    path: list[str | int] = []
+    section: Any = raw
+    for part in parts[:-1]:
+        path.append(_place(section, part, key))
+        inner = _section(section, path[-1], parts[0])
+        section[path[-1]] = inner
+        section = inner
+    path.append(_place(section, parts[-1], key))
+    section[path[-1]] = value
+    return tuple(path)
+
+
+def _section(outer: Any, place: str | int, top: str) -> Any:
+    """A copy of a section to write into; a short form (`model: m.onnx`) grows into what it stands for."""
+    value = outer.get(place) if isinstance(outer, dict) else outer[place]
+    if isinstance(value, str):
+        value = as_target(value) if top == "targets" else as_source(value)
+    return value.copy() if isinstance(value, (dict, list)) else {}
+
+
+def _place(section: Any, part: str, key: str) -> str | int:
+    if isinstance(section, dict):
+        return part
+    if part.isdecimal() and int(part) < len(section):
+        return int(part)
+    raise UsageError(
+        f"'{part}' is no place in a list of {len(section)}",
+        where=f"--set {key}",
+        hint=f"the first is 0; or give the whole list: --set {key.partition('.')[0]}=[...]",
+    )
 
 
 def _expand(value: Any, path: KeyPath, where: Any) -> Any:
@@ -135,6 +161,8 @@ def _expand(value: Any, path: KeyPath, where: Any) -> Any:
         return {key: _expand(inner, (*path, str(key)), where) for key, inner in value.items()}
     if isinstance(value, list):
         return [_expand(inner, (*path, index), where) for index, inner in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{value} is not a finite number", where=where(path))
     if not isinstance(value, str):
         return value
 

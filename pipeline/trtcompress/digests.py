@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +17,8 @@ from typing import Any
 
 from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.errors import ConfigError, MissingPathError
+
+from .files import READ_ONLY, write_text
 
 CHUNK = 1 << 20
 
@@ -52,12 +56,13 @@ class FileDigests:
         found: dict[str, list[Any]] = {}
         for file in files:
             stat, name = file.stat(), file.relative_to(path).as_posix()
-            state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+            # The time of change (ctime) cannot be set back, as `cp -p` and `touch -d` do with that of modification
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
             kept = known.get(name)
-            found[name] = kept if kept is not None and kept[:3] == state else [*state, file_digest(file)]
+            found[name] = kept if kept is not None and kept[:-1] == state else [*state, file_digest(file)]
         if found != known:
             _write_note(note, found)
-        return digest_of({name: entry[3] for name, entry in found.items()})
+        return digest_of({name: entry[-1] for name, entry in found.items()})
 
 
 def onnx_digest(path: Path, files: FileDigests) -> str:
@@ -69,8 +74,9 @@ def onnx_digest(path: Path, files: FileDigests) -> str:
     except (OSError, ValueError):
         names = _external_files(path)
         _write_note(note, names)
-    inside = [path.parent / name for name in names if (path.parent / name).is_file()]
-    return digest_of([own, *(files.of(data) for data in inside)])
+    root = path.resolve().parent
+    inside = [root / name for name in names if (root / name).resolve().is_relative_to(root)]
+    return digest_of([own, *(files.of(data) for data in inside if data.is_file())])
 
 
 def _external_files(path: Path) -> list[str]:
@@ -95,72 +101,100 @@ def _read_note(note: Path) -> Mapping[str, list[Any]]:
 
 
 def _write_note(note: Path, found: Any) -> None:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    aside = note.with_suffix(f".{digest_of(found)[:16]}.tmp")
-    aside.write_text(json.dumps(found), encoding="utf-8")
-    aside.replace(note)
+    try:
+        write_text(note, json.dumps(found))
+    except OSError as error:
+        if error.errno not in READ_ONLY:  # a store that cannot be written still serves what it has
+            raise
 
 
 def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> str:
     """Digest of `package.module:function`: its module, the project modules that it imports, and `sources`.
 
-    A module counts as the project's where it lies under `base`; installed packages do not count.
+    A module counts as the project's unless it belongs to Python or to an installed package. What is imported by a
+    name that is put together at run time is not seen: that is what `sources` is for.
 
     Raises:
-        ConfigError: there is no such module, or a glob of `sources` matches nothing.
+        ConfigError: there is no such module, it is not Python, or a glob of `sources` matches nothing.
     """
     module = name.partition(":")[0]
     search = (str(base), *sys.path)
-    path = _module_file(module, search)
-    if path is None:
+    if _module_file(module, search) is None:
         raise ConfigError(
             f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed"
         )
-    modules = dict(_project_modules(module, path, base, search))
-    parts = {key: file_digest(file) for key, file in sorted(modules.items())}
-    for pattern in sources:
-        matches = sorted(p for p in base.glob(pattern) if p.is_file())
-        if not matches:
-            raise ConfigError(f"'{pattern}' matches no file", where="sources", hint=f"it is looked for in {base}")
-        parts.update({p.relative_to(base).as_posix(): files.of(p) for p in matches})
-    return digest_of({"function": name, "files": parts})
+    modules = {key: file_digest(file) for key, file in _project_modules(module, search)}
+    further = {p.relative_to(base).as_posix(): files.of(p) for pattern in sources for p in _matches(pattern, base)}
+    return digest_of({"function": name, "modules": modules, "sources": further})
+
+
+def _matches(pattern: str, base: Path) -> list[Path]:
+    try:
+        matches = sorted(path for path in base.glob(pattern) if path.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"'{pattern}': {error}", where="sources", hint=f"give it relative to {base}") from None
+    if not matches:
+        raise ConfigError(f"'{pattern}' matches no file", where="sources", hint=f"it is looked for in {base}")
+    return matches
 
 
 def _module_file(module: str, search: Sequence[str]) -> Path | None:
     """File of a module, found without importing it or its packages."""
-    places: Sequence[str] | None = search
-    spec = None
-    for part in module.split("."):
+    first, *inner = module.split(".")
+    # Other finders know the packages that are installed in editable mode
+    spec = importlib.machinery.PathFinder.find_spec(first, search) or _find_otherwise(first)
+    for part in inner:
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
         spec = importlib.machinery.PathFinder.find_spec(part, places)
-        if spec is None:
-            return None
-        places = list(spec.submodule_search_locations or ())
     return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
 
 
-def _project_modules(module: str, path: Path, base: Path, search: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The module itself, and what it imports from under `base`, and so on."""
-    todo, seen = [(module, path)], {module}
+def _find_otherwise(name: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ValueError, ImportError):  # a loaded module without a spec, such as __main__
+        return None
+
+
+def _project_modules(module: str, search: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The module itself, the packages that it lies in, what they import of the project, and so on."""
+    todo, seen = [*_with_packages(module)], set[str]()
     while todo:
-        name, file = todo.pop()
-        yield name, file
-        for imported in _imports(name, file):
-            found = None if imported in seen else _module_file(imported, search)
-            seen.add(imported)
-            if found is not None and _is_project_file(found, base):
-                todo.append((imported, found))
+        name = todo.pop()
+        file = None if name in seen else _module_file(name, search)
+        seen.add(name)
+        if file is not None and (name == module or _is_project_file(file)):
+            yield name, file
+            todo += [part for imported in _imports(name, file) for part in _with_packages(imported)]
 
 
-def _is_project_file(file: Path, base: Path) -> bool:
+def _with_packages(module: str) -> Iterator[str]:
+    """`a.b.c` runs the code of `a`, `a.b` and `a.b.c`."""
+    parts = module.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _is_project_file(file: Path) -> bool:
     inside = file.resolve()
-    return inside.is_relative_to(base.resolve()) and "site-packages" not in inside.parts
+    installed = {"site-packages", "dist-packages"} & set(inside.parts)
+    return not installed and not any(inside.is_relative_to(folder) for folder in _standard_library())
+
+
+@lru_cache
+def _standard_library() -> tuple[Path, ...]:
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:
     if file.suffix != ".py":
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise ConfigError(f"this is not Python: {error}", where=f"{file}{line}") from None
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
