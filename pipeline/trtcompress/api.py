@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any
 
 from trtcompress_engines.gates import explain
 
-from .assemble import deployed, place_artifacts
+from .assemble import deployed, only_writer, place_artifacts
 from .config import Loaded
 from .config_file import load_config
 from .digests import FileDigests
@@ -103,20 +103,20 @@ def build(loaded: Loaded, options: BuildOptions = BuildOptions(), listener: List
 def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Built:
     """Build, and return everything that is known of it."""
     root = (options.store or default_store()).resolve()
-    private = nullcontext(str(root)) if options.cache else _private(root)
-    with private as folder:
-        store = Store(Path(folder))
+    with nullcontext(root) if options.cache else Store(root).scratch() as folder:
+        store = Store(folder)
         plan = plan_build(loaded, store, options.until)
         build_dir = (options.out / loaded.config.name).resolve()
         check_writable(build_dir)
         listener.planned(plan)
         run = run_plan(plan, store, listener, jobs=options.jobs or len(os.sched_getaffinity(0)))
-        placed = place_artifacts(run, store, build_dir)
         validations = _by_target(run, "validation")
         packages = _by_target(run, "packages")
-        result = build_result(loaded.config.name, build_dir, validations, deployed(validations, placed))
-        built = Built(result, plan, run, validations, packages)
-        write_reports(built, loaded, placed)
+        with only_writer(build_dir):
+            placed = place_artifacts(run, store, build_dir)
+            result = build_result(loaded.config.name, build_dir, validations, deployed(validations, placed))
+            built = Built(result, plan, run, validations, packages)
+            write_reports(built, loaded, placed)
     return built
 
 
@@ -128,14 +128,8 @@ def check_writable(folder: Path) -> None:
     """
     with store_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, prefix=".writable."):
+        with TemporaryFile(dir=folder):  # it has no name, so that a kill leaves nothing
             pass
-
-
-def _private(root: Path) -> TemporaryDirectory[str]:
-    with store_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        return TemporaryDirectory(dir=root, prefix="no-cache.", ignore_cleanup_errors=True)
 
 
 def plan_build(loaded: Loaded, store: Store, until: str | None = None) -> Plan:

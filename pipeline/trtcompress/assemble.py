@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from typing import Any
 from trtcompress_graph.target import Engine
 
 from .compiling import ENGINE, write_engine
-from .files import place
+from .digests import file_digest
+from .files import place, sweep, write_text
 from .outcome import Deployed
-from .runner import VALUE, Ran, Run
+from .runner import VALUE, Run
 from .store import ENTRY, Store, store_errors
 from .validation import Validation, deployed_file
 
 MANIFEST = "manifest.json"
+PLACING = ".placing.json"
+"""Names of the files of a build that is being put in place: after a kill, the next build knows them for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +41,27 @@ class Placed:
 
     def find(self, path: Path) -> Path:
         """Path in the build of a file in the store."""
-        for entry, folder in self.folders.items():
-            if path.is_relative_to(entry):
-                return folder / path.relative_to(entry)
-        return path
+        return _find(path, self.folders)
+
+
+@contextmanager
+def only_writer(build_dir: Path) -> Iterator[None]:
+    """Be the only build that writes this folder, from the first artifact to the manifest; another one waits.
+
+    Raises:
+        StoreError: the build folder cannot be written.
+    """
+    with store_errors(build_dir):
+        build_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(build_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel drops it when the process dies
+        with store_errors(build_dir):
+            sweep(build_dir)
+        yield
+        (build_dir / PLACING).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
@@ -48,36 +70,53 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     Raises:
         StoreError: the build folder cannot be written.
     """
-    folders: dict[Path, Path] = {}
-    files: dict[str, dict[str, Any]] = {}
+    folders = {
+        store.path(ran.key): build_dir / ran.step.stage.leaves.format(subject=ran.step.subject) for ran in run.steps
+    }
+    values = ((store.path(ran.key), run.values[ran.step.output]) for ran in run.steps)
+    engines = {folders[entry] / ENGINE: value for entry, value in values if isinstance(value, Engine)}
     with store_errors(build_dir):
-        before = _files_before(build_dir)
-        for ran in run.steps:
-            entry, folder = store.path(ran.key), build_dir / ran.step.stage.leaves.format(subject=ran.step.subject)
-            folders[entry] = folder
-            for name, state in json.loads((entry / ENTRY).read_text(encoding="utf-8"))["files"].items():
-                if name != VALUE:
-                    place(entry / name, folder / name)
-                    relative = (folder / name).relative_to(build_dir).as_posix()
-                    files[relative] = {"sha256": state["sha256"], "size": state["size"]}
-        placed = Placed(build_dir, folders, files)
-        for ran in run.steps:
-            value = run.values[ran.step.output]
-            if isinstance(value, Engine):
-                _write_engine(value, ran, placed)
-        _remove(build_dir, before - files.keys())
-    return placed
+        sources, states = _stored_files(folders)
+        before = _names(build_dir / MANIFEST) | _names(build_dir / PLACING)
+        ours = {path.relative_to(build_dir).as_posix() for path in (*sources, *engines)}
+        write_text(build_dir / PLACING, json.dumps({"files": sorted(before | ours)}))
+        for path, source in sources.items():
+            place(source, path)
+        for path, engine in engines.items():
+            write_engine(_moved(engine, folders), path.parent)
+            states[path] = {"sha256": file_digest(path), "size": path.stat().st_size}
+        _remove(build_dir, before - ours)
+    files = {path.relative_to(build_dir).as_posix(): state for path, state in states.items()}
+    return Placed(build_dir, folders, files)
 
 
-def _write_engine(engine: Engine, ran: Ran, placed: Placed) -> None:
-    folder = placed.build_dir / ran.step.stage.leaves.format(subject=ran.step.subject)
-    graph = replace(engine.graph, path=placed.find(engine.graph.path))
-    write_engine(replace(engine, path=placed.find(engine.path), graph=graph), folder)
+def _stored_files(folders: Mapping[Path, Path]) -> tuple[dict[Path, Path], dict[Path, Mapping[str, Any]]]:
+    """For each file in the build folder where it lies in the store, and its digest and size."""
+    sources: dict[Path, Path] = {}
+    states: dict[Path, Mapping[str, Any]] = {}
+    for entry, folder in folders.items():
+        for name, state in json.loads((entry / ENTRY).read_text(encoding="utf-8"))["files"].items():
+            if name != VALUE:
+                sources[folder / name] = entry / name
+                states[folder / name] = {"sha256": state["sha256"], "size": state["size"]}
+    return sources, states
 
 
-def _files_before(build_dir: Path) -> set[str]:
+def _moved(engine: Engine, folders: Mapping[Path, Path]) -> Engine:
+    graph = replace(engine.graph, path=_find(engine.graph.path, folders))
+    return replace(engine, path=_find(engine.path, folders), graph=graph)
+
+
+def _find(path: Path, folders: Mapping[Path, Path]) -> Path:
+    for entry, folder in folders.items():
+        if path.is_relative_to(entry):
+            return folder / path.relative_to(entry)
+    return path
+
+
+def _names(note: Path) -> set[str]:
     try:
-        return set(json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))["files"])
+        return set(json.loads(note.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -85,10 +124,9 @@ def _files_before(build_dir: Path) -> set[str]:
 def _remove(build_dir: Path, names: set[str]) -> None:
     for name in names:
         path = build_dir / name
-        if not path.resolve().is_relative_to(build_dir.resolve()):
+        if path.is_dir() or not path.resolve().is_relative_to(build_dir.resolve()):
             continue  # the manifest was edited by hand
         path.unlink(missing_ok=True)
-        (path.parent / ENGINE).unlink(missing_ok=True)
         with suppress(OSError):  # not empty
             for parent in path.relative_to(build_dir).parents[:-1]:
                 (build_dir / parent).rmdir()

@@ -15,7 +15,7 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    aside = _aside(path)
     try:
         with aside.open("w", encoding="utf-8") as stream:
             stream.write(text)
@@ -33,9 +33,21 @@ def place(source: Path, path: Path) -> None:
     if there is not None and (there.st_size, there.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    aside = _aside(path)
     try:
         shutil.copy2(source, aside)
+        with aside.open("rb") as stream:
+            os.fsync(stream.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the files written aside that a killed process left; only for who alone writes in the folder."""
+    for path in folder.rglob(".*.partial"):
+        path.unlink(missing_ok=True)

@@ -64,13 +64,25 @@ def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDig
         UsageError: an unknown target or stage, or a path that is not there.
     """
     config = loaded.config
-    targets = {t.name: resolve_target(t.name) for t in config.targets}
+    targets = _targets(config)
     wanted = {targets[t.name].name: _encodings(targets[t.name], t) for t in config.targets}
     given = _given(loaded, files)
     given |= {("target", target.name): target for target in targets.values()}
     given |= {("encoding", e.name): e for encodings in wanted.values() for e in encodings}
     steps = _steps(_until(stages, until), given, wanted, config)
     return Plan(config.name, tuple(steps), given, tuple(targets.values()), wanted)
+
+
+def _targets(config: BuildConfig) -> dict[str, Target]:
+    """The devices by the names in the config."""
+    found: dict[str, Target] = {}
+    for settings in config.targets:
+        target = resolve_target(settings.name)
+        for name, other in found.items():
+            if other.name == target.name:
+                raise UsageError(f"'{name}' and '{settings.name}' are one target, '{target.name}'", where="targets")
+        found[settings.name] = target
+    return found
 
 
 def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]:
@@ -159,16 +171,22 @@ def _steps(
             alias[stage.output] = alias.get(stage.takes, stage.takes)
             continue
         settings = stage.settings.of(config)
-        for target, encoding in _subjects(stage, wanted):
+        for target, encoding in _subjects(stage, given, wanted):
             subject = "/".join(part for part in (target, encoding) if part)
             needs = {name: _find(name, target, encoding, known, alias, wanted) for name in stage.inputs}
+            if missing := [name for name, refs in needs.items() if not refs and name not in stage.optional]:
+                raise LookupError(f"stage {stage.name}: no stage before makes '{missing[0]}'")
+            needs = {name: refs for name, refs in needs.items() if refs}
             steps.append(Step(stage, subject, needs, (stage.output, subject), settings))
         known |= {step.output for step in steps}
     return steps
 
 
-def _subjects(stage: Stage, wanted: Mapping[str, tuple[Encoding, ...]]) -> list[tuple[str, str]]:
+def _subjects(
+    stage: Stage, given: Mapping[Ref, Any], wanted: Mapping[str, tuple[Encoding, ...]]
+) -> list[tuple[str, str]]:
     """(target, encoding) for each run of a stage; empty text where its scope does not go so far."""
+    wanted = {name: encodings for name, encodings in wanted.items() if stage.applies(given["target", name])}
     match stage.scope:
         case "build":
             return [("", "")]
@@ -188,12 +206,17 @@ def _find(
     alias: Mapping[str, str],
     wanted: Mapping[str, tuple[Encoding, ...]],
 ) -> tuple[Ref, ...]:
-    """The nearest value of that name: for this engine, this target, this encoding, or the whole build."""
+    """The nearest value of that name: for this engine, this target, this encoding, or the whole build.
+
+    A plural name takes the values of all encodings of the target. Empty where no stage before makes it.
+    """
     name = alias.get(name, name)
     for subject in (f"{target}/{encoding}", target, encoding, ""):
         if (name, subject) in known:
             return ((name, subject),)
-    several = [(name.removesuffix("s"), f"{target}/{e.name}") for e in wanted.get(target, ())]
-    if several and all(ref in known for ref in several):
-        return tuple(several)
-    raise LookupError(f"no stage before makes '{name}'")
+    singular = name.removesuffix("s")
+    for prefix in (f"{target}/", ""):
+        several = tuple((singular, prefix + e.name) for e in wanted.get(target, ()))
+        if several and all(ref in known for ref in several):
+            return several
+    return ()

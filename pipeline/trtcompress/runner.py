@@ -157,7 +157,7 @@ def call(step: Step, inputs: Mapping[str, Any], out: Path, progress: Progress) -
             return step.stage.run(**inputs, **{name: value for name, value in extra.items() if name in wanted})
     except TrtCompressError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function of the user's may call sys.exit
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StageError(
             f"{type(error).__name__}: {first}",

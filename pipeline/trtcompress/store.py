@@ -25,6 +25,7 @@ from typing import Any
 from trtcompress_graph.errors import StoreError
 
 from .digests import file_digest
+from .files import READ_ONLY
 
 ENTRY = "entry.json"
 
@@ -68,8 +69,10 @@ class Store:
             return None
         try:
             os.utime(path)  # gc removes what was not used for longest
+        except FileNotFoundError:  # removed in this moment
+            return None
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            if error.errno not in READ_ONLY:
                 raise
         return path
 
@@ -117,11 +120,10 @@ class Store:
         with store_errors(self.root):
             files = {p.relative_to(scratch).as_posix(): _state(p) for p in sorted(scratch.rglob("*")) if p.is_file()}
             (scratch / ENTRY).write_text(json.dumps({**facts, "key": key, "files": files}, indent=1), encoding="utf-8")
-            for path in (*(scratch / name for name in files), scratch / ENTRY, scratch):
+            for path in (*scratch.rglob("*"), scratch):
                 _flush(path)
             final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                shutil.rmtree(final)
+            self._discard(final)  # it is damaged, or nobody would have made it again
             scratch.rename(final)
             _flush(final.parent)
         return final
@@ -129,14 +131,12 @@ class Store:
     def entries(self) -> list[Entry]:
         """All finished entries, the longest unused first."""
         found = []
-        for note in (self.root / "objects").glob("*/*/" + ENTRY):
+        for path in (self.root / "objects").glob("*/*"):
             try:
-                facts = json.loads(note.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                facts = {}
-            size = sum(p.stat().st_size for p in note.parent.rglob("*") if p.is_file())
-            used = note.parent.stat().st_mtime
-            found.append(Entry(note.parent.name, note.parent, str(facts.get("stage", "?")), size, used))
+                size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+                found.append(Entry(path.name, path, _stage_of(path), size, path.stat().st_mtime))
+            except FileNotFoundError:  # removed in this moment
+                continue
         return sorted(found, key=lambda entry: entry.used)
 
     def damaged(self) -> list[Entry]:
@@ -156,10 +156,18 @@ class Store:
         return removed
 
     def remove(self, entry: Entry) -> None:
-        """Remove an entry; its note goes first, so that half an entry is never seen."""
+        """Remove an entry."""
         with store_errors(self.root), self.lock(entry.key):
-            (entry.path / ENTRY).unlink(missing_ok=True)
-            shutil.rmtree(entry.path, ignore_errors=True)
+            self._discard(entry.path)
+
+    def _discard(self, path: Path) -> None:
+        """Move a folder out of sight before its files go, so that half of it is never seen."""
+        aside = self.root / "tmp" / secrets.token_hex(12)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what killed builds left in tmp: folders that nobody holds locked."""
@@ -211,6 +219,13 @@ def is_whole(entry: Path, *, trust_times: bool = True) -> bool:
     return True
 
 
+def _stage_of(entry: Path) -> str:
+    try:
+        return str(json.loads((entry / ENTRY).read_text(encoding="utf-8"))["stage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "?"
+
+
 def _state(path: Path) -> dict[str, Any]:
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_digest(path)}
@@ -236,7 +251,7 @@ def store_errors(root: Path) -> Iterator[None]:
                 where=str(error.filename or root),
                 hint="free some space (trtcompress cache gc), or name another folder with --store and --out",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno in (*READ_ONLY, errno.ENOTDIR):
             raise StoreError(
                 f"cannot write here: {error.strerror}",
                 where=str(error.filename or root),

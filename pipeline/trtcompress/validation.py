@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from trtcompress_graph.measured import Gate, MetricResult, OutputParity, Speed, Verdict
 from trtcompress_graph.target import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """Accuracy of a graph as it is written, computed by ONNX Runtime without any kernel of its target."""
+
+    encoding: str
+    parity: tuple[OutputParity, ...]
+    metrics: tuple[MetricResult, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Candidates of a target in the order of preference, and the index of the one that is shipped."""
+    """Candidates of a target in the order of preference, and the index of the one that is shipped.
 
+    Only the shipped engine matters to what comes after; timings, which differ from run to run, do not.
+    """
+
+    FINGERPRINT: ClassVar = ("engine",)
     target: str
     candidates: tuple[Candidate, ...]
     chosen: int
@@ -51,6 +66,11 @@ class Validation:
     def shipped(self) -> Candidate:
         """What goes into the package."""
         return self.candidates[self.chosen]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is shipped."""
+        return self.shipped.engine
 
 
 @dataclass(frozen=True, slots=True)
