@@ -69,6 +69,7 @@ def _stack(group: list[_Numbered], inputs: Sequence[TensorSpec], length: int) ->
         _stack_labels(labels) if labels else None,
         count,
         tuple(index for index, _ in group),
+        length - count,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
@@ -68,7 +69,9 @@ def ranges_of(
     statistics: Mapping[str, Extremes], aliases: Mapping[str, str], model_sha256: str, method: str, samples: int
 ) -> Ranges:
     """Thresholds from what was counted."""
-    tensors = {name: _range(value, method) for name, value in statistics.items() if value.count}
+    read = {name: value for name, value in statistics.items() if value.count}
+    with ThreadPoolExecutor(_cores()) as pool:
+        tensors = dict(zip(read, pool.map(lambda value: _range(value, method), read.values()), strict=True))
     tensors |= {name: tensors[source] for name, source in aliases.items() if source in tensors}
     return Ranges(VERSION, model_sha256, method, samples, tensors)
 
@@ -90,7 +93,7 @@ def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> I
     given = used = 0
     for batch in batches(dataset, model.inputs, batch_size):
         given += batch.count
-        if len(next(iter(batch.inputs.values()))) != batch.count and fixed:
+        if batch.repeated:
             continue
         used += batch.count
         yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +104,7 @@ def kl_divergences(counts: NDArray[np.int64], levels: int) -> NDArray[np.float64
     below = np.concatenate(([0], np.cumsum(counts)))
     occupied = np.concatenate(([0], np.cumsum(counts > 0)))
     c_log_c = np.concatenate(([0.0], np.cumsum(_x_log_x(counts))))
-    # The first bin of level j is the least k with floor(k * levels / threshold) = j.
-    edges = -(-np.arange(levels + 1) * thresholds[:, None] // levels)
+    edges = _level_edges(levels, len(counts))
     in_level = np.diff(below[edges])
     log_mean = np.log(np.maximum(in_level, 1) / np.maximum(np.diff(occupied[edges]), 1))
     total, kept = below[-1], below[thresholds]
@@ -114,6 +114,15 @@ def kl_divergences(counts: NDArray[np.int64], levels: int) -> NDArray[np.float64
     uncovered = ((last == 0) & (beyond > 0)) | (kept == 0)
     divergence = (reference - candidate) / total + np.log(np.maximum(kept, 1) / total)
     return np.where(uncovered, np.inf, divergence)
+
+
+@cache
+def _level_edges(levels: int, bins: int) -> NDArray[np.int64]:
+    """For each threshold the first bin of each level: the least k with floor(k * levels / threshold) = level."""
+    thresholds = np.arange(levels, bins + 1)[:, None]
+    edges: NDArray[np.int64] = -(-np.arange(levels + 1) * thresholds // levels)
+    edges.flags.writeable = False
+    return edges
 
 
 def _x_log_x(x: NDArray[np.int64]) -> NDArray[np.float64]:

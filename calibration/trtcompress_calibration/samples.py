@@ -55,11 +55,13 @@ class Batch:
     Attributes:
         inputs: arrays by input name.
         labels: one label a real sample, stacked (of equal shape) or as an object array; None without labels.
-        count: how many samples are real; what follows repeats the last one to fill a model of fixed batch size.
+        count: how many samples are real.
         indices: place of each real sample in the order of the data.
+        repeated: how many times the last sample follows again, to fill a model of fixed batch size.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None
     count: int
     indices: tuple[int, ...] = ()
+    repeated: int = 0

@@ -269,6 +269,12 @@ def test_a_fixed_batch_drops_what_does_not_fill_it(
         calibrate(model, digits[:3])
 
 
+def test_a_model_without_a_batch_axis(tmp_path: Path) -> None:
+    model = saved(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], {"x": [5, 4]}, ["y"], [weight("w", 4, 4)])
+    samples = [Sample({"x": RNG.standard_normal((5, 4)).astype(np.float32)}) for _ in range(3)]
+    assert calibrate(model, samples).samples == 3
+
+
 def test_zeros_get_a_threshold_that_is_not_zero(tmp_path: Path) -> None:
     zeros = [Sample({"x": np.zeros((1, 4), np.float32)})]
     model = saved(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 4]}, ["y"], [weight("w", 4, 4)])

@@ -195,11 +195,16 @@ def test_a_fixed_batch_is_filled_with_the_last_sample() -> None:
     inputs = [TensorSpec("x", "float32", (4, 2))]
     samples = [Sample({"x": np.full((1, 2), i)}, np.array(i)) for i in range(6)]
     first, last = batches(samples, inputs, 99)
-    assert (first.count, last.count) == (4, 2)
+    assert (first.count, first.repeated, last.count, last.repeated) == (4, 0, 2, 2)
     assert last.inputs["x"][:, 0].tolist() == [4, 5, 5, 5]
     assert last.labels is not None
     assert last.labels.tolist() == [4, 5]
     assert last.indices == (4, 5)
+
+
+def test_a_sample_that_brings_the_whole_fixed_axis_is_a_batch() -> None:
+    (batch,) = batches([Sample({"x": np.ones((4, 2))})], [TensorSpec("x", "float32", (4, 2))], 8)
+    assert (batch.count, batch.repeated, batch.inputs["x"].shape) == (1, 0, (4, 2))
 
 
 def test_labels_of_different_shapes_stay_apart() -> None:
