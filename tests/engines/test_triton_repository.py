@@ -51,10 +51,10 @@ def test_formats():
 
 def test_onnxruntime_backend(engine: Engine, tmp_path: Path):
     folder = write(engine, tmp_path / "repository")
-    assert list(files(folder)) == ["1/model.onnx", "config.pbtxt"]
+    assert list(files(folder)) == ["1/model.onnx", "1/model.onnx.sha256", "config.pbtxt"]
     assert (folder / "1/model.onnx").read_bytes() == engine.graph.path.read_bytes()
     parameters = parse_config(folder / "config.pbtxt").parameters
-    assert parameters["engine_sha256"].string_value == engine.digest
+    assert parameters["graph_sha256"].string_value == engine.graph.digest
     assert parameters["target"].string_value == "cpu"
     check_repository(tmp_path / "repository")
 
@@ -124,7 +124,7 @@ def test_a_model_is_replaced_and_others_are_left_alone(engine: Engine, tmp_path:
     write(engine, repository, "triton-python")
     (repository / "m" / "1" / "stray").write_text("of an older build")
     write(engine, repository)
-    assert list(files(repository / "m")) == ["1/model.onnx", "config.pbtxt"]
+    assert list(files(repository / "m")) == ["1/model.onnx", "1/model.onnx.sha256", "config.pbtxt"]
     assert files(repository / "other") == other
     assert sorted(path.name for path in repository.iterdir()) == ["m", "other"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -212,7 +212,6 @@ def test_names_that_cannot_be_served(engine: Engine, tmp_path: Path, name: str):
         ('name: "logits"', 'name: "logit"', "outputs"),
         ("dims: [10]", "dims: [11]", "dims"),
         ('name: "m"', 'name: "n"', "name"),
-        ('key: "model_sha256"', 'key: "sha256"', "model_sha256"),
         ("max_batch_size", "max_batch_sizes", "not a model configuration"),
     ],
 )
@@ -228,7 +227,10 @@ def test_a_configuration_edited_into_disagreement(engine: Engine, tmp_path: Path
 def test_a_changed_model_is_found(tmp_path: Path, engine: Engine):
     folder = write(engine, tmp_path / "repository")
     encoder(folder / "1/model.onnx")
-    with pytest.raises(CompileError, match="model_sha256"):
+    with pytest.raises(CompileError, match="SHA-256"):
+        check_repository(tmp_path / "repository")
+    (folder / "1/model.onnx.sha256").unlink()
+    with pytest.raises(MissingPathError, match=r"model\.onnx\.sha256"):
         check_repository(tmp_path / "repository")
     (folder / "1/model.onnx").unlink()
     with pytest.raises(MissingPathError, match=r"model\.onnx"):

@@ -190,7 +190,7 @@ def test_onnxruntime_answers(served, tmp_path: Path):
 def test_a_changed_model_does_not_load(served, tmp_path: Path):
     folder = write(engine_of(encoder(tmp_path / "encoder.onnx")), tmp_path)
     cnn(folder / "1/model.onnx")
-    with pytest.raises(ModelError, match=r"m: model\.onnx is not the file that config\.pbtxt was written for"):
+    with pytest.raises(ModelError, match=r"m: model\.onnx is not the file that was packaged"):
         served(folder)
 
 

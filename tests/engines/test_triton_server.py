@@ -294,7 +294,7 @@ def _edit(folder: Path, old: str, new: str) -> None:
     ("name", "words"),
     [
         ("native", "unable to find backend library for backend 'onnxruntime'"),
-        ("changed", "changed: model.onnx is not the file that config.pbtxt was written for"),
+        ("changed", "changed: model.onnx is not the file that was packaged"),
         ("misnamed", "config.pbtxt names the outputs ['logit'], the model has ['logits']"),
         ("cold", "unexpected shape for input 'image' for model 'cold'"),
         ("plan", "has kind KIND_GPU but no GPUs are available"),

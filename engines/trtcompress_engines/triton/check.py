@@ -13,7 +13,7 @@ from trtcompress_graph.model import TensorSpec
 from .batching import Batching
 from .config import served_dims
 from .datatypes import TRITON_TYPES
-from .repository import VERSION
+from .repository import VERSION, checksum
 
 
 def parse_config(path: Path) -> Any:
@@ -62,7 +62,10 @@ def _check_model(folder: Path) -> None:
     model = folder / VERSION / config.parameters["model_file"].string_value
     if not model.is_file():
         raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
-    _agree(path, "model_sha256", config.parameters["model_sha256"].string_value, files_digest([model]))
+    note = checksum(model)
+    if not note.is_file():
+        raise MissingPathError("the digest of the model is missing", where=str(note), hint="package the model again")
+    _agree(note, "SHA-256", note.read_text(encoding="utf-8").partition(" ")[0], files_digest([model]))
     if model.suffix == ".onnx":
         graph = read_model(model)
         batch = Batching(config.max_batch_size)
@@ -87,7 +90,7 @@ def _check_tensors(path: Path, kind: str, entries: Any, specs: tuple[TensorSpec,
 def _agree(path: Path, key: str, written: object, held: object) -> None:
     if written != held:
         raise CompileError(
-            f"{key} is {written} in the configuration and {held} in the model",
+            f"{key} is {written} here and {held} in the model",
             where=str(path),
-            hint="package the model again instead of editing its configuration by hand",
+            hint="package the model again instead of editing what lies beside it by hand",
         )

@@ -35,7 +35,7 @@ def write_repository(
     axes: Axes,
     options: TritonOptions,
 ) -> Path:
-    """Write `<repository>/<name>/config.pbtxt` and `<repository>/<name>/1/` with the model.
+    """Write `<repository>/<name>/config.pbtxt` and `<repository>/<name>/1/` with the model and its digest.
 
     A model of that name that is there is replaced in one step; other models are left alone.
 
@@ -69,7 +69,8 @@ def write_repository(
     try:
         with put_folder(repository / name) as folder:
             model = _write_version(engine, chosen, folder / VERSION)
-            serving = _described(engine, target, chosen.serving, model)
+            checksum(model).write_text(f"{files_digest([model])}  {model.name}\n", encoding="utf-8")
+            serving = _described(engine, target, chosen.serving)
             text = config_text(name, engine.graph, serving, batch, axes, options)
             (folder / "config.pbtxt").write_text(text, encoding="ascii")
     except OSError as error:
@@ -95,14 +96,20 @@ def _write_version(engine: Engine, chosen: Layout, folder: Path) -> Path:
     return model
 
 
-def _described(engine: Engine, target: Target, serving: Serving, model: Path) -> Serving:
+def checksum(model: Path) -> Path:
+    """File with the digest of a model, for `sha256sum -c`.
+
+    It does not stand in `config.pbtxt`, which stays the same when a plan is built again with other bytes.
+    """
+    return model.with_name(f"{model.name}.sha256")
+
+
+def _described(engine: Engine, target: Target, serving: Serving) -> Serving:
     """The layout's parameters, and what tells later which engine this is."""
     origin = {
         "encoding": engine.encoding,
-        "engine_sha256": engine.digest,
         "graph_sha256": engine.graph.digest,
         "model_file": serving.model_file,
-        "model_sha256": files_digest([model]),
         "target": target.name,
     }
     return replace(serving, parameters={**origin, **serving.parameters})

@@ -33,7 +33,7 @@ class TritonPythonModel:
         self.max_batch = int(config["max_batch_size"])
         try:
             path = Path(args["model_repository"], args["model_version"], Path(parameters["model_file"]).name)
-            _check_digest(path, parameters["model_sha256"])
+            _check_digest(path)
             module = importlib.import_module("." + RUNNERS[parameters["runner"]], __package__)
             self.runner = module.Runner(path, parameters, args)
             _check_names("input", self.inputs, self.runner.inputs)
@@ -75,13 +75,14 @@ def _as_triton(error: Exception) -> Any:
     return pb_utils.TritonError(str(error)) if code is None else pb_utils.TritonError(str(error), code)
 
 
-def _check_digest(path: Path, expected: str) -> None:
+def _check_digest(path: Path) -> None:
+    expected = path.with_name(f"{path.name}.sha256").read_text().partition(" ")[0]
     sha = hashlib.sha256()
     with path.open("rb") as file:
         for piece in iter(lambda: file.read(1 << 20), b""):
             sha.update(piece)
     if sha.hexdigest() != expected:
-        raise ValueError(f"{path.name} is not the file that config.pbtxt was written for: package the model again")
+        raise ValueError(f"{path.name} is not the file that was packaged: package the model again")
 
 
 def _check_names(kind: str, configured: list[str], held: list[str]) -> None:
