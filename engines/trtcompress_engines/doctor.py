@@ -114,7 +114,7 @@ def _kinds() -> Iterable[Finding]:
     """Which kinds of targets can be built here."""
     for how, title in _KINDS.items():
         names = [target.name for target in targets().values() if target.how == how]
-        missing = "built on the device: trtcompress package --format jetson" if how == "kit" else BY_HOW[how].missing()
+        missing = "built on the device, from the graphs of a build" if how == "kit" else BY_HOW[how].missing()
         reason, _, todo = missing.partition(": ")
         count = f"{len(names)} target{'s' if len(names) > 1 else ''}"
         yield Finding(title, not missing, f"{count}: {reason}" if reason else count, todo)

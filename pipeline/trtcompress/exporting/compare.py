@@ -102,7 +102,7 @@ def _tensors(network: Network, sample: Sample, index: int) -> dict[str, torch.Te
             raise DataError(
                 f"sample {index} has no input '{name}'", where=network.source, hint=f"it has: {', '.join(sample)}"
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(sample[name])).to(example.dtype)
+        tensor = torch.from_numpy(np.array(sample[name], order="C")).to(example.dtype)
         if tensor.dim() != example.dim():
             raise DataError(
                 f"sample {index} has {tensor.dim()} axes at the input '{name}', the network wants {example.dim()}",

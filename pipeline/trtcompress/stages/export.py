@@ -76,8 +76,11 @@ def real_samples(data: DataRef, source: str, written: Path) -> Iterator[Mapping[
     if source.endswith((".pt", ".pth")):
         yield from raw_samples(data, COMPARED)
         return
-    for sample in open_data(data, written_model(written), samples=COMPARED):
-        yield sample.inputs
+    from trtcompress_calibration.data import batches
+
+    exported = written_model(written)
+    for batch in batches(open_data(data, exported, samples=COMPARED), exported.inputs, 1):
+        yield batch.inputs
 
 
 def written_model(path: Path) -> Model:
