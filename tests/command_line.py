@@ -1,0 +1,80 @@
+"""The command line, run in this process (quick) or in one of its own (real), with what it printed kept apart."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from trtcompress.cli import main
+
+PROGRAM = Path(sys.executable).with_name("trtcompress")
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """stdout, which has to be one JSON object and nothing else."""
+        return json.loads(self.out, parse_constant=lambda name: AssertionError(f"{name} is not JSON"))
+
+
+def trtcompress(*args: object, cwd: Path | None = None) -> Ran:
+    """Run a command in this process. `leave` may not end it, so whatever still works goes on in the background."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(main, "leave", lambda code: code),
+    ):
+        try:
+            code = main.run([str(arg) for arg in args])
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def done(*args: object, cwd: Path | None = None) -> Ran:
+    """The same, and it has to go well."""
+    ran = trtcompress(*args, cwd=cwd)
+    assert ran.code == 0, f"exit {ran.code} of {args}:\n{ran.err}"
+    return ran
+
+
+def start(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start the installed program."""
+    return subprocess.Popen(
+        [str(PROGRAM), *(str(arg) for arg in args)],
+        cwd=cwd,
+        env={**environment(), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def program(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ran:
+    """Run the installed program to its end."""
+    process = start(*args, cwd=cwd, env=env)
+    out, err = process.communicate(timeout=300)
+    return Ran(process.returncode, out, err)
+
+
+def environment() -> dict[str, str]:
+    """This environment without what would change how the program prints."""
+    changed = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TRTCOMPRESS_TRACEBACK")
+    return {name: value for name, value in os.environ.items() if name not in changed}
