@@ -129,7 +129,7 @@ def _check_shared_axes(array: Array, spec: TensorSpec, place: str, lengths: dict
 def _cast(array: Array, spec: TensorSpec, place: str, note: Callable[[str], None]) -> Array:
     """The array in the model's type: nothing but the rounding of a float to a shorter float may be lost."""
     wanted = _dtype(spec.dtype)
-    if array.dtype.kind in "fcV":  # V: bfloat16 and the like
+    if array.dtype.kind in "fc" or array.dtype == wanted:  # bfloat16 and the like have no kind of their own
         _check_finite(array, place)
     if array.dtype == wanted:
         return array

@@ -76,6 +76,21 @@ def test_casts_that_lose_something_are_refused(have: str, want: str, value: floa
     refused(np.array([value], have), match, TensorSpec("x", want, ("b",)))
 
 
+def test_what_is_no_number_is_refused() -> None:
+    spec = TensorSpec("x", "float32", ("b",))
+    refused(np.zeros(1, [("a", "f4")]), "the data has type void", spec)
+    refused(np.array(["1.5"]), "the data has type str", spec)
+    refused(np.array(["2020-01-01"], "datetime64[D]"), "the data has type datetime64", spec)
+
+
+def test_bfloat16() -> None:
+    import ml_dtypes
+
+    spec = TensorSpec("x", "bfloat16", ("b",))
+    assert check(np.array([1.5], np.float32), spec)[0].inputs["x"].dtype == ml_dtypes.bfloat16
+    refused(np.array([np.nan], ml_dtypes.bfloat16), "NaN", spec)
+
+
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
 def test_not_finite(value: float, word: str) -> None:
     array = np.zeros((1, 3, 8, 6), np.float32)

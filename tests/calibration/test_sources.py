@@ -165,8 +165,9 @@ def test_cut_off_files(save, keep: float, tmp_path: Path) -> None:
     refused(tmp_path, "a.npz", "not a sound .npz file")
 
 
-def test_damaged_bytes_are_noticed_or_harmless(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", x=VALUES)
+@pytest.mark.parametrize(("save", "least"), [(np.savez, 50), (np.savez_compressed, 150)])
+def test_damaged_bytes_are_noticed_or_harmless(save, least: int, tmp_path: Path) -> None:
+    save(tmp_path / "a.npz", x=VALUES)
     whole = bytearray((tmp_path / "a.npz").read_bytes())
     rng = np.random.default_rng(3)
     noticed = 0
@@ -179,7 +180,7 @@ def test_damaged_bytes_are_noticed_or_harmless(tmp_path: Path) -> None:
             list(open_dataset("a.npz", [X], base=tmp_path))
         except DataError:
             noticed += 1
-    assert noticed > 150
+    assert noticed > least
 
 
 def test_a_header_that_lies_about_the_size(tmp_path: Path) -> None:
