@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcompress_engines.backend import Runner
+from trtcompress_engines.backend import Runner, backend_for
+from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.gates import GateLimits, judge, verdict
+from trtcompress_engines.measure import time_pair
 from trtcompress_engines.metrics import Outputs, Values, evaluate, is_built_in
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
@@ -24,7 +26,7 @@ from trtcompress_graph.target import Engine, Target
 from .config import GateSettings, MeasureSettings
 from .profiles import batch_range
 from .stage import MetricRef, Progress
-from .validation import Candidate, Validation, deployed_size
+from .validation import Candidate, Emulation, Validation, deployed_size
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
@@ -55,53 +57,79 @@ def check_engines(
     dataset: Dataset,
     options: CheckOptions,
     progress: Progress,
+    emulations: Sequence[Emulation] = (),
 ) -> Validation:
     """Check every engine of a target on the same samples, in one pass over the data.
 
     An engine that cannot run here is stood in for by its ONNX graph under ONNX Runtime, computed as it is written
     ("emulated"); its speed is not measured. Outputs are kept only where a metric needs them.
 
+    Args:
+        reference: the model that the user started from.
+        engines: in the order of preference.
+        target: what they are for.
+        dataset: samples for the reference.
+        options: how to check.
+        progress: told after each batch.
+        emulations: what is known already of engines that cannot run here, by encoding.
+
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
+    known = {emulation.encoding: emulation for emulation in emulations}
     with ExitStack() as stack:
-        base = stack.enter_context(_reference_runner(reference, options.measure.threads))
-        opened = [_open(engine, target, stack, options.measure.threads) for engine in engines]
-        metrics, notes = _metrics(options.metrics, dataset, reference)
-        seen = _compare(base, [o.runner for o in opened], reference, dataset, options, bool(metrics), progress)
-        feeds = timing_feeds(reference, dataset, options)
-        candidates = tuple(
-            _candidate(o, base, feeds, meter, _evaluate(metrics, seen, outputs), options)
-            for o, meter, outputs in zip(opened, seen.meters, seen.outputs, strict=True)
+        runners = [_open(engine, target, stack, options.measure.threads) for engine in engines]
+        here = [runner for runner in runners if runner is not None]
+        found: list[Emulation | None] = [None] * len(engines)
+        if here:
+            base = stack.enter_context(open_graph(reference.path, options.measure.threads))
+            compared = iter(_compare(base, here, reference, dataset, options.metrics, options.axes, progress))
+            found = [next(compared) if runner is not None else None for runner in runners]
+            feeds = timing_feeds(reference, dataset, options)
+            speeds = [time_pair(r, base, feeds, seconds=options.measure.seconds) if r else () for r in runners]
+        else:
+            speeds = [()] * len(engines)
+    candidates = []
+    for engine, accuracy, speed in zip(engines, found, speeds, strict=True):
+        emulated = accuracy is None
+        accuracy = (
+            accuracy
+            or known.get(engine.encoding)
+            or emulate_graph(reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress)
         )
-    chosen, why = choose(candidates)
-    return Validation(target.name, candidates, chosen, (*notes, *dataset.notes, *why))
+        candidates.append((_candidate(engine, accuracy, speed, reference, emulated, options), accuracy.notes))
+    chosen, why = choose([candidate for candidate, _ in candidates])
+    notes = dict.fromkeys(note for _, several in candidates for note in several)
+    return Validation(target.name, tuple(candidate for candidate, _ in candidates), chosen, (*notes, *why))
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    engine: Engine
-    runner: Runner
-    emulated: bool
+def emulate_graph(
+    reference: Model,
+    graph: Model,
+    encoding: str,
+    dataset: Dataset,
+    metrics: tuple[MetricRef, ...],
+    axes: Axes,
+    progress: Progress,
+) -> Emulation:
+    """Accuracy of a graph as it is written.
+
+    Raises:
+        DataError: samples that do not fit the model, or no labels where a metric needs them.
+    """
+    with open_graph(reference.path) as base, open_graph(graph.path, emulate=True) as runner:
+        (found,) = _compare(base, [runner], reference, dataset, metrics, axes, progress)
+    return replace(found, encoding=encoding)
 
 
-def _reference_runner(model: Model, threads: int) -> Runner:
-    from trtcompress_engines.backends.onnxruntime import open_graph
-
-    return open_graph(model.path, threads)
-
-
-def _open(engine: Engine, target: Target, stack: ExitStack, threads: int) -> _Opened:
-    from trtcompress_engines.backend import backend_for
-    from trtcompress_engines.backends.onnxruntime import open_graph
-
-    if engine.built:
-        try:
-            return _Opened(engine, stack.enter_context(backend_for(target).open(engine, threads)), False)
-        except CompileError:
-            pass  # it needs a device that this machine does not have: its graph stands in for it
-    runner = open_graph(engine.graph.path, threads, emulate=True)
-    return _Opened(engine, stack.enter_context(runner), True)
+def _open(engine: Engine, target: Target, stack: ExitStack, threads: int) -> Runner | None:
+    """A runner for the engine, or None where it needs a device that this machine does not have."""
+    if not engine.built:
+        return None
+    try:
+        return stack.enter_context(backend_for(target).open(engine, threads))
+    except CompileError:
+        return None
 
 
 def _metrics(
@@ -143,20 +171,22 @@ def _compare(
     runners: Sequence[Runner],
     model: Model,
     dataset: Dataset,
-    options: CheckOptions,
-    keep: bool,
+    asked: tuple[MetricRef, ...],
+    axes: Axes,
     progress: Progress,
-) -> _Seen:
+) -> list[Emulation]:
+    """Outputs and metrics of each runner against those of `base`."""
     from trtcompress_calibration.data import batches
 
+    metrics, notes = _metrics(asked, dataset, model)
     seen = _Seen([ParityMeter() for _ in runners], outputs=[{} for _ in runners])
     done = 0
-    for batch in batches(dataset, model.inputs, _batch_size(model, options)):
+    for batch in batches(dataset, model.inputs, _batch_size(model, axes)):
         expected = _real(base.infer(batch.inputs), batch.count)
         answers = [_real(runner.infer(batch.inputs), batch.count) for runner in runners]
         for meter, answer in zip(seen.meters, answers, strict=True):
             meter.add(expected, answer)
-        if keep:
+        if metrics:
             _keep(seen.reference, expected, batch.indices)
             for outputs, answer in zip(seen.outputs, answers, strict=True):
                 _keep(outputs, answer, batch.indices)
@@ -164,12 +194,15 @@ def _compare(
                 seen.labels.update(zip(batch.indices, batch.labels, strict=True))
         done += batch.count
         progress(done)
-    return seen
+    return [
+        Emulation("", meter.result(), _evaluate(metrics, seen, outputs), (*notes, *dataset.notes))
+        for meter, outputs in zip(seen.meters, seen.outputs, strict=True)
+    ]
 
 
-def _batch_size(model: Model, options: CheckOptions) -> int:
+def _batch_size(model: Model, axes: Axes) -> int:
     """The greatest batch that the engines take, up to 32."""
-    rng = batch_range(model.inputs, options.axes)
+    rng = batch_range(model.inputs, axes)
     return min(rng.max, 32) if rng else 1
 
 
@@ -235,47 +268,36 @@ def _tiled(value: Array, size: int) -> Array:
 
 
 def _candidate(
-    opened: _Opened,
-    base: Runner,
-    feeds: Mapping[int, Feed],
-    meter: ParityMeter,
-    metrics: tuple[MetricResult, ...],
+    engine: Engine,
+    accuracy: Emulation,
+    speeds: tuple[Speed, ...],
+    reference: Model,
+    emulated: bool,
     options: CheckOptions,
 ) -> Candidate:
-    speeds = () if opened.emulated else _time(opened.runner, base, feeds, options.measure)
-    parity, size = meter.result(), deployed_size(opened.engine)
+    size = deployed_size(engine)
     gates = judge(
         GateLimits(**options.gates.model_dump()),
-        parity=parity,
-        metrics=metrics,
+        parity=accuracy.parity,
+        metrics=accuracy.metrics,
         speeds=speeds,
-        size_bytes=size if opened.engine.built else None,
-        emulated=opened.emulated,
-        measured=not opened.emulated,
+        size_bytes=size if engine.built else None,
+        emulated=emulated,
+        measured=not emulated,
     )
+    usual = batch_range(reference.inputs, options.axes)
+    batches = [speed.engine.batch for speed in speeds]
     return Candidate(
-        engine=opened.engine,
+        engine=engine,
         size_bytes=size,
-        emulated=opened.emulated,
-        parity=parity,
-        metrics=metrics,
+        emulated=emulated,
+        parity=accuracy.parity,
+        metrics=accuracy.metrics,
         speeds=speeds,
-        headline=_headline(speeds, options),
+        headline=batches.index(usual.opt) if usual and usual.opt in batches else 0,
         gates=gates,
         verdict=verdict(gates),
     )
-
-
-def _time(engine: Runner, base: Runner, feeds: Mapping[int, Feed], measure: MeasureSettings) -> tuple[Speed, ...]:
-    from trtcompress_engines.measure import time_pair
-
-    return time_pair(engine, base, feeds, seconds=measure.seconds)
-
-
-def _headline(speeds: Sequence[Speed], options: CheckOptions) -> int:
-    """The batch size that is usual: `opt` of the batch axis, where it was timed."""
-    usual = {rng.opt for ranges in options.axes.values() for axis, rng in ranges.items() if axis == "batch"}
-    return next((index for index, speed in enumerate(speeds) if speed.engine.batch in usual), 0)
 
 
 def choose(candidates: Sequence[Candidate]) -> tuple[int, tuple[str, ...]]:

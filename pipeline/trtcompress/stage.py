@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from trtcompress_graph.target import Target
+
 from .config import BuildConfig, Settings
 
 Scope = Literal["build", "encoding", "engine", "target"]
@@ -34,6 +36,8 @@ class Stage:
         libs: distributions whose version shapes the result.
         device: tells from the inputs whether the machine shapes the result; then it belongs to the fingerprint.
         alone: nothing else may run beside it (it times).
+        applies: tells for which targets it runs.
+        optional: inputs that have a default, where no stage before makes them.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Stage:
     libs: tuple[str, ...]
     device: Callable[[Mapping[str, Any]], bool]
     alone: bool
+    applies: Callable[[Target], bool]
+    optional: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ def stage(
     libs: tuple[str, ...] = (),
     device: Callable[[Mapping[str, Any]], bool] = lambda inputs: False,
     alone: bool = False,
+    applies: Callable[[Target], bool] = lambda target: True,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Make a stage of a function.
 
@@ -100,6 +107,8 @@ def stage(
             libs=libs,
             device=device,
             alone=alone,
+            applies=applies,
+            optional=frozenset(name for name, p in names.items() if p.default is not p.empty),
         )
 
     return wrap

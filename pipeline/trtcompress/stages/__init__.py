@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..stage import Reserved, Stage
 from .calibrate import calibrate
 from .compile import compile_
+from .emulate import emulate
 from .export import export
 from .package import package
 from .precision import precision
@@ -22,6 +23,7 @@ STAGES: tuple[Stage | Reserved, ...] = (
     precision,
     quantize,
     Reserved("qat", takes="quantized", output="trained"),
+    emulate,
     compile_,
     validate,
     package,

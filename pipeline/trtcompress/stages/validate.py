@@ -12,7 +12,7 @@ from trtcompress_graph.target import Engine, Target
 from ..config import BuildConfig, GateSettings, MeasureSettings
 from ..datasets import open_data
 from ..stage import DataRef, MetricRef, Progress, StageSettings, stage
-from ..validation import Validation
+from ..validation import Emulation, Validation
 
 
 class ValidateSettings(StageSettings):
@@ -49,6 +49,7 @@ def validate(
     axes: dict[str, dict[str, AxisRange]],
     settings: ValidateSettings,
     progress: Progress,
+    emulations: tuple[Emulation, ...] = (),
 ) -> Validation:
     """Compare outputs, metrics and speed, and apply the gates.
 
@@ -59,4 +60,5 @@ def validate(
     from ..profiles import named_axes
 
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes))
-    return check_engines(exported, engines, target, open_data(evaluation, exported), options, progress)
+    data = open_data(evaluation, exported)
+    return check_engines(exported, engines, target, data, options, progress, emulations)

@@ -1,0 +1,50 @@
+"""The accuracy of a graph for a device that is not here: the graph as it is written, under ONNX Runtime."""
+
+from __future__ import annotations
+
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.model import Model
+from trtcompress_graph.target import Target
+
+from ..datasets import open_data
+from ..stage import DataRef, MetricRef, Progress, StageSettings, stage
+from ..validation import Emulation
+
+
+class EmulateSettings(StageSettings):
+    """Settings of the emulate stage."""
+
+
+def _elsewhere(target: Target) -> bool:
+    return target.how != "cpu"
+
+
+@stage(
+    output="emulation",
+    version=1,
+    leaves="validation/{subject}",
+    scope="encoding",
+    libs=("onnxruntime", "numpy"),
+    applies=_elsewhere,
+)
+def emulate(
+    exported: Model,
+    trained: Model,
+    encoding: Encoding,
+    evaluation: DataRef,
+    metrics: tuple[MetricRef, ...],
+    axes: dict[str, dict[str, AxisRange]],
+    settings: EmulateSettings,
+    progress: Progress,
+) -> Emulation:
+    """Compare outputs and metrics with the model that the build started from; once for all targets that share it.
+
+    Raises:
+        DataError: samples that do not fit the model, or no labels where a metric needs them.
+    """
+    from ..checking import emulate_graph
+    from ..profiles import named_axes
+
+    data = open_data(evaluation, exported)
+    return emulate_graph(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), progress)
