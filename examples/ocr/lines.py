@@ -14,18 +14,7 @@ HEIGHT = 48
 STEP = 64
 """Widths are filled up to a multiple of this, so that lines of similar length can share a batch."""
 
-WORDS = (
-    "able about after again animal answer around because before between bread bright bring build carry change city "
-    "clear close cold color common country cover cross dark deep direct door early earth enough every example family "
-    "field final follow force forest friend garden general glass gold great green ground group half hand heart heavy "
-    "history horse house hundred island kind large language laugh learn letter light listen long machine matter "
-    "measure minute money morning mountain music nature never night north notice number object ocean often order "
-    "paper people picture piece plain plant point power press problem quick quiet rain reach ready record river road "
-    "round science season second seven sharp short simple six snow sound south special spring stand star station "
-    "stone story street strong study summer sun surface system table teach ten thing thought three through town "
-    "travel tree twelve under until usual value voice warm watch water weather week white wind window winter wonder "
-    "wood word work world write year young"
-).split()
+WORDS = Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split()
 
 
 def calibration() -> Iterator[dict[str, np.ndarray]]:
@@ -34,7 +23,7 @@ def calibration() -> Iterator[dict[str, np.ndarray]]:
 
 
 def evaluation() -> Iterator[dict[str, np.ndarray]]:
-    for image, text in _lines(seed=2, count=400):
+    for image, text in _lines(seed=2, count=200):
         yield {"x": image, "labels": np.array([text])}
 
 
