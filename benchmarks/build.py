@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -60,7 +59,7 @@ def main() -> None:
 
 def one_run(folder: Path, seconds: float) -> dict[str, Any]:
     """Three builds and the floors, in a folder of its own."""
-    os.symlink(HERE / "mobilenet_v2.py", folder / "mobilenet_v2.py")
+    (folder / "mobilenet_v2.py").symlink_to(HERE / "mobilenet_v2.py")
     for name, target in (("first", "rtx-4090"), ("other", "rtx-5090")):
         text = CONFIG.replace("TARGET", target).replace("SECONDS", str(seconds))
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
