@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from trtcompress_graph.axes import AxisRange
 
@@ -42,8 +42,16 @@ def _as_length(value: object) -> object:
     return (value, value, value) if isinstance(value, int) else value
 
 
+def _rising(value: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not 1 <= value[0] <= value[1] <= value[2]:
+        raise ValueError("[min, opt, max] must be whole numbers with 1 <= min <= opt <= max")
+    return value
+
+
 Lengths = Annotated[
-    tuple[int, int, int], BeforeValidator(_as_length, json_schema_input_type=int | tuple[int, int, int])
+    tuple[int, int, int],
+    BeforeValidator(_as_length, json_schema_input_type=int | tuple[int, int, int]),
+    AfterValidator(_rising),
 ]
 
 
@@ -63,17 +71,6 @@ class ModelSettings(Settings):
         if not isinstance(value, dict):
             return value
         return {k: {str(a): r for a, r in v.items()} if isinstance(v, dict) else v for k, v in value.items()}
-
-    @field_validator("inputs")
-    @classmethod
-    def _ordered(cls, value: dict[str, dict[str, Lengths]]) -> dict[str, dict[str, Lengths]]:
-        for name, axes in value.items():
-            for axis, (least, usual, greatest) in axes.items():
-                if not 1 <= least <= usual <= greatest:
-                    raise ValueError(
-                        f"{name}.{axis}: [min, opt, max] must be whole numbers with 1 <= min <= opt <= max"
-                    )
-        return value
 
     @property
     def axes(self) -> dict[str, dict[str, AxisRange]]:

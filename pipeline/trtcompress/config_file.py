@@ -103,6 +103,8 @@ def check_config(
         prefixes = [path[:end] for end in range(len(path), 0, -1)]
         if any(prefix in from_command_line for prefix in prefixes):
             return f"--set {_dotted(path)}"
+        if path not in lines and any(override[: len(path)] == path for override in from_command_line):
+            return f"--set {_dotted(path)}"  # the section is there for an override's sake
         for prefix in prefixes:
             if prefix in lines:
                 return f"{file}:{lines[prefix]}: {_dotted(path)}"
@@ -178,7 +180,8 @@ def _expand(value: Any, path: KeyPath, where: Any) -> Any:
 
 
 def _explain(error: ValidationError, where: Any) -> ConfigError:
-    first = error.errors(include_url=False)[0]
+    # A key that is wrongly written is missing, too: what is there is told before what is not
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] == "missing")
     path: KeyPath = tuple(first["loc"])
     what, hint = first["msg"].removeprefix("Value error, "), "trtcompress schema prints what a config can hold"
     if first["type"] == "extra_forbidden":
