@@ -71,8 +71,8 @@ class OnnxRuntimeBackend:
         )
 
     def open(self, engine: Engine, threads: int = 0) -> OnnxRuntimeRunner:
-        """A runner for the optimized model."""
-        return OnnxRuntimeRunner(engine.path, threads, optimize=False)
+        """A runner for the optimized model; an engine that is its own graph is optimized when it is loaded."""
+        return OnnxRuntimeRunner(engine.path, threads, optimize=engine.path == engine.graph.path)
 
 
 def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRuntimeRunner:
