@@ -95,9 +95,9 @@ def _external_files(path: Path) -> list[str]:
 def _read_note(note: Path) -> Mapping[str, list[Any]]:
     try:
         known: Mapping[str, list[Any]] = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return known if all(len(entry) == 5 for entry in known.values()) else {}
+    except (OSError, ValueError, TypeError, AttributeError):  # missing or damaged
         return {}
-    return known
 
 
 def _write_note(note: Path, found: Any) -> None:
