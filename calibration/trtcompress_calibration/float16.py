@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from trtcompress_graph.errors import PlacementError
 
+from .fresh import FreshNames
 from .half import MASK, takes_any_float
 from .opening import is_constant
 from .signature import signature
@@ -42,8 +43,7 @@ class _Writer:
         self._float32 = float32
         self._nodes = list(graph)
         self._outputs = set(graph.outputs)
-        self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
-        self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+        self._names = FreshNames(graph)
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._constants: dict[ir.Value, list[tuple[ir.Node, int, ir.DataType]]] = {}
 
@@ -65,6 +65,8 @@ class _Writer:
             fixed = known is not None and known.input(index) == "float32"
             self._need(node, index, value, FLOAT if fixed else mode)
         for index, value in enumerate(node.outputs):
+            if not value.name:  # an optional output that nobody asked for
+                continue
             if value.dtype is None:
                 raise PlacementError(
                     f"the type of tensor '{value.name}' is not known",
@@ -101,8 +103,8 @@ class _Writer:
         """`value` in the type `wanted`; one Cast serves all readers."""
         if (value, wanted) not in self._casts:
             suffix = "float16" if wanted == HALF else "float32"
-            name = self._fresh(f"{value.name}_{suffix}")
-            cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{name}_Cast")
+            name = self._names.tensor(f"{value.name}_{suffix}")
+            cast = ir.node("Cast", [value], {"to": int(wanted)}, name=self._names.node(f"{name}_Cast"))
             result = cast.outputs[0]
             result.name, result.type, result.shape = name, ir.TensorType(wanted), value.shape
             producer = value.producer()
@@ -121,7 +123,7 @@ class _Writer:
         assert value.const_value is not None
         bound = all(node.op_type in _BOUNDS for node, _ in halves)
         shared = len(value.uses()) > len(halves) or value in self._outputs
-        name = self._fresh(f"{value.name}_float16") if shared else value.name or ""
+        name = self._names.tensor(f"{value.name}_float16") if shared else value.name or ""
         tensor = ir.tensor(to_half(value.const_value.numpy(), 65504.0 if bound else MASK), name=name)
         if not shared:
             value.const_value, value.type = tensor, ir.TensorType(HALF)
@@ -140,17 +142,10 @@ class _Writer:
                 use.node.replace_input_with(use.idx, self._cast(value, FLOAT))
         if value in self._outputs:
             name = value.name or ""
-            value.name = self._fresh(f"{name}_float16")
+            value.name = self._names.tensor(f"{name}_float16")
             result = self._cast(value, FLOAT)
             result.name = name
             self._graph.outputs[list(self._graph.outputs).index(value)] = result
-
-    def _fresh(self, name: str) -> str:
-        base, count = name, 1
-        while name in self._taken:
-            name, count = f"{base}_{count}", count + 1
-        self._taken.add(name)
-        return name
 
 
 def to_half(

@@ -28,6 +28,7 @@ _GROWS = frozenset(
 _SQUARES = frozenset({"LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"})
 _ADDS_SMALL = frozenset({"Add", "Sub", "Max", "Clip", "Where"})
 _UNDOES_SMALL = frozenset({"Sqrt", "Reciprocal", "Div", "Log", "Pow", "Expand"})
+_PICKS = MOVES | {"Where"}
 _MASKS = frozenset({"Where", "Add", "Sub", "Clip", "Min", "Max", "ConstantOfShape"}) | MOVES
 
 
@@ -96,7 +97,7 @@ def _static_reason(node: ir.Node, opset: int, shapes: set[ir.Value]) -> str:
         return ""
     if not takes_half(node, opset):
         return f"{node.op_type} is not defined for FP16"
-    if any(v in shapes and _is_float(v) for v in node.outputs):
+    if node.op_type not in _PICKS and any(v in shapes and _is_float(v) for v in node.outputs):
         return "it computes a shape"
     return ""
 
@@ -150,7 +151,7 @@ def _vanishes(value: ir.Value) -> bool:
 
 
 def _after_small(node: ir.Node, reasons: Mapping[ir.Node, str]) -> bool:
-    return any(v is not None and reasons.get(v.producer()) == _VANISHES for v in node.inputs)  # type: ignore[arg-type]
+    return any(reasons.get(before) == _VANISHES for before in node.predecessors())
 
 
 def _shape_arithmetic(graph: ir.Graph) -> set[ir.Value]:

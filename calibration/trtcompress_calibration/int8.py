@@ -79,8 +79,10 @@ def has_range(value: ir.Value, encoding: Encoding, ranges: Measured) -> bool:
     if measured is not None and measured.threshold is not None:
         return True
     producer = value.producer()
-    moved = producer is not None and producer.op_type in encoding.shared_scale_ops and producer.inputs[0] is not None
-    return moved and has_range(producer.inputs[0], encoding, ranges)  # type: ignore[union-attr, arg-type]
+    if producer is None or producer.op_type not in encoding.shared_scale_ops:
+        return False
+    source = producer.inputs[0]
+    return source is not None and has_range(source, encoding, ranges)
 
 
 def _followers(fit: Iterable[ir.Node], weighted: Collection[ir.Node], encoding: Encoding) -> set[ir.Node]:

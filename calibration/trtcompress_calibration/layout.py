@@ -79,10 +79,10 @@ def residual_branches(
     for node in graph:
         if node.op_type != "Add" or len(node.inputs) != 2:
             continue
-        ends = [i for i, v in enumerate(node.inputs) if v is not None and _ends_convolution(v, int8)]
+        ends = [(depth[made], i) for i, v in enumerate(node.inputs) if (made := _convolution(v, int8)) is not None]
         if not ends:
             continue
-        last = max(ends, key=lambda i: depth[node.inputs[i].producer()])  # type: ignore[union-attr, index]
+        last = max(ends)[1]
         other = node.inputs[1 - last]
         if other is None or is_constant(other) or not _same_shape(other, node.inputs[last]):
             continue
@@ -99,10 +99,12 @@ def _depths(graph: ir.Graph) -> dict[ir.Node, int]:
     return depth
 
 
-def _ends_convolution(value: ir.Value, int8: Collection[ir.Node]) -> bool:
+def _convolution(value: ir.Value | None, int8: Collection[ir.Node]) -> ir.Node | None:
+    """The INT8 convolution that makes `value` for this one reader."""
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None
     producer = value.producer()
-    alone = len(value.uses()) == 1 and not value.is_graph_output()
-    return alone and producer in int8 and producer is not None and producer.op_type == "Conv"
+    return producer if producer is not None and producer in int8 and producer.op_type == "Conv" else None
 
 
 def _same_shape(a: ir.Value, b: ir.Value | None) -> bool:

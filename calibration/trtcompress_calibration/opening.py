@@ -49,7 +49,7 @@ def open_graph(model: Model, opset: int) -> ir.Model:
     common.RemoveInitializersFromInputsPass()(loaded)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(loaded)
     name_nodes(loaded.graph)
-    if any(value.dtype is None for node in loaded.graph for value in node.outputs):
+    if any(value.dtype is None and value.name for node in loaded.graph for value in node.outputs):
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(loaded)
     return loaded
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
 
+from .fresh import FreshNames
 from .kinds import bias_of, channel_axis, weight_of
 from .layout import Pair
 from .scales import Scale
@@ -24,9 +25,7 @@ class QdqWriter:
     def __init__(self, graph: ir.Graph, encoding: Encoding) -> None:
         self._graph = graph
         self._encoding = encoding
-        self._taken = {v.name for v in graph.inputs} | set(graph.initializers)
-        self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
-        self._nodes = {node.name for node in graph.all_nodes()}
+        self._names = FreshNames(graph)
         self._weights: dict[tuple[ir.Value, int | None, bytes], ir.Value] = {}
 
     def write(self, pairs: Iterable[Pair], int8: Collection[ir.Node]) -> None:
@@ -47,7 +46,7 @@ class QdqWriter:
         producer = value.producer()
         output = pair.whole and value.is_graph_output()
         if output:
-            value.name = self._fresh(f"{name}_float")
+            value.name = self._names.tensor(f"{name}_float")
         scale = self._constant(f"{name}_scale", np.asarray(pair.scale.scale))
         zero_point = self._constant(f"{name}_zero_point", np.asarray(pair.scale.zero_point))
         quantize = self._node("QuantizeLinear", name, [value, scale, zero_point], f"{name}_quantized")
@@ -110,28 +109,17 @@ class QdqWriter:
         output: str,
         attributes: Mapping[str, int] | None = None,
     ) -> ir.Node:
-        name = f"{tensor}_{op}"
-        while name in self._nodes:
-            name += "_"
-        self._nodes.add(name)
-        node = ir.node(op, inputs, dict(attributes or {}), name=name)
-        node.outputs[0].name = self._fresh(output)
+        node = ir.node(op, inputs, dict(attributes or {}), name=self._names.node(f"{tensor}_{op}"))
+        node.outputs[0].name = self._names.tensor(output)
         return node
 
     def _constant(self, name: str, values: Array) -> ir.Value:
         held = ir.tensor(values)
-        name = self._fresh(name)
+        name = self._names.tensor(name)
         held.name = name
         value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(held.dtype), const_value=held)
         self._graph.register_initializer(value)
         return value
-
-    def _fresh(self, name: str) -> str:
-        base, count = name, 1
-        while name in self._taken:
-            name, count = f"{base}_{count}", count + 1
-        self._taken.add(name)
-        return name
 
 
 def _floats(value: ir.Value) -> npt.NDArray[np.float32]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,3 +206,12 @@ def test_the_text_detector(tmp_path: Path) -> None:
     assert optimized(quantized.path)["QLinearConv"] == kinds(model.path)["Conv"]
     assert quantized.path.stat().st_size < model.path.stat().st_size / 3
     assert np.isfinite(run(quantized.path, samples)).all()
+
+
+def test_importing_it_loads_no_onnx() -> None:
+    """A rebuild that does no work imports this module and must stay quick."""
+    code = (
+        "import sys, trtcompress_calibration.placement, trtcompress_calibration.precision; "
+        "sys.exit(bool({'onnx', 'onnx_ir', 'onnxruntime'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
