@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Ran:
 
 
 def trtcompress(*args: object, cwd: Path | None = None) -> Ran:
-    """Run a command in this process. `leave` may not end it, so whatever still works goes on in the background."""
+    """Run a command in this process, which `leave` may not end: what still works after an error is waited for."""
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd or Path.cwd()),
@@ -44,6 +45,9 @@ def trtcompress(*args: object, cwd: Path | None = None) -> Ran:
             code = main.run([str(arg) for arg in args])
         except SystemExit as left:
             code = int(left.code or 0)
+    for thread in threading.enumerate():
+        if thread.name.startswith("stage"):
+            thread.join(60)
     return Ran(code, out.getvalue(), err.getvalue())
 
 

@@ -251,7 +251,7 @@ def store_errors(root: Path) -> Iterator[None]:
                 where=str(error.filename or root),
                 hint="free some space (trtcompress cache gc), or name another folder with --store and --out",
             ) from error
-        if error.errno in (*READ_ONLY, errno.ENOTDIR):
+        if error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise StoreError(
                 f"cannot write here: {error.strerror}",
                 where=str(error.filename or root),

@@ -9,6 +9,8 @@ import click
 from . import options
 from .main import say
 
+POSITIVE = click.FloatRange(0, min_open=True)
+
 
 @click.command(name="validate")
 @click.argument("subject", metavar="DIR_OR_MODEL", type=options.ANY)
@@ -26,11 +28,17 @@ from .main import say
     help="top1, top5, f1, spearman, module:function.",
 )
 @click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
-@click.option("--min-cosine", type=float, help="Gate for each output. [default: 0.99]")
-@click.option("--min-speedup", type=float, help="Gate.")
-@click.option("--max-latency-ms", type=float, help="Gate.")
-@click.option("--max-size-mb", type=float, help="Gate.")
-@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of timing per batch size.")
+@click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Gate for each output. [default: 0.99]")
+@click.option("--min-speedup", type=POSITIVE, help="Gate.")
+@click.option("--max-latency-ms", type=POSITIVE, help="Gate.")
+@click.option("--max-size-mb", type=POSITIVE, help="Gate.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 60, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Of timing per batch size.",
+)
 @click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
 @options.axis
 @options.as_json
