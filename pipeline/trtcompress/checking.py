@@ -15,7 +15,7 @@ from trtcompress_engines.backend import Runner, backend_for
 from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.gates import GateLimits, judge, verdict
 from trtcompress_engines.measure import time_pair
-from trtcompress_engines.metrics import Outputs, Values, evaluate, is_built_in
+from trtcompress_engines.metrics import Outputs, Values, evaluate, find_metric, is_built_in
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import CompileError, DataError
@@ -76,31 +76,47 @@ def check_engines(
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
+    measured = _measure(reference, engines, target, dataset, options, progress)
     known = {emulation.encoding: emulation for emulation in emulations}
+    candidates: list[Candidate] = []
+    notes: dict[str, None] = {}
+    for index, engine in enumerate(engines):
+        accuracy, speeds = measured.get(index, (known.get(engine.encoding), ()))
+        if accuracy is None:
+            accuracy = emulate_graph(
+                reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress
+            )
+        candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured, options))
+        notes |= dict.fromkeys(accuracy.notes)
+    chosen, why = choose(candidates)
+    return Validation(target.name, tuple(candidates), chosen, (*notes, *why))
+
+
+def _measure(
+    reference: Model,
+    engines: Sequence[Engine],
+    target: Target,
+    dataset: Dataset,
+    options: CheckOptions,
+    progress: Progress,
+) -> dict[int, tuple[Emulation, tuple[Speed, ...]]]:
+    """Accuracy and speed of the engines that can run here, by their place."""
+    threads = options.measure.threads
     with ExitStack() as stack:
-        runners = [_open(engine, target, stack, options.measure.threads) for engine in engines]
-        here = [runner for runner in runners if runner is not None]
-        found: list[Emulation | None] = [None] * len(engines)
-        if here:
-            base = stack.enter_context(open_graph(reference.path, options.measure.threads))
-            compared = iter(_compare(base, here, reference, dataset, options.metrics, options.axes, progress))
-            found = [next(compared) if runner is not None else None for runner in runners]
-            feeds = timing_feeds(reference, dataset, options)
-            speeds = [time_pair(r, base, feeds, seconds=options.measure.seconds) if r else () for r in runners]
-        else:
-            speeds = [()] * len(engines)
-    candidates = []
-    for engine, accuracy, speed in zip(engines, found, speeds, strict=True):
-        emulated = accuracy is None
-        accuracy = (
-            accuracy
-            or known.get(engine.encoding)
-            or emulate_graph(reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress)
-        )
-        candidates.append((_candidate(engine, accuracy, speed, reference, emulated, options), accuracy.notes))
-    chosen, why = choose([candidate for candidate, _ in candidates])
-    notes = dict.fromkeys(note for _, several in candidates for note in several)
-    return Validation(target.name, tuple(candidate for candidate, _ in candidates), chosen, (*notes, *why))
+        opened = {
+            index: runner
+            for index, engine in enumerate(engines)
+            if (runner := _open(engine, target, stack, threads)) is not None
+        }
+        if not opened:
+            return {}
+        base = stack.enter_context(open_graph(reference.path, threads))
+        found = _compare(base, list(opened.values()), reference, dataset, options.metrics, options.axes, progress)
+        feeds = timing_feeds(reference, dataset, options)
+        return {
+            index: (accuracy, time_pair(runner, base, feeds, seconds=options.measure.seconds))
+            for (index, runner), accuracy in zip(opened.items(), found, strict=True)
+        }
 
 
 def emulate_graph(
@@ -179,6 +195,7 @@ def _compare(
     from trtcompress_calibration.data import batches
 
     metrics, notes = _metrics(asked, dataset, model)
+    read = _outputs_read(metrics, model)
     seen = _Seen([ParityMeter() for _ in runners], outputs=[{} for _ in runners])
     done = 0
     for batch in batches(dataset, model.inputs, _batch_size(model, axes)):
@@ -187,9 +204,8 @@ def _compare(
         for meter, answer in zip(seen.meters, answers, strict=True):
             meter.add(expected, answer)
         if metrics:
-            _keep(seen.reference, expected, batch.indices)
-            for outputs, answer in zip(seen.outputs, answers, strict=True):
-                _keep(outputs, answer, batch.indices)
+            for kept, outputs in ((seen.reference, expected), *zip(seen.outputs, answers, strict=True)):
+                _keep(kept, {name: outputs[name] for name in read}, batch.indices)
             if batch.labels is not None:
                 seen.labels.update(zip(batch.indices, batch.labels, strict=True))
         done += batch.count
@@ -198,6 +214,16 @@ def _compare(
         Emulation("", meter.result(), _evaluate(metrics, seen, outputs), (*notes, *dataset.notes))
         for meter, outputs in zip(seen.meters, seen.outputs, strict=True)
     ]
+
+
+def _outputs_read(metrics: Iterable[MetricRef], model: Model) -> list[str]:
+    """Outputs that the metrics read; only these are kept, in the order of the model."""
+    names = [output.name for output in model.outputs]
+    asked = {find_metric(metric.name, metric.base).output for metric in metrics}
+    if None in asked:
+        return names
+    chosen = {name or names[0] for name in asked}
+    return [name for name in names if name in chosen] if chosen <= set(names) else names
 
 
 def _batch_size(model: Model, axes: Axes) -> int:
