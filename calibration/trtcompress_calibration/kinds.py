@@ -87,6 +87,14 @@ def channel_axis(node: ir.Node) -> int | None:
     return 1 if weight is not None and weight.shape is not None and len(weight.shape) == 2 else None
 
 
+def is_depthwise(node: ir.Node) -> bool:
+    """True for a convolution that makes one channel out of each."""
+    weight = weight_of(node)
+    if node.op_type != "Conv" or weight is None or weight.shape is None:
+        return False
+    return weight.shape[1] == 1 and weight.shape[0] == integer(node, "group", 1)
+
+
 def integer(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute."""
     attribute = node.attributes.get(name)

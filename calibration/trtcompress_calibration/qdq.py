@@ -11,7 +11,7 @@ import onnx_ir as ir
 from trtcompress_graph.encoding import Encoding
 
 from .fresh import FreshNames
-from .kinds import bias_of, channel_axis, weight_of
+from .kinds import bias_of, channel_axis, is_depthwise, weight_of
 from .layout import Pair
 from .scales import Scale
 from .weights import QuantizedWeight, least_scale_for, quantize_bias, quantize_weight
@@ -74,7 +74,9 @@ class QdqWriter:
         least = None if bias_values is None else least_scale_for(bias_values, input_scale.scale)
         if least is not None and axis is None:
             least = least.max(keepdims=True)
-        made = quantize_weight(_floats(weight), axis, self._encoding.weight_bits, self._encoding.float_type, least)
+        # ONNX Runtime's depthwise kernels add in 32 bits on every CPU: reduced weights would only lose there.
+        bits = 8 if is_depthwise(node) else self._encoding.weight_bits
+        made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least)
         node.replace_input_with(1, self._weight(weight, made, node))
         if bias is not None and bias_values is not None:
             integers, scale = quantize_bias(bias_values, input_scale.scale, made.scale)

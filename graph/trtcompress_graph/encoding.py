@@ -18,7 +18,8 @@ class Encoding:
         float_type: type of what is not quantized.
         activation: type of quantized activations, or None where nothing is quantized.
         symmetric: zero point in the middle (0 for s8, 128 for u8).
-        weight_bits: bits that weights use; 7 keeps 16-bit sums of CPU kernels without VNNI from saturating.
+        weight_bits: bits that weights use; 7 keeps 16-bit sums of CPU kernels without VNNI from saturating
+            (depthwise convolutions keep 8: their kernels add in 32 bits).
         quantized_bias: write biases as int32 with the scale of their sum (TensorRT refuses it).
         ops: operator kinds that have INT8 kernels.
         shared_scale_ops: kinds whose inputs and output share one scale (concat, pooling, data movement).

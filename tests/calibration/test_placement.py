@@ -84,6 +84,23 @@ def test_weights_have_their_bits(tmp_path: Path, encoding: Encoding, limit: int)
     assert all(np.abs(w.astype(int)).max() == limit for w in weights)
 
 
+@pytest.mark.parametrize(("group", "limit"), [(1, 63), (2, 63), (16, 127)])
+def test_no_kernel_saturates_with_reduced_weights(tmp_path: Path, group: int, limit: int) -> None:
+    """Largest weights on largest activations: with 8 bits a CPU without VNNI loses half of the sum."""
+    net = Net()
+    weight = np.ones((16, 16 // group, 3, 3)) * np.where(np.arange(16) % 2, 1, -1).reshape(-1, 1, 1, 1)
+    inputs = ["x", net.constant("w", weight), net.constant("b", np.zeros(16))]
+    shapes = {"x": ("batch", 16, 8, 8)}, {"y": ("batch", 16, 8, 8)}
+    net.node("Conv", inputs, "y", pads=[1, 1, 1, 1], group=group)
+    model = net.save(tmp_path / "net.onnx", *shapes)
+    samples = [Sample({"x": np.random.default_rng(0).uniform(200, 255, (1, 16, 8, 8)).astype(np.float32)})]
+    quantized = written(model, measured(model, samples), CPU7, tmp_path / "int8.onnx")
+    assert np.abs(constants(quantized.path)["w_quantized"].astype(int)).max() == limit
+    assert optimized(quantized.path)["QLinearConv"] == 1
+    exact = run(quantized.path, samples, kernels=False)
+    assert np.abs(run(quantized.path, samples) - exact).max() <= np.abs(exact).max() / 100
+
+
 def test_the_numbers_are_those_of_the_specification(tmp_path: Path) -> None:
     """A convolution worked out by hand: integers in, int32 sum, one rounding out."""
     net = Net()
