@@ -48,6 +48,7 @@ def trtcompress(*args: object, cwd: Path | None = None) -> Ran:
     for thread in threading.enumerate():
         if thread.name.startswith("stage"):
             thread.join(60)
+            assert not thread.is_alive(), f"{thread.name} works on after the command is done"
     return Ran(code, out.getvalue(), err.getvalue())
 
 
@@ -59,7 +60,7 @@ def done(*args: object, cwd: Path | None = None) -> Ran:
 
 
 def start(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start the installed program."""
+    """Start the installed program, in a process group of its own as a shell does."""
     return subprocess.Popen(
         [str(PROGRAM), *(str(arg) for arg in args)],
         cwd=cwd,
@@ -68,6 +69,7 @@ def start(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 

@@ -101,7 +101,7 @@ def run(argv: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted; finished stages are kept: the same command goes on from there")
+        say("interrupted: nothing half-written is left; a build goes on after its last finished stage")
         return leave(130)
     except TrtCompressError as error:
         say(f"error: {error}")
