@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,13 @@ def build(
     return build_all(load_config(config, overrides), chosen, heard), heard
 
 
-def start(config: Path, folder: Path, *arguments: str, store: Path | None = None) -> subprocess.Popen[str]:
+def start(
+    config: Path,
+    folder: Path,
+    *arguments: str,
+    store: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
     """Start the command line for the same build, in a process group of its own."""
     command = [str(Path(sys.executable).with_name("trtcompress")), "build", str(config), "--out", str(folder / "out")]
     return subprocess.Popen(
@@ -107,6 +114,7 @@ def start(config: Path, folder: Path, *arguments: str, store: Path | None = None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
 
