@@ -63,7 +63,7 @@ class MobileNetV2(nn.Module):
         )
         layers: list[nn.Module] = [block(3, 32, 3, 2)]
         width = 32
-        for ratio, channels, repeats, stride in (*plan, (6, 320, 1, 1)):
+        for ratio, channels, repeats, stride in plan:
             for index in range(repeats):
                 layers.append(Inverted(width, channels, 1 if index else stride, ratio))
                 width = channels
@@ -150,7 +150,7 @@ AXES: dict[str, dict[str, dict[str, AxisRange]]] = {
     "mnist": {"x": {"batch": BATCH}},
     "mobilenet": {"x": {"batch": BATCH}},
     "minilm": {"input_ids": WORDS, "attention_mask": WORDS},
-    "resnet": {"pixel_values": {"batch": BATCH, "height@2": AxisRange(32, 64, 96), "width@3": AxisRange(32, 64, 96)}},
+    "resnet": {"pixel_values": {"batch": BATCH}},
     "vit": {"pixel_values": {"batch": BATCH}},
     "clip": {
         "input_ids": {"texts": BATCH, "sequence": AxisRange(2, 16, 32)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -127,20 +128,21 @@ def name_parameters(graph: ir.Model, module: torch.nn.Module) -> None:
         tensor = value.const_value
         if tensor is None:
             continue
-        key = (tuple(tensor.shape.numpy()), tensor.tobytes())
+        key = hashlib.sha256(tensor.tobytes()).digest()
         name = next((name for name in by_bytes.get(key, []) if name not in taken), None) or _constant_name(value, taken)
         taken.add(name)
         value.name = name
 
 
-def _by_bytes(known: dict[str, torch.Tensor]) -> dict[tuple[tuple[int, ...], bytes], list[str]]:
-    """Names of the parameters by shape and bytes, as they are and transposed."""
-    found: dict[tuple[tuple[int, ...], bytes], list[str]] = {}
+def _by_bytes(known: dict[str, torch.Tensor]) -> dict[bytes, list[str]]:
+    """Names of the parameters by the digest of their bytes, as they are (in any shape) and transposed."""
+    found: dict[bytes, list[str]] = {}
     for name, tensor in known.items():
         array = tensor.detach().cpu().contiguous()
-        for label, form in ((name, array), (f"{name}.T", array.t().contiguous() if array.dim() == 2 else None)):
-            if form is not None and form.dtype.is_floating_point and form.element_size() > 2:
-                found.setdefault((tuple(form.shape), form.numpy().tobytes()), []).append(label)
+        if array.dtype.is_floating_point and array.element_size() > 2:
+            found.setdefault(hashlib.sha256(array.numpy().tobytes()).digest(), []).append(name)
+            if array.dim() == 2:
+                found.setdefault(hashlib.sha256(array.numpy().T.tobytes()).digest(), []).append(f"{name}.T")
     return found
 
 
