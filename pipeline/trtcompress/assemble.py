@@ -116,7 +116,7 @@ def _find(path: Path, folders: Mapping[Path, Path]) -> Path:
 
 def _names(note: Path) -> set[str]:
     try:
-        return set(json.loads(note.read_text(encoding="utf-8"))["files"])
+        return {str(name) for name in json.loads(note.read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
