@@ -13,13 +13,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from trtcompress_graph.errors import ConfigError, MissingPathError, UsageError
+from trtcompress_graph.errors import ConfigError, MissingPathError
 
-from .config import BuildConfig, Loaded, as_source, as_target
+from .config import BuildConfig, Loaded
+from .overrides import KeyPath, override_key
 
-KeyPath = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_KEY_PART = re.compile(r'"([^"]+)"|([^.]+)')
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -97,7 +96,7 @@ def check_config(
     merged: dict[str, Any] = dict(raw)
     from_command_line: set[KeyPath] = set()
     for override in overrides:
-        from_command_line.add(_override(merged, override))
+        from_command_line.add(override_key(merged, override))
 
     def where(path: KeyPath) -> str:
         prefixes = [path[:end] for end in range(len(path), 0, -1)]
@@ -115,47 +114,6 @@ def check_config(
         return BuildConfig.model_validate(expanded)
     except ValidationError as error:
         raise _explain(error, where) from None
-
-
-def _override(raw: dict[str, Any], override: str) -> KeyPath:
-    key, equals, text = override.partition("=")
-    parts = [quoted or plain for quoted, plain in _KEY_PART.findall(key.strip())]
-    if not equals or not parts:
-        raise UsageError(f"'{override}' is not key=value", where="--set", hint="--set quantize.method=minmax")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UsageError(f"'{text}' is not a YAML value", where=f"--set {key}") from None
-    path: list[str | int] = []
-    section: Any = raw
-    for part in parts[:-1]:
-        path.append(_place(section, part, key))
-        inner = _section(section, path[-1], parts[0])
-        section[path[-1]] = inner
-        section = inner
-    path.append(_place(section, parts[-1], key))
-    section[path[-1]] = value
-    return tuple(path)
-
-
-def _section(outer: Any, place: str | int, top: str) -> Any:
-    """A copy of a section to write into; a short form (`model: m.onnx`) grows into what it stands for."""
-    value = outer.get(place) if isinstance(outer, dict) else outer[place]
-    if isinstance(value, str):
-        value = as_target(value) if top == "targets" else as_source(value)
-    return value.copy() if isinstance(value, (dict, list)) else {}
-
-
-def _place(section: Any, part: str, key: str) -> str | int:
-    if isinstance(section, dict):
-        return part
-    if part.isdecimal() and int(part) < len(section):
-        return int(part)
-    raise UsageError(
-        f"'{part}' is no place in a list of {len(section)}",
-        where=f"--set {key}",
-        hint=f"the first is 0; or give the whole list: --set {key.partition('.')[0]}=[...]",
-    )
 
 
 def _expand(value: Any, path: KeyPath, where: Any) -> Any:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import sys
-import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +15,7 @@ from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.errors import ConfigError, MissingPathError
 
 from .files import READ_ONLY, write_text
+from .imports import module_file, project_modules
 
 CHUNK = 1 << 20
 
@@ -119,11 +116,11 @@ def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDige
     """
     module = name.partition(":")[0]
     search = (str(base), *sys.path)
-    if _module_file(module, search) is None:
+    if module_file(module, search) is None:
         raise ConfigError(
             f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed"
         )
-    modules = {key: file_digest(file) for key, file in _project_modules(module, search)}
+    modules = {key: file_digest(file) for key, file in project_modules(module, search)}
     further = {p.relative_to(base).as_posix(): files.of(p) for pattern in sources for p in _matches(pattern, base)}
     return digest_of({"function": name, "modules": modules, "sources": further})
 
@@ -136,73 +133,6 @@ def _matches(pattern: str, base: Path) -> list[Path]:
     if not matches:
         raise ConfigError(f"'{pattern}' matches no file", where="sources", hint=f"it is looked for in {base}")
     return matches
-
-
-def _module_file(module: str, search: Sequence[str]) -> Path | None:
-    """File of a module, found without importing it or its packages."""
-    first, *inner = module.split(".")
-    # Other finders know the packages that are installed in editable mode
-    spec = importlib.machinery.PathFinder.find_spec(first, search) or _find_otherwise(first)
-    for part in inner:
-        places = list(spec.submodule_search_locations or ()) if spec is not None else []
-        spec = importlib.machinery.PathFinder.find_spec(part, places)
-    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
-
-
-def _find_otherwise(name: str) -> importlib.machinery.ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(name)
-    except (ValueError, ImportError):  # a loaded module without a spec, such as __main__
-        return None
-
-
-def _project_modules(module: str, search: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The module itself, the packages that it lies in, what they import of the project, and so on."""
-    todo, seen = [*_with_packages(module)], set[str]()
-    while todo:
-        name = todo.pop()
-        file = None if name in seen else _module_file(name, search)
-        seen.add(name)
-        if file is not None and (name == module or _is_project_file(file)):
-            yield name, file
-            todo += [part for imported in _imports(name, file) for part in _with_packages(imported)]
-
-
-def _with_packages(module: str) -> Iterator[str]:
-    """`a.b.c` runs the code of `a`, `a.b` and `a.b.c`."""
-    parts = module.split(".")
-    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-
-
-def _is_project_file(file: Path) -> bool:
-    inside = file.resolve()
-    installed = {"site-packages", "dist-packages"} & set(inside.parts)
-    return not installed and not any(inside.is_relative_to(folder) for folder in _standard_library())
-
-
-@lru_cache
-def _standard_library() -> tuple[Path, ...]:
-    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-
-
-def _imports(module: str, file: Path) -> Iterator[str]:
-    if file.suffix != ".py":
-        return
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise ConfigError(f"this is not Python: {error}", where=f"{file}{line}") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
-            if origin:
-                yield origin
-                yield from (f"{origin}.{alias.name}" for alias in node.names)
 
 
 def data_digest(source: str, base: Path, sources: Sequence[str], files: FileDigests) -> str:
