@@ -12,6 +12,7 @@ import pytest
 from builds import Heard, build, manifest, project, promised, start, write_samples
 from trtcompress.plan import encoding_of
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 INT8 = encoding_of("cpu", "int8").name
 CPU = [f"compile cpu/{INT8}", "validate cpu", "package cpu"]
 
@@ -151,3 +152,19 @@ def test_a_rebuild_touches_no_file_but_the_reports(built: Path):
     build(built / "p/build.yaml", built)
     touched = {path.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
     assert touched <= {"report.json", "report.md", "junit.xml", "manifest.json", "engine.json"}
+
+
+def test_a_pytorch_model_gives_the_same_files_in_two_processes(tmp_path: Path):
+    """From two copies of the project, with other hashes of strings in each process."""
+    chosen = ["targets=[cpu:int8]", "data.calibration.samples=16", "data.evaluation.samples=64", "measure.seconds=0.01"]
+    processes = []
+    for seed in ("1", "2"):
+        shutil.copytree(EXAMPLES / "mnist", tmp_path / seed / "p", ignore=shutil.ignore_patterns("__pycache__"))
+        arguments = [argument for key in chosen for argument in ("--set", key)]
+        environment = {"PYTHONHASHSEED": seed}
+        processes.append(start(tmp_path / seed / "p/build.yaml", tmp_path / seed, *arguments, environment=environment))
+    ends = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    one, two = (promised(tmp_path / seed / "out/mnist") for seed in ("1", "2"))
+    assert one == two
+    assert {"models/exported/model.onnx", "ranges.json", "triton/cpu/mnist/config.pbtxt"} <= one.keys()

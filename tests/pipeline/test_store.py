@@ -51,6 +51,12 @@ def truncate(entry: Path) -> None:
     os.truncate(entry / "inner/model.onnx", 99)
 
 
+def truncate_and_set_times_back(entry: Path) -> None:
+    stat = (entry / "inner/model.onnx").stat()
+    truncate(entry)
+    os.utime(entry / "inner/model.onnx", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def lengthen(entry: Path) -> None:
     os.truncate(entry / "inner/model.onnx", 101)
 
@@ -76,7 +82,17 @@ def make_folder(entry: Path) -> None:
     (entry / "value.json").mkdir()
 
 
-DAMAGES = (flip, truncate, lengthen, take_away, take_note_away, cut_note, empty_note, make_folder)
+DAMAGES = (
+    flip,
+    truncate,
+    truncate_and_set_times_back,
+    lengthen,
+    take_away,
+    take_note_away,
+    cut_note,
+    empty_note,
+    make_folder,
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
