@@ -13,6 +13,9 @@ DEFAULT_DROP = 0.01
 EMULATED = "[emulated]"
 """Ends the name of a gate on numbers that ONNX Runtime gave for the graph of an engine that cannot run here."""
 
+ROUNDING = 1e-9
+"""A value that misses its limit by no more than this, as a difference of two means can, keeps it."""
+
 _AT_LEAST = ("min_cosine", "min_speedup")
 
 
@@ -132,5 +135,5 @@ def _at_least(name: str) -> bool:
 def _gate(name: str, limit: float, value: float | None) -> Gate:
     if value is None:
         return Gate(name, limit, None, "not_measured")
-    kept = value >= limit if _at_least(name) else value <= limit
+    kept = value >= limit - ROUNDING if _at_least(name) else value <= limit + ROUNDING
     return Gate(name, limit, value, "pass" if kept and math.isfinite(value) else "fail")

@@ -105,3 +105,13 @@ def test_an_explanation_says_by_how_much():
 def test_a_number_that_is_not_finite_never_passes():
     parity = (OutputParity("o", float("nan"), 0.0, float("nan"), 0.0),)
     assert gates(GateLimits(min_cosine=-1.0), parity=parity)["min_cosine:o"].verdict == "fail"
+
+
+def test_rounding_of_a_difference_does_not_fail_a_gate() -> None:
+    metric = MetricResult("top1", 0.99, 0.98, (0.9, 1.0), 0.99 - 0.98, (0.0, 0.02), 200)
+    assert metric.drop > 0.01  # 0.99 - 0.98 is a little more in binary
+    gates = judge(
+        GateLimits(max_metric_drop=0.01), parity=(), metrics=(metric,), speeds=(), size_bytes=1, emulated=False,
+        measured=True,
+    )  # fmt: skip
+    assert [gate.verdict for gate in gates] == ["pass"]
