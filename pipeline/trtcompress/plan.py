@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trtcompress_engines.backend import backend_for
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_engines.encodings import encoding_for
 from trtcompress_engines.metrics import find_metric, is_built_in
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import MissingPathError, UsageError
+from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
 from .config import BuildConfig, DataSource, Loaded, TargetSettings
@@ -66,6 +67,7 @@ def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDig
     config = loaded.config
     targets = _targets(config)
     wanted = {targets[t.name].name: _encodings(targets[t.name], t) for t in config.targets}
+    _refuse_unbuildable(targets.values())
     given = _given(loaded, files)
     given |= {("target", target.name): target for target in targets.values()}
     given |= {("encoding", e.name): e for encodings in wanted.values() for e in encodings}
@@ -83,6 +85,13 @@ def _targets(config: BuildConfig) -> dict[str, Target]:
                 raise UsageError(f"'{name}' and '{settings.name}' are one target, '{target.name}'", where="targets")
         found[settings.name] = target
     return found
+
+
+def _refuse_unbuildable(targets: Iterable[Target]) -> None:
+    """A target that is built here needs its backend here; it is better said now than after the calibration."""
+    for target in targets:
+        if target.how == "aot" and (lacking := backend_for(target).missing()):
+            raise CompileError("its engines cannot be built here", where=f"target '{target.name}'", hint=lacking)
 
 
 def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]:
