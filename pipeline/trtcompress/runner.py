@@ -90,9 +90,10 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
 
 
 def _ready(waiting: list[Step], running: list[Step], values: Mapping[Ref, Any], jobs: int) -> list[Step]:
-    """Steps that can start now, in order; one that must be alone waits until nothing else runs."""
-    if any(step.stage.alone for step in running):
-        return []
+    """Steps that can start now, in order.
+
+    One that must be alone starts where nothing runs and nothing else could. So nothing becomes ready beside it.
+    """
     ready = [s for s in waiting if all(ref in values for refs in s.needs.values() for ref in refs)]
     together = [s for s in ready if not s.stage.alone][: max(0, jobs - len(running))]
     if together or running:
