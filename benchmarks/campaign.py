@@ -1,0 +1,59 @@
+"""Proofs that take long, run whole: the tests run a seeded sample of each.
+
+    python benchmarks/campaign.py [--kills 400]
+
+A campaign is cut into rounds; each finished round is kept at once in `results/campaign.json` with the commit that it
+ran on, so that the same command goes on after it was stopped. It ends with exit code 1 where anything was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kills import kill_campaign
+from machine import RESULTS, describe, save
+
+KILLS_A_ROUND = 20
+FAULTS = ("half_written", "made_again", "different", "left_behind", "failed")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=400, help="builds killed at random moments, in all")
+    arguments = parser.parse_args()
+    machine = describe("onnxruntime", "onnx-ir", "tensorrt-rtx-cu13-bindings")
+    result = kept(machine["commit"]) or {"machine": machine, "commit": machine["commit"], "kills": {}}
+    for seed in range(-(-arguments.kills // KILLS_A_ROUND)):
+        if str(seed) in result["kills"]:
+            continue
+        with tempfile.TemporaryDirectory(prefix="trtcompress-campaign-") as folder:
+            result["kills"][str(seed)] = kill_campaign(KILLS_A_ROUND, seed, Path(folder))
+        save("campaign", result)
+        print(f"kills, round {seed}: {told(result['kills'][str(seed)])}", file=sys.stderr)
+    rounds = result["kills"].values()
+    faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
+    print(json.dumps({"kills": sum(len(r["entries_at_kill"]) for r in rounds), "faults": faults}))
+    return 1 if any(faults.values()) else 0
+
+
+def kept(commit: str | None) -> dict[str, Any] | None:
+    """What was kept of this commit."""
+    path = RESULTS / "campaign.json"
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found if found and found["commit"] == commit else None
+
+
+def told(found: dict[str, Any]) -> str:
+    faults = {name: found[name] for name in FAULTS if found[name]}
+    return f"{len(found['entries_at_kill'])} kills, {found['seconds']:.0f} s, {faults or 'nothing found'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
