@@ -58,6 +58,7 @@ class Campaign:
     config: Path
     expected: Mapping[str, str] = field(default_factory=dict)
     length: float = 0.0
+    stages: int = 0
     seen: dict[str, list[str]] = field(
         default_factory=lambda: {n: [] for n in ("half_written", "made_again", "different", "left_behind", "failed")}
     )
@@ -72,6 +73,7 @@ class Campaign:
         self._wait(self._start(self.folder / "peace"), GIVE_UP)
         self.length = time.perf_counter() - started
         self.expected = promised(self.folder / "peace/out/small")
+        self.stages = _finished(self.folder / "peace")
         while len(self.entries_at_kill) < self.moments:
             self._one_build(self.folder / str(self.builds))
             self.builds += 1
@@ -108,9 +110,9 @@ class Campaign:
         """Kill the build at a random moment; False where it was done before, or is to be left in peace by now."""
         if len(self.entries_at_kill) >= self.moments:
             return self._wait(child, GIVE_UP)
-        if self.chance.random() < 0.12:  # that part is short: hit it on purpose
-            self._wait_for_placing(child, folder)
-            moment = self.chance.uniform(0, 0.03)
+        if self.chance.random() < 0.5:  # most stages are short: hit them on purpose
+            self._wait_for(child, folder, self.chance.randint(_finished(folder), self.stages))
+            moment = self.chance.uniform(0, 0.05)
         else:
             moment = self.chance.uniform(0, share * self.length)
         if not self._wait(child, moment):
@@ -119,7 +121,7 @@ class Campaign:
         # The whole group, as a terminal or a container goes; or the one process, as the kernel takes it for its memory
         (os.killpg if self.chance.random() < 0.5 else os.kill)(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        self.entries_at_kill.append(len(list(folder.glob(f"store/objects/*/*/{ENTRY}"))))
+        self.entries_at_kill.append(_finished(folder))
         self.while_placing += placing
         return True
 
@@ -132,13 +134,16 @@ class Campaign:
             time.sleep(0.001)
         return True
 
-    def _wait_for_placing(self, child: int, folder: Path) -> None:
-        end = time.perf_counter() + GIVE_UP
+    def _wait_for(self, child: int, folder: Path, stages: int) -> None:
+        """Wait until so many stages have finished; with all of them, until the build folder is being written."""
         note = folder / "out/small" / PLACING
-        while time.perf_counter() < end and not note.exists():
+        end = time.perf_counter() + GIVE_UP
+        while time.perf_counter() < end:
+            if note.exists() if stages == self.stages else _finished(folder) >= stages:
+                return
             if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 return
-            time.sleep(0.001)
+            time.sleep(0.002)
 
     def _ended(self, child: int) -> bool:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -163,6 +168,10 @@ class Campaign:
 
     def _report(self, what: str, path: Path) -> None:
         self.seen[what].append(str(path.relative_to(self.folder)))
+
+
+def _finished(folder: Path) -> int:
+    return len(list(folder.glob(f"store/objects/*/*/{ENTRY}")))
 
 
 def _whole(path: Path, known: set[str]) -> bool:

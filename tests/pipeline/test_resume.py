@@ -23,7 +23,7 @@ def test_builds_killed_at_twenty_moments_end_with_the_same_digests(tmp_path: Pat
     assert found["different"] == []
     assert found["left_behind"] == []
     assert found["failed"] == []
-    assert len(set(found["entries_at_kill"])) > 3  # they did fall all over the build
+    assert len(set(found["entries_at_kill"])) >= 5  # they did fall all over the build
 
 
 def test_the_command_line_goes_on_after_a_kill(tmp_path: Path):
