@@ -132,7 +132,7 @@ def test_options_of_build(small, tmp_path, more, words):
         (("package", "{built}", "--target", "rtx-4090", "-o", "r"), ("no target 'rtx-4090'", "cpu")),
         (("export", "no_module:model", "-o", "o.onnx"), ("no_module",)),
         (("export", "not-a-name", "-o", "o.onnx"), ("not-a-name",)),
-        (("cache", "--store", "store", "gc", "--max-size", "much"), ("--max-size", "much")),
+        (("cache", "gc", "--store", "store", "--max-size", "much"), ("--max-size", "much")),
     ],
 )
 def test_arguments(small, tmp_path, args, words):

@@ -315,17 +315,17 @@ def test_doctor_tells_what_can_be_built():
 def test_cache_lists_verifies_and_removes(small, tmp_path):
     store = tmp_path / "store"
     build(small, tmp_path, "--store", store, "--until", "calibrate")
-    listed = done("cache", "--store", store, "ls", "--json").json["entries"]
+    listed = done("cache", "ls", "--store", store, "--json").json["entries"]
     assert [entry["stage"] for entry in listed] == ["export", "simplify", "calibrate"]
-    assert done("cache", "--store", store, "verify", "--json").json["entries"] == []
+    assert done("cache", "verify", "--store", store, "--json").json["entries"] == []
     ranges = next(store.rglob("ranges.json"))
     ranges.write_bytes(ranges.read_bytes().replace(b"entropy", b"entropi"))
-    broken = trtcompress("cache", "--store", store, "verify")
+    broken = trtcompress("cache", "verify", "--store", store)
     assert (broken.code, "1 damaged" in broken.err, "calibrate" in broken.out) == (1, True, True)
-    assert trtcompress("cache", "--store", store, "verify", "--remove").code == 0
-    removed = done("cache", "--store", store, "gc", "--max-size", "0", "--json").json["entries"]
+    assert trtcompress("cache", "verify", "--store", store, "--remove").code == 0
+    removed = done("cache", "gc", "--store", store, "--max-size", "0", "--json").json["entries"]
     assert len(removed) == 2
-    assert done("cache", "--store", store, "ls", "--json").json["entries"] == []
+    assert done("cache", "ls", "--store", store, "--json").json["entries"] == []
 
 
 def test_schema_of_the_config_accepts_the_examples_and_refuses_other_keys():

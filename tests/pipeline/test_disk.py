@@ -120,7 +120,7 @@ def test_a_full_store(small, tmp_path, room):
         assert any(word in ran.err for word in ("no space left", "full"))
         assert not any(store.glob("tmp/*"))
         assert tree(tmp_path / "out") == {}
-        assert done("cache", "--store", store, "verify", "--json").json["entries"] == [], "what is there is whole"
+        assert done("cache", "verify", "--store", store, "--json").json["entries"] == [], "what is there is whole"
         ballast.unlink()
         assert build(small, tmp_path / "out", store).code == 0, "with space, the same command goes on"
 
@@ -182,4 +182,4 @@ def test_the_disk_fills_while_data_is_read(small, tmp_path):
         ran = trtcompress("build", small.model, "--data", tmp_path / "many.npz", "--store", store, "--out", tmp_path)
         told(ran, "disk")
         ballast.unlink()
-        assert done("cache", "--store", store, "verify").code == 0
+        assert done("cache", "verify", "--store", store).code == 0

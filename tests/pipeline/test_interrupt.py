@@ -100,7 +100,7 @@ def finished(err: str) -> dict[str, str]:
 def nothing_half_done(folder: Path) -> None:
     assert not any((folder / "store").glob("tmp/*"))
     assert tree(folder / "out") == {}
-    assert program("cache", "--store", folder / "store", "verify").code == 0
+    assert program("cache", "verify", "--store", folder / "store").code == 0
 
 
 def test_a_build_in_the_middle_of_calibrate(small, tmp_path):

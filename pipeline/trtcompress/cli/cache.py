@@ -20,23 +20,15 @@ _SPANS = {"m": 60, "h": 3600, "d": 86400}
 
 
 @click.group(name="cache")
-@click.option(
-    "--store",
-    metavar="DIR",
-    type=options.FOLDER,
-    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
-)
-@click.pass_context
-def command(ctx: click.Context, store: str | None) -> None:
+def command() -> None:
     """The artifact store: what builds reuse."""
-    ctx.obj = store
 
 
-def _store(ctx: click.Context) -> Store:
+def _store(folder: str | None) -> Store:
     from ..api import default_store
     from ..store import Store
 
-    return Store(Path(ctx.obj) if ctx.obj else default_store())
+    return Store(Path(folder) if folder else default_store())
 
 
 def _print(entries: list[Entry], root: Path, as_json: bool) -> None:
@@ -56,10 +48,10 @@ def _print(entries: list[Entry], root: Path, as_json: bool) -> None:
 
 @command.command(name="ls")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def ls(ctx: click.Context, as_json: bool) -> None:
+@options.store
+def ls(folder: str | None, as_json: bool) -> None:
     """List the entries, the longest unused first."""
-    store = _store(ctx)
+    store = _store(folder)
     _print(store.entries(), store.root, as_json)
 
 
@@ -67,12 +59,12 @@ def ls(ctx: click.Context, as_json: bool) -> None:
 @click.option("--max-size", metavar="SIZE", help="Keep no more than this, for example 5G.")
 @click.option("--older-than", metavar="AGE", help="Remove what was not used for this long, for example 30d, 12h.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was removed as JSON.")
-@click.pass_context
-def gc(ctx: click.Context, max_size: str | None, older_than: str | None, as_json: bool) -> None:
+@options.store
+def gc(folder: str | None, max_size: str | None, older_than: str | None, as_json: bool) -> None:
     """Remove entries that were not used for long. With no option: those older than 30 days."""
     if max_size is None and older_than is None:
         older_than = "30d"
-    store = _store(ctx)
+    store = _store(folder)
     removed = store.gc(
         None if max_size is None else _measure(max_size.removesuffix("B"), _UNITS, "--max-size"),
         None if older_than is None else _measure(older_than, _SPANS, "--older-than"),
@@ -84,10 +76,10 @@ def gc(ctx: click.Context, max_size: str | None, older_than: str | None, as_json
 @command.command(name="verify")
 @click.option("--json", "as_json", is_flag=True, help="Print the damaged entries as JSON.")
 @click.option("--remove", is_flag=True, help="Remove the damaged entries.")
-@click.pass_context
-def verify(ctx: click.Context, as_json: bool, remove: bool) -> int:
+@options.store
+def verify(folder: str | None, as_json: bool, remove: bool) -> int:
     """Read every byte and list the entries that are damaged; exit 1 where there are any that stay."""
-    store = _store(ctx)
+    store = _store(folder)
     damaged = store.damaged()
     _print(damaged, store.root, as_json)
     for entry in damaged if remove else ():

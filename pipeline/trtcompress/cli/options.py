@@ -46,6 +46,13 @@ data: Decorator = click.option(
     required=True,
     help="Samples: .npz, folder of .npz or images, package.module:function.",
 )
+store: Decorator = click.option(
+    "--store",
+    "folder",
+    metavar="DIR",
+    type=FOLDER,
+    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
+)
 samples: Decorator = click.option("--samples", type=click.IntRange(min=1), help="Read no more than this many.")
 target: Decorator = click.option(
     "--target",
