@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,7 +252,9 @@ def test_models(small, tmp_path, make, args):
 def test_a_pickled_module_in_a_config(small, tmp_path):
     (tmp_path / "net.pt").write_bytes(pickle.dumps(Evil()))
     (tmp_path / "build.yaml").write_text(f"name: p\nmodel: net.pt\ndata: {{calibration: {small.data}}}\n")
-    refused(tmp_path, UNUSABLE, ("net.pt", "--trust-pickle"), "build", "build.yaml", "--store", "store")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(tmp_path, UNUSABLE, ("net.pt", "--trust-pickle"), "build", "build.yaml", "--store", "store")
     assert not (tmp_path / "ran").exists()
 
 

@@ -58,7 +58,8 @@ def test_inspect_counts(made):
 
 def test_inspect_in_words(made):
     ran = done("inspect", "simple.onnx", cwd=made.folder)
-    assert "x 1 x 8 x 8" in ran.out
+    assert "batch x 1 x 8 x 8" in ran.out
+    assert "MB for x 1 x 1 x 8 x 8" in ran.out, "what the costs are for"
     assert "can be quantized: 2 nodes, 100.0 % of the MACs" in ran.out
     quantized = done("inspect", "cpu.onnx", cwd=made.folder)
     assert "already quantized" in quantized.err

@@ -36,7 +36,11 @@ def command(model: str, axis_options: tuple[str, ...], top: int, as_json: bool) 
             for t in tensors
         ],
     )
-    click.echo(f"{found.macs / 1e6:.2f} M MACs, {found.parameters / 1e6:.3f} M parameters, {found.bytes / 1e6:.2f} MB")
+    sizes = ", ".join(f"{name} {' x '.join(map(str, shape)) or 'scalar'}" for name, shape in found.shapes.items())
+    click.echo(
+        f"{found.macs / 1e6:.2f} M MACs, {found.parameters / 1e6:.3f} M parameters, {found.bytes / 1e6:.2f} MB "
+        f"for {sizes}"
+    )
     print_table(
         ("operator", "nodes", "M MACs", "parameters", "bytes"),
         [(o.op, str(o.count), f"{o.macs / 1e6:.2f}", str(o.parameters), str(o.bytes)) for o in found.operators],

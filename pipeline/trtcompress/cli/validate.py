@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .main import say
+
+if TYPE_CHECKING:
+    from ..outputs import ValidationResult
 
 POSITIVE = click.FloatRange(0, min_open=True)
 
@@ -61,7 +65,7 @@ def command(
     """Compare an engine folder (see compile), a build folder or an ONNX file with its reference."""
     from ..config import GateSettings, MeasureSettings
     from ..revalidate import revalidate
-    from .output import print_json, print_table
+    from .output import print_json
 
     gates = GateSettings(
         max_metric_drop=max_metric_drop,
@@ -82,44 +86,51 @@ def command(
     if as_json:
         print_json(found)
     else:
-        print_table(
-            ("output", "max abs", "max rel", "least cosine", "SNR dB"),
-            [
-                (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", f"{o.snr_db:.1f}")
-                for o in found.outputs
-            ],
-        )
-        if found.metrics:
-            print_table(
-                ("metric", "reference", "value", "95 % interval"),
-                [
-                    (name, f"{m.reference:.5g}", f"{m.value:.5g}", f"{m.ci[0]:.5g} to {m.ci[1]:.5g}")
-                    for name, m in found.metrics.items()
-                ],
-            )
-        if found.speeds:
-            print_table(
-                ("batch", "p50 ms", "p90 ms", "p99 ms", "samples/s", "reference p50 ms", "speedup"),
-                [
-                    (
-                        str(s.batch),
-                        f"{s.p50:.3g}",
-                        f"{s.p90:.3g}",
-                        f"{s.p99:.3g}",
-                        f"{s.throughput:.4g}",
-                        f"{s.reference_p50:.3g}",
-                        f"{s.speedup:.2f}",
-                    )
-                    for s in found.speeds
-                ],
-            )
-        print_table(
-            ("gate", "limit", "value", "verdict"),
-            [
-                (g.gate, f"{g.limit:.5g}", "-" if g.value is None else f"{g.value:.6g}", g.verdict.replace("_", " "))
-                for g in found.gates
-            ],
-        )
+        _show(found)
     for note in found.notes:
         say(note)
     return 1 if found.verdict == "fail" or (strict and found.verdict == "not_measured") else 0
+
+
+def _show(found: ValidationResult) -> None:
+    """Tables for people."""
+    from .output import print_table
+
+    print_table(
+        ("output", "max abs", "max rel", "least cosine", "SNR dB"),
+        [
+            (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", f"{o.snr_db:.1f}")
+            for o in found.outputs
+        ],
+    )
+    if found.metrics:
+        print_table(
+            ("metric", "reference", "value", "95 % interval"),
+            [
+                (name, f"{m.reference:.5g}", f"{m.value:.5g}", f"{m.ci[0]:.5g} to {m.ci[1]:.5g}")
+                for name, m in found.metrics.items()
+            ],
+        )
+    if found.speeds:
+        print_table(
+            ("batch", "p50 ms", "p90 ms", "p99 ms", "samples/s", "reference p50 ms", "speedup"),
+            [
+                (
+                    str(s.batch),
+                    f"{s.p50:.3g}",
+                    f"{s.p90:.3g}",
+                    f"{s.p99:.3g}",
+                    f"{s.throughput:.4g}",
+                    f"{s.reference_p50:.3g}",
+                    f"{s.speedup:.2f}",
+                )
+                for s in found.speeds
+            ],
+        )
+    print_table(
+        ("gate", "limit", "value", "verdict"),
+        [
+            (g.gate, f"{g.limit:.5g}", "-" if g.value is None else f"{g.value:.6g}", g.verdict.replace("_", " "))
+            for g in found.gates
+        ],
+    )
