@@ -14,7 +14,7 @@ import numpy as np
 
 from command_line import Ran, done
 
-NETWORK = '''
+NETWORK = """
 import torch
 from torch import nn
 
@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 def model():
     return Net().eval(), {"x": torch.zeros(2, 1, 8, 8)}
-'''
+"""
 
 TARGETS = ("cpu", "rtx-4090")
 AXIS = ("--axis", "x.batch=1,4,8")
