@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from trtcompress_graph.errors import PlacementError
+from trtcompress_graph.fresh import FreshNames
 
-from .fresh import FreshNames
 from .half import MASK, takes_any_float
 from .opening import is_constant
 from .signature import signature

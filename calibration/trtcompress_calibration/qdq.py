@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.fresh import FreshNames
 
-from .fresh import FreshNames
 from .kinds import bias_of, channel_axis, is_depthwise, weight_of
 from .layout import Pair
 from .scales import Scale

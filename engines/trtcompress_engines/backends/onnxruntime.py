@@ -18,6 +18,7 @@ from trtcompress_graph.target import Engine, Target
 
 from ..backend import Array, CompileOptions
 from ..cpu import cpu_features, usable_cores
+from ..emulation import rounding_float16
 from ..files import digest_files, staged
 
 EXTERNAL_ABOVE = 1 << 30
@@ -82,7 +83,8 @@ def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRu
         path: the graph.
         threads: 0 is all cores that this process may use.
         emulate: compute every Q/DQ pair as it is written, in float arithmetic, and fuse none of them into an
-            integer kernel of this CPU: the numbers that a graph for another device stands for.
+            integer kernel of this CPU; round the result of every float16 node to float16. These are the numbers that a
+            graph for another device stands for.
     """
     return OnnxRuntimeRunner(path, threads, emulate=emulate)
 
@@ -106,7 +108,8 @@ class OnnxRuntimeRunner:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._emulate:
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._runner = OnnxrtRunner(_session(self.path, settings))
+        content = rounding_float16(self.path) if self._emulate else None
+        self._runner = OnnxrtRunner(_session(self.path, settings, content))
         self._runner.activate()
         return self
 
@@ -166,11 +169,16 @@ def session_options(threads: int = 0) -> Any:
     return options
 
 
-def _session(path: Path, options: Any) -> Any:
+def _session(path: Path, options: Any, content: bytes | None = None) -> Any:
+    """A session of the file, or of `content`, whose external data lies beside the file."""
     import onnxruntime as ort
 
+    if content is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent.resolve())
+        )
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         node = _blamed(str(error))
         where = f"{path}: node '{node}'" if node else str(path)

@@ -22,7 +22,7 @@ def _elsewhere(target: Target) -> bool:
 
 @stage(
     output="emulation",
-    version=1,
+    version=2,
     leaves="validation/{subject}",
     scope="encoding",
     libs=("onnxruntime", "numpy"),
