@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import MissingPathError, ModelError
 from trtcompress_graph.load import copy_model, read_model
@@ -29,6 +28,8 @@ def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: 
         CompileError: the backend refuses the graph.
         ModelError: a dynamic axis has no range.
     """
+    from trtcompress_engines.backend import CompileOptions, backend_for
+
     shapes = {} if target.how == "cpu" else profiles(model, axes)
     out.mkdir(parents=True, exist_ok=True)
     graph = copy_model(model, out / "model.onnx")

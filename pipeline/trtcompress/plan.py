@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trtcompress_engines.backend import backend_for
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_engines.encodings import encoding_for
 from trtcompress_engines.metrics import find_metric, is_built_in
@@ -89,6 +88,8 @@ def _targets(config: BuildConfig) -> dict[str, Target]:
 
 def _refuse_unbuildable(targets: Iterable[Target]) -> None:
     """A target that is built here needs its backend here; it is better said now than after the calibration."""
+    from trtcompress_engines.backend import backend_for
+
     for target in targets:
         if target.how == "aot" and (lacking := backend_for(target).missing()):
             raise CompileError("its engines cannot be built here", where=f"target '{target.name}'", hint=lacking)
