@@ -102,11 +102,20 @@ def _drop_unused_initializers(graph: ir.Model) -> None:
 
 
 def _name_transposed(graph: ir.Model) -> None:
-    """A weight that is transposed before its use folds into an initializer called `<weight>.T`."""
+    """A weight that is transposed before its use folds into an initializer called `<weight>.T`.
+
+    Where a weight is transposed twice (tied weights, or other axes), the later ones are called `<weight>.T_1` and so on.
+    """
+    from .fresh import FreshNames
+
+    names = FreshNames(graph.graph)
     for node in graph.graph:
         source = node.inputs[0] if node.op_type == "Transpose" else None
-        if source is not None and source.is_initializer() and not node.outputs[0].is_graph_output():
-            node.outputs[0].name = f"{source.name}.T"
+        if source is None or not source.is_initializer() or node.outputs[0].is_graph_output():
+            continue
+        name = f"{source.name}.T"
+        if node.outputs[0].name != name:
+            node.outputs[0].name = names.tensor(name)
 
 
 def _share_small_constants(graph: ir.Model) -> None:

@@ -259,6 +259,24 @@ def test_a_weight_transposed_before_use_keeps_its_name(tmp_path: Path) -> None:
     assert [tensor.name for tensor in out.graph.initializer] == ["fc.weight.T"]
 
 
+@pytest.mark.parametrize("second", [(2, 1, 0), (0, 2, 1)])
+def test_a_weight_that_is_transposed_twice_becomes_two(second: tuple[int, ...], tmp_path: Path) -> None:
+    proto = model(
+        [
+            helper.make_node("Transpose", ["w"], ["t"], perm=[0, 2, 1]),
+            helper.make_node("Transpose", ["w"], ["u"], perm=list(second)),
+            helper.make_node("MatMul", ["x", "t"], ["m"]),
+            helper.make_node("MatMul", ["m", "u"], ["y"]),
+        ],
+        [value("x", [4, 4, 4])],
+        [value("y", [4, 4, 4])],
+        {"w": np.random.default_rng(0).standard_normal((4, 4, 4)).astype(np.float32)},
+    )
+    feeds = {"x": np.random.default_rng(1).standard_normal((4, 4, 4)).astype(np.float32)}
+    out = check(save(proto, tmp_path / "m.onnx"), feeds, tmp_path / "out.onnx", again=True)
+    assert [tensor.name for tensor in out.graph.initializer] == ["w.T", "w.T_1"]
+
+
 def test_constants_that_would_grow_are_not_computed(tmp_path: Path) -> None:
     proto = model(
         [helper.make_node("Expand", ["k", "s"], ["big"]), helper.make_node("Add", ["x", "big"], ["y"])],
