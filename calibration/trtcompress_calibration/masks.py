@@ -68,6 +68,7 @@ def _infinite(tensor: onnx.TensorProto) -> bool:
     import onnx
 
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-    if tensor.data_type not in floats or tensor.data_location == onnx.TensorProto.EXTERNAL:
+    held = tensor.raw_data or tensor.float_data or tensor.double_data or tensor.int32_data
+    if tensor.data_type not in floats or not held:  # of a weight nothing was read
         return False
     return bool(np.isinf(onnx.numpy_helper.to_array(tensor)).any())

@@ -198,6 +198,21 @@ def test_positions_and_masks_of_attention(hidden: float, tmp_path: Path) -> None
     assert read_ranges(tmp_path / "ranges.json") == first
 
 
+def test_a_table_that_is_also_read_as_a_tensor(tmp_path: Path) -> None:
+    """Tied weights: a language model reads its table of tokens again, transposed, for its scores."""
+    nodes = [
+        node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+        node("Gather", ["table", "index"], ["embedded"]),
+        node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        node("MatMul", ["embedded", "turned"], ["y"]),
+    ]
+    held = weight("table", 16, 8)
+    model = saved(tmp_path / "m.onnx", nodes, {"x": ["batch", 3]}, ["y"], [held])
+    table = numpy_helper.to_array(held)
+    ranges = calibrate(model, [Sample({"x": np.array([[0, 7, 15]], np.float32)})])
+    assert ranges.tensors["y"].max == pytest.approx((table[[0, 7, 15]] @ table.T).max(), rel=1e-5)
+
+
 def test_tensors_whose_shape_depends_on_values(tmp_path: Path) -> None:
     nodes = [
         node("Greater", ["x", "zero"], ["positive"]),
