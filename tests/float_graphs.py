@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trtcompress_calibration.collect import calibrate
 from trtcompress_calibration.samples import Sample
+from trtcompress_engines.emulation import rounding_float16
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
@@ -109,12 +110,12 @@ def measured(model: Model, samples: Sequence[Sample], method: str = "minmax") ->
 
 
 def run(path: Path, samples: Sequence[Sample], *, kernels: bool = True) -> np.ndarray:
-    """First output, stacked; without INT8 `kernels` every Q and DQ is computed as ONNX specifies."""
+    """First output, stacked; float16 is rounded, and without INT8 `kernels` every Q and DQ computed."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     if not kernels:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(rounding_float16(path) or path, options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, dict(sample.inputs))[0] for sample in samples])
 
 

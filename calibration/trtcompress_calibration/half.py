@@ -30,6 +30,8 @@ _ADDS_SMALL = frozenset({"Add", "Sub", "Max", "Clip", "Where"})
 _UNDOES_SMALL = frozenset({"Sqrt", "Reciprocal", "Div", "Log", "Pow", "Expand"})
 _PICKS = MOVES | {"Where"}
 _MASKS = frozenset({"Where", "Add", "Sub", "Clip", "Min", "Max", "ConstantOfShape"}) | MOVES
+_TAKES_HUGE = _MASKS | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Attention", "ScatterElements"}
+"""Operators to which a huge constant only says "no bound" or "hidden"; to all others it is a number."""
 
 
 def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRange]) -> dict[ir.Node, str]:
@@ -132,7 +134,8 @@ def _constant_reason(node: ir.Node, ranges: Mapping[str, TensorRange]) -> str:
             continue
         if not fits(value) and node.op_type not in ("Clip", "Min", "Max"):
             return f"constant '{value.name}' does not fit into FP16"
-        if node.op_type == "Mul" and _huge(value) and not _makes_mask(node, value, ranges):
+        makes_mask = node.op_type == "Mul" and _makes_mask(node, value, ranges)
+        if node.op_type not in _TAKES_HUGE and not makes_mask and _huge(value):
             return f"constant '{value.name}' does not fit into FP16"
         if node.op_type in _ADDS_SMALL and _vanishes(value):
             return _VANISHES

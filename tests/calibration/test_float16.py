@@ -136,6 +136,18 @@ def test_masks_become_finite_and_stay_float16(tmp_path: Path, least: float) -> N
     assert cosine(found[:-1], expected[:-1]) > 0.999
 
 
+@pytest.mark.parametrize("op", ["Div", "MatMul"])
+def test_a_huge_constant_that_is_a_number_stays_float32(tmp_path: Path, op: str) -> None:
+    net = Net()
+    net.constants["huge"] = np.float32(1e7) if op == "Div" else np.diag(np.full(64, 1e7, np.float32))
+    net.node("Relu", [net.node(op, ["x", "huge"], "scaled")], "y")
+    model = net.save(tmp_path / "net.onnx", ROWS, {"y": ("rows", 64)})
+    samples = rows(4, 1e4 if op == "Div" else 1e-5)
+    half, kept = written(model, samples, tmp_path / "half.onnx")
+    assert kept[f"{op}:scaled"] == "constant 'huge' does not fit into FP16"
+    np.testing.assert_allclose(run(half.path, samples), run(model.path, samples), rtol=2e-3, atol=1e-7)
+
+
 def test_operators_that_want_float32_get_it(tmp_path: Path) -> None:
     net = Net()
     x = net.conv("x", "a", 3, 4)
