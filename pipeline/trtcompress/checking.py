@@ -30,7 +30,7 @@ from .validation import Candidate, Emulation, Validation, deployed_size
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
-    from trtcompress_calibration.samples import Sample
+    from trtcompress_calibration.samples import Batch, Sample
 
 Array = NDArray[np.generic]
 Feed = Mapping[str, Array]
@@ -199,8 +199,8 @@ def _compare(
     seen = _Seen([ParityMeter() for _ in runners], outputs=[{} for _ in runners])
     done = 0
     for batch in batches(dataset, model.inputs, _batch_size(model, axes)):
-        expected = _real(base.infer(batch.inputs), batch.count)
-        answers = [_real(runner.infer(batch.inputs), batch.count) for runner in runners]
+        expected = _real(base.infer(batch.inputs), batch)
+        answers = [_real(runner.infer(batch.inputs), batch) for runner in runners]
         for meter, answer in zip(seen.meters, answers, strict=True):
             meter.add(expected, answer)
         if metrics:
@@ -232,9 +232,13 @@ def _batch_size(model: Model, axes: Axes) -> int:
     return min(rng.max, 32) if rng else 1
 
 
-def _real(outputs: Mapping[str, Array], count: int) -> dict[str, Array]:
+def _real(outputs: Mapping[str, Array], batch: Batch) -> dict[str, Array]:
     """Outputs without those of samples that only fill up a fixed batch."""
-    return {name: v[:count] if np.ndim(v) and len(v) > count > 0 else np.asarray(v) for name, v in outputs.items()}
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    if not batch.repeated:
+        return arrays
+    filled = batch.count + batch.repeated
+    return {name: v[: batch.count] if v.shape[:1] == (filled,) else v for name, v in arrays.items()}
 
 
 def _keep(kept: dict[str, dict[int, Array]], outputs: Mapping[str, Array], indices: Sequence[int]) -> None:
@@ -268,8 +272,9 @@ def timing_feeds(model: Model, dataset: Dataset, options: CheckOptions) -> dict[
     """
     rng = batch_range(model.inputs, options.axes)
     if rng is None:
-        first = next(iter(_batched(dataset, model, 1)))
-        return {1: first}
+        from trtcompress_calibration.batching import fixed_batch
+
+        return {fixed_batch(model.inputs) or 1: next(iter(_batched(dataset, model, 1)))}
     sizes = sorted(set(options.measure.batches or (rng.min, rng.opt, rng.max)))
     for size in sizes:
         if not rng.min <= size <= rng.max:

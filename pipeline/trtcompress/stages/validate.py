@@ -33,7 +33,7 @@ def _always(inputs: Mapping[str, Any]) -> bool:
 
 @stage(
     output="validation",
-    version=1,
+    version=2,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy"),
