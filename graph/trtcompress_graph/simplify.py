@@ -104,7 +104,7 @@ def _drop_unused_initializers(graph: ir.Model) -> None:
 def _name_transposed(graph: ir.Model) -> None:
     """A weight that is transposed before its use folds into an initializer called `<weight>.T`.
 
-    Where a weight is transposed twice (tied weights, or other axes), the later ones are called `<weight>.T_1` and so on.
+    Where a weight is transposed twice (tied weights, or other axes), the later ones are `<weight>.T_1` and so on.
     """
     from .fresh import FreshNames
 

@@ -26,7 +26,7 @@ class PrecisionSettings(StageSettings):
         return cls(skip=config.quantize.skip)
 
 
-@stage(output="plan", version=1, leaves="plans/{subject}", scope="encoding", libs=("onnx", "onnx-ir"))
+@stage(output="plan", version=2, leaves="plans/{subject}", scope="encoding", libs=("onnx", "onnx-ir"))
 def precision(
     equalized: Model, ranges: Ranges, encoding: Encoding, settings: PrecisionSettings, out: Path
 ) -> PrecisionPlan:
