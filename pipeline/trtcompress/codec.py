@@ -50,7 +50,8 @@ def _with_paths(value: Any, root: Path) -> Any:
 def identity(value: Any) -> Any:
     """JSON value without paths: what a fingerprint sees. Digests stand for contents.
 
-    A class that names some of its fields in `FINGERPRINT` counts by these alone.
+    A class that names some of its fields in `FINGERPRINT` counts by these alone. The order of a mapping counts: an
+    axis of the config without an index stands at its place in the mapping.
     """
     if isinstance(value, Path):
         return None
@@ -60,7 +61,7 @@ def identity(value: Any) -> Any:
         names = getattr(value, "FINGERPRINT", None) or [field.name for field in fields(value)]
         return {name: identity(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
-        return {str(key): identity(inner) for key, inner in value.items()}
+        return [[str(key), identity(inner)] for key, inner in value.items()]
     return [identity(inner) for inner in value]
 
 

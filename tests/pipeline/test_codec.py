@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from trtcompress.codec import decode, encode, identity, paths_in
 from trtcompress.config import MeasureSettings
+from trtcompress.digests import digest_of
 from trtcompress.validation import Packages
+from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model, TensorSpec
 from trtcompress_graph.ranges import Ranges, TensorRange
 from trtcompress_graph.target import Engine
@@ -106,3 +108,13 @@ def test_settings_and_mappings_come_back():
     encoded = json.loads(json.dumps(encode(value, Path("/r"))))
     assert decode(Everything, encoded, Path("/r")) == value
     assert identity(value)["settings"]["batches"] == [1, 2]
+
+
+def test_the_order_of_axes_counts():
+    """`{height: ..., width: ...}` puts them at other places than `{width: ..., height: ...}`."""
+    one, other = AxisRange(1, 2, 3), AxisRange(1, 4, 8)
+    keys = {
+        digest_of(identity({"x": axes}))
+        for axes in ({"h": one, "w": other}, {"w": other, "h": one}, {"h": other, "w": one})
+    }
+    assert len(keys) == 3

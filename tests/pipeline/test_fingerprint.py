@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "63b86c24a2704a1c9b215ad0040352c4bc7fba0dca003c7282bf5602de220e6b"
+    assert fingerprint(step, inputs()) == "7be55a922dfed59ebc590a9167e7f311efd33611d114242d48ede91f246697ec"
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "ca4df66b13ea502e51e8266e77e1c7cb6266d822caf6b5de4ce5f06a1eb5a043"
+    assert fingerprint(step, aot) == "a95bbf52b3f2b0cd43115485999cba3083e18d62b3b420b1d58bc9be07a8a49a"
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
