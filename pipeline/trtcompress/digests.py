@@ -121,8 +121,21 @@ def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDige
             f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed"
         )
     modules = {key: file_digest(file) for key, file in project_modules(module, search)}
-    further = {p.relative_to(base).as_posix(): files.of(p) for pattern in sources for p in _matches(pattern, base)}
-    return digest_of({"function": name, "modules": modules, "sources": further})
+    return digest_of({"function": name, "modules": modules, "sources": _further(base, sources, files)})
+
+
+def model_file_digest(path: Path, base: Path, sources: Sequence[str], files: FileDigests) -> str:
+    """Digest of an ONNX file or a pickled module, and of `sources`: a pickle runs code that is not in it.
+
+    Raises:
+        ConfigError: a glob of `sources` matches nothing.
+    """
+    own = onnx_digest(path, files)
+    return digest_of({"model": own, "sources": _further(base, sources, files)}) if sources else own
+
+
+def _further(base: Path, sources: Sequence[str], files: FileDigests) -> dict[str, str]:
+    return {p.relative_to(base).as_posix(): files.of(p) for pattern in sources for p in _matches(pattern, base)}
 
 
 def _matches(pattern: str, base: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
 from .config import BuildConfig, DataSource, Loaded, TargetSettings
-from .digests import FileDigests, data_digest, onnx_digest, source_digest
+from .digests import FileDigests, data_digest, model_file_digest, source_digest
 from .stage import DataRef, MetricRef, ModelRef, Reserved, Stage, StageSettings
 
 Ref = tuple[str, str]
@@ -149,7 +149,7 @@ def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:
         raise MissingPathError(
             "no such model file", where=str(path), hint="give an ONNX file, or `package.module:function`"
         )
-    return ModelRef(model.source, base, onnx_digest(path, files))
+    return ModelRef(model.source, base, model_file_digest(path, base, model.sources, files))
 
 
 def _data_ref(data: DataSource, loaded: Loaded, files: FileDigests) -> DataRef:

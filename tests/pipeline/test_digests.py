@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from onnx_models import save, small
 from trtcompress import digests
-from trtcompress.digests import FileDigests, data_digest, digest_of, file_digest, onnx_digest, source_digest
+from trtcompress.digests import (
+    FileDigests,
+    data_digest,
+    digest_of,
+    file_digest,
+    model_file_digest,
+    onnx_digest,
+    source_digest,
+)
 from trtcompress_graph.errors import ConfigError, MissingPathError
 
 PROJECT = {
@@ -136,6 +144,20 @@ def test_a_module_that_is_not_python(base: Path, files: FileDigests, text: bytes
     (base / "entry.py").write_bytes(text)
     with pytest.raises(ConfigError, match=words):
         digest(base, files)
+
+
+def test_sources_count_for_a_model_file_too(base: Path, files: FileDigests):
+    """A pickled module runs the code of its class, which is not in the file."""
+    pickled = base / "net.pt"
+    pickled.write_bytes(b"\x80\x04.")
+    plain = model_file_digest(pickled, base, (), files)
+    assert plain == onnx_digest(pickled, files)
+    before = model_file_digest(pickled, base, ("models/**/*.py",), files)
+    (base / "models/net.py").write_text("# changed\n")
+    after = model_file_digest(pickled, base, ("models/**/*.py",), files)
+    assert len({plain, before, after}) == 3
+    with pytest.raises(ConfigError, match="matches no file"):
+        model_file_digest(pickled, base, ("absent/*.py",), files)
 
 
 def test_a_module_that_is_not_there(base: Path, files: FileDigests):
