@@ -6,10 +6,10 @@ Nothing grows with the number of samples, and nothing depends on how they are ba
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
@@ -55,7 +55,7 @@ def calibrate(
     find_method(method)
     graph = read_skeleton(model)
     taps = candidates or taps_of(graph)
-    collector = Collector(model, graph, taps, threads or _cores())
+    collector = Collector(model, graph, taps, threads or usable_cores())
     samples = 0
     for batch in _full_batches(dataset, model, batch_size):
         collector.read(batch)
@@ -70,7 +70,7 @@ def ranges_of(
 ) -> Ranges:
     """Thresholds from what was counted."""
     read = {name: value for name, value in statistics.items() if value.count}
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         tensors = dict(zip(read, pool.map(lambda value: _range(value, method), read.values()), strict=True))
     tensors |= {name: tensors[source] for name, source in aliases.items() if source in tensors}
     return Ranges(VERSION, model_sha256, method, samples, tensors)
@@ -108,8 +108,3 @@ def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> I
         where=str(model.path),
         hint=f"give at least {fixed} samples of equal shape" if fixed else "name data that holds at least one sample",
     )
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from trtcompress_graph.cores import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -40,12 +41,6 @@ def cpu_features() -> CpuFeatures:
     """Features of this CPU, read from `/proc/cpuinfo`; elsewhere only its name and cores are known."""
     text = CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.exists() else ""
     return read_features(text, cores=usable_cores())
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def read_features(cpuinfo: str, cores: int) -> CpuFeatures:

@@ -1,8 +1,7 @@
-"""Digests of files, and files that appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,16 +13,6 @@ from trtcompress_graph.errors import CompileError, StoreError
 
 FULL = 1 << 20
 """A disk with fewer free bytes is full."""
-
-
-def digest_files(*paths: Path) -> str:
-    """SHA-256 (hex) over the bytes of the files, one after another."""
-    sha = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()
 
 
 @contextmanager

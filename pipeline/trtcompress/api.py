@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from trtcompress_engines.gates import explain
+from trtcompress_graph.cores import usable_cores
 
 from .assemble import deployed, only_writer, place_artifacts
 from .config import Loaded
@@ -109,7 +110,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
         build_dir = (options.out / loaded.config.name).resolve()
         check_writable(build_dir)
         listener.planned(plan)
-        run = run_plan(plan, store, listener, jobs=options.jobs or len(os.sched_getaffinity(0)))
+        run = run_plan(plan, store, listener, jobs=options.jobs or usable_cores())
         validations = _by_target(run, "validation")
         packages = _by_target(run, "packages")
         with only_writer(build_dir):

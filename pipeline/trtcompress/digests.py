@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.callables import is_callable_name
+from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import ConfigError, MissingPathError
 
 from .files import READ_ONLY, write_text
 from .imports import module_file, project_modules
-
-CHUNK = 1 << 20
 
 
 def digest_of(value: Any) -> str:
@@ -27,12 +26,8 @@ def digest_of(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file; reads it once, a mebibyte at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """SHA-256 (hex) of a file."""
+    return files_digest([path])
 
 
 class FileDigests:

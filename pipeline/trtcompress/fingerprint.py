@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+from trtcompress_graph.cores import usable_cores
 
 from . import __version__
 from .codec import identity
@@ -32,4 +33,4 @@ def device() -> dict[str, Any]:
     """The machine as far as it shapes speed and choice of kernels."""
     from trtcompress_engines.cpu import cpu_features
 
-    return {"cpu": asdict(cpu_features()), "cores": len(os.sched_getaffinity(0))}
+    return {"cpu": asdict(cpu_features()), "cores": usable_cores()}

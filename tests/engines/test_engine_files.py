@@ -9,8 +9,9 @@ import pytest
 
 from assets import asset
 from trtcompress_engines.backend import CompileOptions, backend_for
-from trtcompress_engines.files import digest_files, staged
+from trtcompress_engines.files import staged
 from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import StoreError
 from trtcompress_graph.load import read_model
 
@@ -18,7 +19,7 @@ from trtcompress_graph.load import read_model
 def test_a_digest_is_the_sha256_of_the_bytes(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"1" * 3_000_000)
     (tmp_path / "b").write_bytes(b"2")
-    assert digest_files(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"1" * 3_000_000 + b"2").hexdigest()
+    assert files_digest([tmp_path / "a", tmp_path / "b"]) == hashlib.sha256(b"1" * 3_000_000 + b"2").hexdigest()
 
 
 def test_files_appear_at_the_end(tmp_path: Path):

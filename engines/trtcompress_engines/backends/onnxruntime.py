@@ -12,14 +12,16 @@ from typing import Any, Self
 
 import numpy as np
 
+from trtcompress_graph.cores import usable_cores
+from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import CompileError, DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import Array, CompileOptions
-from ..cpu import cpu_features, usable_cores
+from ..cpu import cpu_features
 from ..emulation import rounding_float16
-from ..files import digest_files, staged
+from ..files import staged
 
 EXTERNAL_ABOVE = 1 << 30
 """Weights of a bigger model go beside the optimized file: one ONNX file ends at 2 GB."""
@@ -57,7 +59,7 @@ class OnnxRuntimeBackend:
             _session(graph.path, settings)
             _settle_names(folder / file)
             written = sorted(folder.iterdir())
-            digest = digest_files(*written)
+            digest = files_digest(written)
             after, _ = _contents(folder / file)
         return Engine(
             path=out / file,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import CompileError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner
-from ..files import digest_files, staged
+from ..files import staged
 from .trt_load import gpu_count, missing_classic, missing_rtx
 from .trt_process import build_plan
 
@@ -36,7 +37,7 @@ class TensorRTBackend:
         file = f"model.{encoding_name}.plan"
         with staged(out) as folder:
             result = build_plan("classic", graph, folder / file, options)
-            digest = digest_files(folder / file)
+            digest = files_digest([folder / file])
         return Engine(
             path=out / file,
             digest=digest,
