@@ -114,6 +114,11 @@ def stage(
     return wrap
 
 
+def on_this_machine(inputs: Mapping[str, Any]) -> bool:
+    """`device` of a stage that runs a model: the CPU's kernels shape the result to the last bit."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """Where the model comes from. `digest` stands for the contents (source text, or the ONNX file)."""

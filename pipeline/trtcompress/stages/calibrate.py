@@ -10,7 +10,7 @@ from trtcompress_graph.ranges import Ranges
 
 from ..config import BuildConfig, Method
 from ..datasets import open_data
-from ..stage import DataRef, Progress, StageSettings, stage
+from ..stage import DataRef, Progress, StageSettings, on_this_machine, stage
 
 SAMPLES = 128
 """Samples that calibration reads where the config does not say."""
@@ -28,7 +28,13 @@ class CalibrateSettings(StageSettings):
         return cls(method=config.quantize.method, batch=config.quantize.batch)
 
 
-@stage(output="ranges", version=2, leaves=".", libs=("onnxruntime", "numpy", "numba"))
+@stage(
+    output="ranges",
+    version=2,
+    leaves=".",
+    libs=("onnxruntime", "numpy", "numba", "pillow"),
+    device=on_this_machine,
+)
 def calibrate(
     equalized: Model, calibration: DataRef, settings: CalibrateSettings, out: Path, progress: Progress
 ) -> Ranges:

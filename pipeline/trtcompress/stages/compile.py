@@ -36,7 +36,7 @@ def _for_this_machine(inputs: Mapping[str, Any]) -> bool:
     version=1,
     leaves="engines/{subject}",
     scope="engine",
-    libs=("onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13"),
+    libs=("onnxruntime", "polygraphy", "tensorrt", "tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13"),
     device=_for_this_machine,
 )
 def compile_(

@@ -8,7 +8,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
 from ..datasets import open_data
-from ..stage import DataRef, MetricRef, Progress, StageSettings, stage
+from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation
 
 
@@ -25,7 +25,8 @@ def _elsewhere(target: Target) -> bool:
     version=2,
     leaves="validation/{subject}",
     scope="encoding",
-    libs=("onnxruntime", "numpy"),
+    libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
+    device=on_this_machine,
     applies=_elsewhere,
 )
 def emulate(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
@@ -11,7 +10,7 @@ from trtcompress_graph.target import Engine, Target
 
 from ..config import BuildConfig, GateSettings, MeasureSettings
 from ..datasets import open_data
-from ..stage import DataRef, MetricRef, Progress, StageSettings, stage
+from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation, Validation
 
 
@@ -27,17 +26,13 @@ class ValidateSettings(StageSettings):
         return cls(gates=config.gates, measure=config.measure)
 
 
-def _always(inputs: Mapping[str, Any]) -> bool:
-    return True
-
-
 @stage(
     output="validation",
     version=2,
     leaves="validation/{subject}",
     scope="target",
-    libs=("onnxruntime", "polygraphy", "numpy"),
-    device=_always,
+    libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
+    device=on_this_machine,
     alone=True,
 )
 def validate(
