@@ -44,12 +44,21 @@ class Dataset:
         self.labelled = self._first().label is not None
 
     def __iter__(self) -> Iterator[Sample]:
-        number = 0
+        number, labelled = 0, False
         for chunk in self._chunks():
             for row, sample in enumerate(_split(chunk, self._inputs)):
                 if number == self._samples:
                     return
-                yield validate_sample(sample, self._inputs, f"{chunk.where}: sample {chunk.first + row}", self._note)
+                where = f"{chunk.where}: sample {chunk.first + row}"
+                has_label = sample.label is not None
+                if number and has_label != labelled:
+                    raise DataError(
+                        f"the sample has {'a label' if has_label else 'no label'}, unlike those before it",
+                        where=where,
+                        hint=f"give '{LABELS}' with every sample, or with none",
+                    )
+                labelled = has_label
+                yield validate_sample(sample, self._inputs, where, self._note)
                 number += 1
 
     def _first(self) -> Sample:

@@ -12,8 +12,6 @@ from trtcompress_graph.model import Dim, TensorSpec
 
 from .samples import Array, Preprocess
 
-_CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
-
 
 def default_preprocess(spec: TensorSpec) -> Preprocess:
     """What the shape and type of an input tell: layout, size, grey or colour; pixels 0 to 1, bytes stay bytes.

@@ -90,6 +90,17 @@ def test_sequences_of_different_lengths(tmp_path: Path) -> None:
     assert not dataset.labelled
 
 
+@pytest.mark.parametrize("labelled", ["a", "b"])
+def test_labels_come_with_every_sample_or_with_none(labelled: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        labels = {"labels": np.arange(2)} if name == labelled else {}
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((2, 3, 4), np.float32), **labels)
+    dataset = open_dataset(tmp_path, [X], base=Path())
+    with pytest.raises(DataError, match="unlike those before it") as caught:
+        list(dataset)
+    assert caught.value.where == f"{tmp_path / 'b.npz'}: sample 0"
+
+
 def test_an_input_without_a_batch_axis_loses_the_sample_axis(tmp_path: Path) -> None:
     state = RNG.standard_normal((3, 2, 1, 8)).astype(np.float32)
     np.savez(tmp_path / "a.npz", state=state, rate=np.int64(16000), each=np.arange(3))
