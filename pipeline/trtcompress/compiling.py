@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trtcompress_graph.axes import Axes
+from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import MissingPathError, ModelError
 from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
@@ -88,4 +89,11 @@ def read_engine(folder: Path, within: Path) -> Engine:
             raise MissingPathError("the engine is incomplete", where=str(path), hint=_AGAIN)
     if read_model(engine.graph.path).digest != engine.graph.digest:
         raise ModelError("this is not the graph that was built", where=str(engine.graph.path), hint=_AGAIN)
+    if engine.path != engine.graph.path and _engine_digest(engine.path) != engine.digest:
+        raise ModelError("this is not the engine that was built", where=str(engine.path), hint=_AGAIN)
     return engine
+
+
+def _engine_digest(path: Path) -> str:
+    """Of the engine and its external data, `<name>.data`."""
+    return files_digest(sorted(file for file in path.parent.iterdir() if file.name.startswith(path.name)))

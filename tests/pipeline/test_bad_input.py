@@ -431,9 +431,16 @@ def damage_graph(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
 
 
+def damage_engine(folder: Path) -> None:
+    """The graph is whole, what runs is not."""
+    [engine] = folder.glob("*.optimized.onnx")
+    shutil.copyfile(folder / "model.onnx", engine)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (damage_engine, ("not the engine that was built", "optimized.onnx")),
         (damage_note, ("engine.json", "damaged", "trtcompress compile")),
         (damage_shape, ("engine.json", "damaged", "trtcompress compile")),
         (lead_outside, ("outside its folder", "engine.json")),
