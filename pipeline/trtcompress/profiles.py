@@ -16,12 +16,24 @@ def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
     A key of the config may be the name, `name@index`, or the index.
 
     Raises:
-        ConfigError: the model has no such input or no such dynamic axis.
+        ConfigError: the model has no such input or no such dynamic axis, or an axis has one range at one input and
+            another at another.
     """
     by_name = {spec.name: spec for spec in model.inputs}
-    return {
+    named = {
         name: {_axis(_input(name, by_name), key): rng for key, rng in ranges.items()} for name, ranges in axes.items()
     }
+    first: dict[str, tuple[str, AxisRange]] = {}
+    for name, ranges in named.items():
+        for axis, rng in ranges.items():
+            other, held = first.setdefault(axis, (name, rng))
+            if rng != held:
+                raise ConfigError(
+                    f"the axis '{axis}' has another range here than at the input '{other}'",
+                    where=f"model.inputs.{name}.{axis}",
+                    hint="inputs that share an axis share its range: give it at one of them",
+                )
+    return named
 
 
 def _input(name: str, by_name: dict[str, TensorSpec]) -> TensorSpec:
