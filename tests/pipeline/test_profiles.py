@@ -28,7 +28,7 @@ def test_an_axis_by_name_by_place_or_by_both(key: str):
 def test_a_range_given_once_or_twice_alike_holds_at_every_input():
     axes = {"ids": {"batch": BATCH, "seq": SEQ}, "mask": {"1": SEQ}}
     twice = {**axes, "mask": {"1": SEQ, "batch": BATCH}}
-    expected = {name: ((1, 2), (4, 16), (8, 32)) for name in ("ids", "mask")}
+    expected = dict.fromkeys(("ids", "mask"), ((1, 2), (4, 16), (8, 32)))
     assert profiles(MODEL, axes) == profiles(MODEL, twice) == expected
     assert batch_range(MODEL.inputs, axes) == BATCH
 
