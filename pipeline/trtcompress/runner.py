@@ -86,7 +86,14 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
                 run.steps.append(ran)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return run
+    return _in_order(run, plan)
+
+
+def _in_order(run: Run, plan: Plan) -> Run:
+    """The run in the order of the plan, whichever step was done first: reports must not differ by that."""
+    ran = {done.step.output: done for done in run.steps}
+    order = [step.output for step in plan.steps]
+    return Run({**plan.given, **{ref: run.values[ref] for ref in order}}, [ran[ref] for ref in order])
 
 
 def _ready(waiting: list[Step], running: list[Step], values: Mapping[Ref, Any], jobs: int) -> list[Step]:

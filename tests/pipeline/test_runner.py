@@ -17,6 +17,7 @@ from trtcompress.codec import encode
 from trtcompress.runner import VALUE, Run, run_plan
 from trtcompress.stage import ModelRef, Stage, stage
 from trtcompress.store import Store
+from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import DataError, StageError, StoreError, TrtCompressError
 
 
@@ -205,6 +206,24 @@ def test_jobs_work_at_once_and_measurements_alone(tmp_path: Path, store: Store):
     made, heard = run(tmp_path, store, parallel(4), jobs=4, targets=["rtx-4090", "rtx-3090"])
     assert len(heard.worked) == 6
     assert made.values["timed", "rtx-3090"].text == "rtx-3090"
+
+
+def test_what_was_done_first_does_not_change_the_order(tmp_path: Path, store: Store):
+    second_is_done = threading.Event()
+
+    @stage(output="value", version=1, leaves="values/{subject}", scope="encoding")
+    def swap(model: ModelRef, encoding: Encoding, settings: NoSettings) -> Text:
+        if encoding.name == "trt-int8":
+            assert second_is_done.wait(20)
+            threading.Event().wait(0.3)  # while the other one is put into the store
+        else:
+            second_is_done.set()
+        return Text(encoding.name)
+
+    made, heard = run(tmp_path, store, (swap,), jobs=2, targets=["rtx-4090"])
+    assert [ran.step.subject for ran in made.steps] == ["trt-int8", "trt-fp16"]
+    assert [ref for ref in made.values if ref[0] == "value"] == [("value", "trt-int8"), ("value", "trt-fp16")]
+    assert sorted(heard.worked) == ["swap trt-fp16", "swap trt-int8"]
 
 
 def test_no_more_than_jobs_work_at_once(tmp_path: Path, store: Store):
