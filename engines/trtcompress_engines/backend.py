@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
-Array = NDArray[np.generic]
+if TYPE_CHECKING:  # a rebuild that runs nothing loads no numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
+
 Shape = tuple[int, ...]
 
 

@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtcompress_graph.measured import Latency, Speed
 
-from .backend import Array, BoundRunner, Runner
+from .backend import BoundRunner, Runner
+
+if TYPE_CHECKING:
+    from .backend import Array
 
 Call = Callable[[], object]
 

@@ -109,11 +109,6 @@ def find_metric(name: str, base: Path = Path()) -> Metric:
     )
 
 
-def is_built_in(name: str) -> bool:
-    """True for a metric that is not the user's own function."""
-    return name.partition(":")[0] in BUILT_IN
-
-
 def take(values: Values, index: NDArray[np.intp]) -> Values:
     """The samples at these places."""
     return values[index] if isinstance(values, np.ndarray) else [values[i] for i in index]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.measured import OutputParity
 
-from .backend import Array
+Array = NDArray[np.generic]
 
 BROKEN = 1e308
 """Stands for an error that is not a number: JSON has no infinity, and no gate lets it pass."""
@@ -82,7 +82,8 @@ class ParityMeter:
 
     A sample is a slice along the first axis. The cosine is the least of all samples; where a sample is one single
     number, whose cosine says nothing but its sign, it is the cosine over all samples. An output that is infinite
-    or not a number where the reference is not gets cosine -1, errors of 1e308 and -999 dB, which no gate passes.
+    or not a number where the reference is not, or of another shape (detections that are kept came out otherwise),
+    gets cosine -1, errors of 1e308 and -999 dB, which no gate passes.
     """
 
     def __init__(self) -> None:
@@ -92,19 +93,17 @@ class ParityMeter:
         """Add the outputs of one batch.
 
         Raises:
-            DataError: the engine lacks an output, or gives it in another shape.
+            DataError: the engine lacks an output.
         """
         for name, expected in reference.items():
             if name not in engine:
                 raise DataError(
                     f"the engine has no output '{name}'", where=name, hint=f"it has: {', '.join(sorted(engine))}"
                 )
-            if np.shape(engine[name]) != np.shape(expected):
-                raise DataError(
-                    f"the engine gives shape {np.shape(engine[name])}, the reference {np.shape(expected)}",
-                    where=f"output '{name}'",
-                )
             sums = self._sums.setdefault(name, _Sums())
+            if np.shape(engine[name]) != np.shape(expected):
+                sums.broken = True  # what a shape depends on (detections that are kept) came out otherwise
+                continue
             with np.errstate(over="ignore", invalid="ignore"):
                 for one, other in zip(_samples(expected), _samples(engine[name]), strict=True):
                     sums.add(_flat(one), _flat(other))

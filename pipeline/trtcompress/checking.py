@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,8 @@ from trtcompress_engines.backend import Runner, backend_for
 from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.gates import GateLimits, judge, verdict
 from trtcompress_engines.measure import time_pair
-from trtcompress_engines.metrics import Outputs, Values, evaluate, find_metric, is_built_in
+from trtcompress_engines.metric_names import is_built_in
+from trtcompress_engines.metrics import Outputs, Values, evaluate, find_metric
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import CompileError, DataError
@@ -81,15 +82,27 @@ def check_engines(
     candidates: list[Candidate] = []
     notes: dict[str, None] = {}
     for index, engine in enumerate(engines):
-        accuracy, speeds = measured.get(index, (known.get(engine.encoding), ()))
+        accuracy, speeds = measured.by_place.get(index, (known.get(engine.encoding), ()))
         if accuracy is None:
             accuracy = emulate_graph(
                 reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress
             )
-        candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured, options))
+        candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured.by_place, options))
         notes |= dict.fromkeys(accuracy.notes)
-    chosen, why = choose(candidates)
-    return Validation(target.name, tuple(candidates), chosen, (*notes, *why))
+    chosen, why = choose(candidates, measured.gain)
+    return Validation(target.name, tuple(candidates), chosen, measured.gain, (*notes, *why))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Of the engines that can run here: accuracy and speed by their place, and how the first compares with the last.
+
+    Attributes:
+        gain: times that the preferred engine is as fast as the float engine, timed against each other.
+    """
+
+    by_place: Mapping[int, tuple[Emulation, tuple[Speed, ...]]]
+    gain: float | None
 
 
 def _measure(
@@ -99,9 +112,8 @@ def _measure(
     dataset: Dataset,
     options: CheckOptions,
     progress: Progress,
-) -> dict[int, tuple[Emulation, tuple[Speed, ...]]]:
-    """Accuracy and speed of the engines that can run here, by their place."""
-    threads = options.measure.threads
+) -> _Measured:
+    threads, seconds = options.measure.threads, options.measure.seconds
     with ExitStack() as stack:
         opened = {
             index: runner
@@ -109,14 +121,26 @@ def _measure(
             if (runner := _open(engine, target, stack, threads)) is not None
         }
         if not opened:
-            return {}
+            return _Measured({}, None)
         base = stack.enter_context(open_graph(reference.path, threads))
         found = _compare(base, list(opened.values()), reference, dataset, options.metrics, options.axes, progress)
         feeds = timing_feeds(reference, dataset, options)
-        return {
-            index: (accuracy, time_pair(runner, base, feeds, seconds=options.measure.seconds))
+        by_place = {
+            index: (accuracy, time_pair(runner, base, feeds, seconds=seconds))
             for (index, runner), accuracy in zip(opened.items(), found, strict=True)
         }
+        if len(opened) < 2:
+            return _Measured(by_place, None)
+        first, *_, last = opened.values()
+        size = _usual(reference, options, feeds)
+        (duel,) = time_pair(first, last, {size: feeds[size]}, seconds=seconds)
+        return _Measured(by_place, duel.speedup)
+
+
+def _usual(reference: Model, options: CheckOptions, batches: Collection[int]) -> int:
+    """The batch size that the config calls usual, where it was timed; else the least that was."""
+    rng = batch_range(reference.inputs, options.axes)
+    return rng.opt if rng and rng.opt in batches else min(batches)
 
 
 def emulate_graph(
@@ -331,20 +355,19 @@ def _candidate(
     )
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[int, tuple[str, ...]]:
+def choose(candidates: Sequence[Candidate], gain: float | None) -> tuple[int, tuple[str, ...]]:
     """Index of the engine to ship, and why where it is not the preferred one.
 
     An INT8 engine that is not faster than the float engine costs accuracy for nothing: the float engine is shipped.
+
+    Args:
+        candidates: the preferred one first, the float engine last.
+        gain: times that the first is as fast as the last; None where they were not timed against each other.
     """
-    if len(candidates) < 2:
-        return 0, ()
-    preferred, exact = candidates[0].speed, candidates[-1].speed
-    if preferred is None or exact is None:
-        return 0, ()
-    if preferred.speedup >= max(1.0, exact.speedup):
+    if gain is None or gain >= 1:
         return 0, ()
     why = (
-        f"{candidates[0].engine.encoding} runs at {preferred.speedup:.2f} times the speed of the model as it came, "
-        f"{candidates[-1].engine.encoding} at {exact.speedup:.2f}: INT8 does not pay here, the float engine is shipped"
+        f"{candidates[0].engine.encoding} runs at {gain:.2f} times the speed of {candidates[-1].engine.encoding}: "
+        "INT8 does not pay here, the float engine is shipped"
     )
     return len(candidates) - 1, (why,)

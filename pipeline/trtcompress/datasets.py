@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trtcompress_graph.callables import is_callable_name, load_callable
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
@@ -15,6 +12,8 @@ from trtcompress_graph.model import Model
 from .stage import DataRef
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from trtcompress_calibration.data import Dataset
 
 
@@ -48,7 +47,7 @@ def raw_samples(data: DataRef, count: int) -> Iterator[dict[str, NDArray[Any]]]:
     """
     arrays = {name: array for name, array in _first_arrays(data).items() if name != "labels"}
     for index in range(min(count, *map(len, arrays.values())) if arrays else 0):
-        yield {name: np.asarray(array[index : index + 1]) for name, array in arrays.items()}
+        yield {name: array[index : index + 1] for name, array in arrays.items()}
 
 
 def _first_arrays(data: DataRef) -> Mapping[str, NDArray[Any]]:
@@ -62,5 +61,7 @@ def _first_arrays(data: DataRef) -> Mapping[str, NDArray[Any]]:
             where=str(path),
             hint="give an .npz, a folder of .npz, or package.module:function",
         )
+    import numpy as np
+
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_engines.encodings import encoding_for
-from trtcompress_engines.metrics import find_metric, is_built_in
+from trtcompress_engines.metric_names import is_built_in
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.encoding import Encoding
@@ -129,15 +129,19 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("axes", ""): config.model.axes,
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
-        ("metrics", ""): tuple(_metric_ref(name, base, files) for name in config.metric),
+        ("metrics", ""): tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric),
     }
 
 
-def _metric_ref(name: str, base: Path, files: FileDigests) -> MetricRef:
-    if is_built_in(name) or not is_callable_name(name):
-        find_metric(name)  # an unknown name is refused before any work
+def _metric_ref(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> MetricRef:
+    """A metric; a function of the user's may read the same further files as the data that it judges."""
+    if is_built_in(name):
         return MetricRef(name, base, "")
-    return MetricRef(name, base, source_digest(name, base, (), files))
+    if not is_callable_name(name):
+        from trtcompress_engines.metrics import find_metric
+
+        find_metric(name)  # an unknown name is refused before any work
+    return MetricRef(name, base, source_digest(name, base, sources, files))
 
 
 def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:

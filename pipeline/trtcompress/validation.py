@@ -54,12 +54,16 @@ class Validation:
     """Candidates of a target in the order of preference, and the index of the one that is shipped.
 
     Only the shipped engine matters to what comes after; timings, which differ from run to run, do not.
+
+    Attributes:
+        gain: times that the preferred engine is as fast as the float engine, timed against each other.
     """
 
     FINGERPRINT: ClassVar = ("engine",)
     target: str
     candidates: tuple[Candidate, ...]
     chosen: int
+    gain: float | None
     notes: tuple[str, ...]
 
     @property

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trtcompress_engines.metric_names import BUILT_IN_NAMES
 from trtcompress_engines.metrics import evaluate
+from trtcompress_engines.scores import BUILT_IN
 from trtcompress_graph.errors import DataError, UsageError
 
 SCORES = np.array([[0.1, 0.9, 0.0], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.4, 0.5, 0.1]], np.float32)
@@ -192,3 +194,7 @@ def test_what_both_get_wrong_does_not_widen_the_interval_of_the_drop():
     result = evaluate("top1", {"y": scores}, {"y": scores * 2}, labels)
     assert result.ci[1] - result.ci[0] > 0.05
     assert result.drop_ci == (0, 0)
+
+
+def test_the_names_that_need_no_numpy_are_those_of_the_registry() -> None:
+    assert tuple(BUILT_IN) == BUILT_IN_NAMES

@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.digest import files_digest
@@ -18,10 +16,12 @@ from trtcompress_graph.errors import CompileError, DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
-from ..backend import Array, CompileOptions
+from ..backend import CompileOptions
 from ..cpu import cpu_features
-from ..emulation import rounding_float16
 from ..files import staged
+
+if TYPE_CHECKING:
+    from ..backend import Array
 
 EXTERNAL_ABOVE = 1 << 30
 """Weights of a bigger model go beside the optimized file: one ONNX file ends at 2 GB."""
@@ -105,6 +105,8 @@ class OnnxRuntimeRunner:
         import onnxruntime as ort
         from polygraphy.backend.onnxrt import OnnxrtRunner
 
+        from ..emulation import rounding_float16
+
         settings = session_options(self._threads)
         if not self._optimize:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -137,6 +139,8 @@ class OnnxRuntimeRunner:
 
     def bind(self, feed: Mapping[str, Array]) -> Callable[[], object]:
         """A call that runs once on `feed`, with inputs placed and outputs allocated beforehand."""
+        import numpy as np
+
         self.infer(feed)  # what is wrong with the feed comes out here, and not while time is taken
         session = self._runner.sess
         binding = session.io_binding()

@@ -33,9 +33,9 @@ def target_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 def metric_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Metrics that begin so, for the shell."""
-    from trtcompress_engines.scores import BUILT_IN
+    from trtcompress_engines.metric_names import BUILT_IN_NAMES
 
-    return [name for name in BUILT_IN if name.startswith(incomplete)]
+    return [name for name in BUILT_IN_NAMES if name.startswith(incomplete)]
 
 
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")

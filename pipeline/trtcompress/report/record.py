@@ -40,6 +40,7 @@ def _validation(validation: Validation, placed: Placed) -> dict[str, Any]:
     return {
         "target": validation.target,
         "shipped": validation.shipped.engine.encoding,
+        "gain": validation.gain,
         "notes": list(validation.notes),
         "candidates": [_candidate(candidate, placed) for candidate in validation.candidates],
     }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Self
 
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
@@ -16,7 +13,11 @@ from ..config import BuildConfig
 from ..datasets import open_data, raw_samples
 from ..stage import DataRef, ModelRef, StageSettings, stage
 
-Array = NDArray[np.generic]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.generic]
 
 COMPARED = 8
 """Real samples that the exported graph and PyTorch are compared on."""

@@ -28,7 +28,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=2,
+    version=3,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
