@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtcompress_engines.triton.options import TritonOptions
-from trtcompress_engines.triton.repository import write_repository
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.target import Engine, Target
 
@@ -30,6 +28,9 @@ def pack(
     """
     if not engine.built:
         return f"{form}: not packed, the engine is not built yet; {engine.details.get('how_to_build', '')}".rstrip("; ")
+    from trtcompress_engines.triton.options import TritonOptions
+    from trtcompress_engines.triton.repository import write_repository
+
     options = TritonOptions(
         max_queue_delay_us=triton.max_queue_delay_us,
         instances=triton.instances,
