@@ -153,7 +153,7 @@ class MeasureSettings(Settings):
     """How engines are timed."""
 
     batches: tuple[int, ...] = Field((), description="batch sizes; those of the batch axis if not given")
-    seconds: float = Field(1.0, gt=0, le=60, description="per batch size and engine")
+    seconds: float = Field(0.5, gt=0, le=60, description="per batch size and engine")
     threads: int = Field(0, ge=0, description="0: one a core")
 
 
