@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -30,6 +31,23 @@ def some():
         if os.environ.get("SLOW"):
             open(os.environ["SLOW"], "w").close()
             time.sleep(1)
+"""
+
+SLOW_NETWORK = """
+import os, time
+import torch
+
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        if torch.compiler.is_exporting():
+            open(os.environ["SLOW"], "w").close()
+            time.sleep(60)
+        return x + 1
+
+
+def model():
+    return Net().eval(), {"x": torch.zeros(2, 3)}
 """
 
 
@@ -101,6 +119,21 @@ def nothing_half_done(folder: Path) -> None:
     assert not any((folder / "store").glob("tmp/*"))
     assert tree(folder / "out") == {}
     assert program("cache", "verify", "--store", folder / "store").code == 0
+
+
+@pytest.mark.parametrize("store", [(), ("--no-cache",)], ids=["store", "no cache"])
+def test_a_build_in_the_middle_of_export(tmp_path, store):
+    """Torch's own messages are silenced then, and this program's must not be."""
+    (tmp_path / "slow_network.py").write_text(SLOW_NETWORK)
+    np.savez(tmp_path / "samples.npz", x=np.ones((2, 3), np.float32))
+    config, marker = tmp_path / "build.yaml", tmp_path / "exporting"
+    config.write_text(
+        "{name: net, model: 'slow_network:model', data: {calibration: {source: samples.npz}}, targets: [cpu]}"
+    )
+    command = ["build", config, "--out", tmp_path / "out", "--store", tmp_path / "store", *store]
+    ran = interrupted(lambda _: marker.exists(), *command, cwd=tmp_path, env={"SLOW": str(marker)})
+    assert finished(ran.err) == {}
+    nothing_half_done(tmp_path)
 
 
 def test_a_build_in_the_middle_of_calibrate(small, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..plan import Plan, Step
+from .main import say
 
 LINE_EVERY = 0.25
 """In CI a long step says how far it is at each such share of its work."""
@@ -30,7 +30,7 @@ class ConsoleListener:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(file=sys.stderr),  # the stderr of now: a stage may silence it while it works
             transient=True,
             disable=not sys.stderr.isatty(),
         )
@@ -71,6 +71,6 @@ class ConsoleListener:
 
     def _print(self, line: str) -> None:
         if self._progress.disable:
-            click.echo(line, err=True)
+            say(line)
         else:
             self._progress.console.print(line, highlight=False, markup=False)

@@ -7,7 +7,7 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import click
 
@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    global _stderr
+    _stderr = sys.stderr
     try:
         result = root.main(args=argv, prog_name="trtcompress", standalone_mode=False)
     except click.ClickException as error:
@@ -131,14 +133,19 @@ def _unforeseen(error: Exception) -> str:
         return f"{type(same).__name__}: {first}\nhint: set TRTCOMPRESS_TRACEBACK=1 to see where"
 
 
+_stderr: IO[str] | None = None
+"""stderr as it was at the start. A stage at work in another thread may have put something else in its place: the
+export silences the libraries that it calls, and would silence a message of the interrupt with them."""
+
+
 def say(text: str) -> None:
     """One message to stderr."""
-    click.echo(text, err=True)
+    click.echo(text, file=_stderr or sys.stderr)
 
 
 def _trace() -> None:
     if os.environ.get("TRTCOMPRESS_TRACEBACK"):
-        traceback.print_exc()
+        traceback.print_exc(file=_stderr)
 
 
 def leave(code: int) -> int:
@@ -149,7 +156,7 @@ def leave(code: int) -> int:
         from ..store import abandon
 
         abandon()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, _stderr or sys.stderr):
+            stream.flush()
         os._exit(code)
     return code
