@@ -213,6 +213,29 @@ def test_a_table_that_is_also_read_as_a_tensor(tmp_path: Path) -> None:
     assert ranges.tensors["y"].max == pytest.approx((table[[0, 7, 15]] @ table.T).max(), rel=1e-5)
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_weights_that_the_graph_hands_on(external: bool, tmp_path: Path) -> None:
+    """The TorchScript exporter writes equal biases once, and an Identity of them for the second convolution."""
+    nodes = [
+        node("Identity", ["b1"], ["b2"], "share"),
+        node("Conv", ["x", "w1", "b1"], ["c1"], "conv1", pads=[1] * 4),
+        node("Relu", ["c1"], ["r1"], "relu1"),
+        node("Conv", ["r1", "w2", "b2"], ["c2"], "conv2", pads=[1] * 4),
+        node("Add", ["c2", "x"], ["y"], "add"),
+    ]
+    given = [weight("w1", 8, 8, 3, 3), weight("w2", 8, 8, 3, 3), weight("b1", 8)]
+    model = saved(tmp_path / "m.onnx", nodes, {"x": ["batch", 8, 6, 6]}, ["y"], given)
+    samples = [Sample({"x": RNG.standard_normal((1, 8, 6, 6)).astype(np.float32)}) for _ in range(3)]
+    if external:
+        proto = onnx.load(model.path)
+        onnx.save(proto, model.path, save_as_external_data=True, location="m.data", size_threshold=0)
+        model = read_model(model.path)
+    ranges = calibrate(model, samples, method="minmax")
+    assert set(ranges.tensors) == {"x", "r1", "c2", "y"}
+    (y,) = ort.InferenceSession(model.path).run(["y"], {"x": np.concatenate([s.inputs["x"] for s in samples])})
+    assert ranges.tensors["y"].max == pytest.approx(y.max(), rel=1e-5)
+
+
 def test_tensors_whose_shape_depends_on_values(tmp_path: Path) -> None:
     nodes = [
         node("Greater", ["x", "zero"], ["positive"]),
