@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -12,7 +13,10 @@ from ..plan import Plan, Step
 from .main import say
 
 LINE_EVERY = 0.25
-"""In CI a long step says how far it is at each such share of its work."""
+"""In CI a long step says how far it is at each such share of its work,"""
+
+SECONDS_EVERY = 25.0
+"""or after so many seconds, where nobody knows how much work there is."""
 
 
 class ConsoleListener:
@@ -23,6 +27,7 @@ class ConsoleListener:
         self._done = 0
         self._lock = threading.Lock()
         self._shown: dict[str, float] = {}
+        self._told: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(),
@@ -50,15 +55,28 @@ class ConsoleListener:
         """A step begins to work."""
         with self._lock:
             self._tasks[step.label] = self._progress.add_task(step.label, total=None)
+            self._told[step.label] = time.monotonic()
+            if self._progress.disable:
+                self._print(f"        {step.label}: started")
 
     def progressed(self, step: Step, done: int, total: int | None) -> None:
         """A step is so far."""
         with self._lock:
             self._progress.update(self._tasks[step.label], completed=done, total=total)
-            share = done / total if total else 0.0
-            if self._progress.disable and share < 1 and share >= self._shown.get(step.label, 0.0) + LINE_EVERY:
-                self._shown[step.label] = share
-                self._print(f"        {step.label}: {done}/{total}")
+            if self._progress.disable and self._worth_a_line(step.label, done, total):
+                self._print(f"        {step.label}: {done}{f'/{total}' if total else ' samples'}")
+
+    def _worth_a_line(self, label: str, done: int, total: int | None) -> bool:
+        now = time.monotonic()
+        if not total:
+            due = now >= self._told[label] + SECONDS_EVERY
+        else:
+            share = done / total
+            due = self._shown.get(label, 0.0) + LINE_EVERY <= share < 1
+            self._shown[label] = share if due else self._shown.get(label, 0.0)
+        if due:
+            self._told[label] = now
+        return due
 
     def finished(self, step: Step, seconds: float, reused: bool) -> None:
         """A step is done, or was there already."""

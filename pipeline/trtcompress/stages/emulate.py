@@ -47,5 +47,8 @@ def emulate(
     from ..checking import emulate_graph
     from ..profiles import named_axes
 
+    def counted(done: int, total: int | None = None) -> None:
+        progress(done, total or evaluation.samples)
+
     data = open_data(evaluation, exported)
-    return emulate_graph(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), progress)
+    return emulate_graph(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), counted)

@@ -54,6 +54,9 @@ def validate(
     from ..checking import CheckOptions, check_engines
     from ..profiles import named_axes
 
+    def counted(done: int, total: int | None = None) -> None:
+        progress(done, total or evaluation.samples)
+
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes))
     data = open_data(evaluation, exported)
-    return check_engines(exported, engines, target, data, options, progress, emulations)
+    return check_engines(exported, engines, target, data, options, counted, emulations)
