@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from trtcompress_graph.axes import Axes
+from trtcompress_graph.digest import files_digest
+from trtcompress_graph.errors import ModelError
 from trtcompress_graph.target import Engine, Target
 
 from .config import PackageFormat, TritonSettings
 from .profiles import named_axes
+
+BUILD_DIR = "BUILD_DIR"
+"""Stands for the build folder in what a stage says: a stage does not know where its results will lie."""
+
+BROUGHT = "model.plan"
+"""Name of a plan that was built elsewhere; the word how to build it (`how_to_build`) writes it so."""
 
 
 def pack(
@@ -20,14 +30,25 @@ def pack(
     form: PackageFormat,
     axes: Axes,
     triton: TritonSettings,
+    build_dir: str = BUILD_DIR,
 ) -> str:
     """Write the model into a Triton repository.
+
+    Args:
+        engine: what to serve.
+        target: what it was built for.
+        repository: folder of models; made if it is missing.
+        name: under which clients ask for the model.
+        form: kind of repository.
+        axes: ranges of the dynamic axes, as in the config.
+        triton: settings of the config.
+        build_dir: where the engine's folder lies, for the word how to go on.
 
     Returns:
         Empty, or why there is nothing to pack: the engine is not built yet.
     """
     if not engine.built:
-        return f"{form}: not packed, the engine is not built yet; {engine.details.get('how_to_build', '')}".rstrip("; ")
+        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, form, build_dir)}"
     from trtcompress_engines.triton.options import TritonOptions
     from trtcompress_engines.triton.repository import write_repository
 
@@ -41,3 +62,36 @@ def pack(
         engine, target, repository, name=name, format=form, axes=named_axes(engine.graph, axes), options=options
     )
     return ""
+
+
+def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str) -> str:
+    """From an engine that can only be built on another machine to a served model, step by step."""
+    folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
+    more = "" if form == "triton" else f" --format {form}"
+    return (
+        f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "
+        f"2. {engine.details.get('how_to_build', 'build it there')}; 3. copy {BROUGHT} back to {folder}/; "
+        f"4. trtcompress package {build_dir} --target {engine.target}{more} -o repository"
+    )
+
+
+def with_brought_plan(engine: Engine) -> Engine:
+    """The engine itself, or the plan of it that was built on the card's machine and copied back beside its graph.
+
+    Nothing here can read such a plan, so that what it was built of is taken on trust; one that is older than the
+    graph beside it was built of another.
+
+    Raises:
+        ModelError: the plan is empty, older than the graph or a link.
+    """
+    plan = engine.graph.path.with_name(BROUGHT)
+    if engine.built or engine.backend != "tensorrt" or not os.path.lexists(plan):
+        return engine
+    again = engine.details.get("how_to_build", "build it on the machine with the card")
+    if plan.is_symlink() or not plan.is_file() or not plan.stat().st_size:
+        raise ModelError("this is not a plan: an ordinary file that is not empty", where=str(plan), hint=again)
+    if plan.stat().st_mtime < engine.graph.path.stat().st_mtime:
+        raise ModelError(
+            "this plan is older than the graph beside it", where=str(plan), hint=f"build it of this graph: {again}"
+        )
+    return replace(engine, path=plan, digest=files_digest([plan]), built=True, reproducible=False)

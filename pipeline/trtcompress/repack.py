@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from trtcompress_graph.errors import CompileError, UsageError
@@ -10,17 +11,21 @@ from trtcompress_graph.errors import CompileError, UsageError
 from .assemble import MANIFEST
 from .config import BuildConfig, PackageFormat
 from .outputs import PackagedModel
-from .packaging import pack
+from .packaging import BROUGHT, pack, with_brought_plan
 from .revalidate import shipped_engines
 
 
-def repack(
-    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path
-) -> tuple[tuple[PackagedModel, ...], tuple[str, ...]]:
-    """Write model repositories: `repository` itself for one target, `repository/TARGET` for several.
+@dataclass(frozen=True, slots=True)
+class Repacked:
+    """What was written, what is to be said of it, and for how many targets nothing could be written."""
 
-    Returns:
-        What was written, and what was not and why.
+    packages: tuple[PackagedModel, ...]
+    notes: tuple[str, ...]
+    missing: int
+
+
+def repack(build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path) -> Repacked:
+    """Write model repositories: `repository` itself for one target, `repository/TARGET` for several.
 
     Raises:
         UsageError: the build has no such target, or this is no whole build folder.
@@ -29,23 +34,41 @@ def repack(
     engines = shipped_engines(build_dir)
     config = _config(build_dir / MANIFEST)
     there = [target.name for _, target in engines]
+    if not there:
+        raise UsageError(
+            "this build made no engine",
+            where=str(build_dir),
+            hint="it was stopped early (--until); build it again without that: trtcompress build CONFIG.yaml",
+        )
     for name in names:
         if name not in there:
             raise UsageError(f"the build has no target '{name}'", where="--target", hint=f"it has: {', '.join(there)}")
     wanted = [(engine, target) for engine, target in engines if not names or target.name in names]
-    packed, notes = [], []
+    packed, notes, brought = [], [], []
     for engine, target in wanted:
         folder = repository if len(wanted) == 1 else repository / target.name
-        note = pack(engine, target, folder, name=config.name, form=form, axes=config.model.axes, triton=config.triton)
+        engine = with_brought_plan(engine)
+        note = pack(
+            engine,
+            target,
+            folder,
+            name=config.name,
+            form=form,
+            axes=config.model.axes,
+            triton=config.triton,
+            build_dir=str(build_dir.resolve()),
+        )
         if note:
             notes.append(f"{target.name}: {note}")
         else:
             packed.append(
                 PackagedModel(target=target.name, format=form, repository=str(folder), model=str(folder / config.name))
             )
+            if engine.path.name == BROUGHT:
+                brought.append(f"{target.name}: packed {engine.path}, which was built elsewhere: it was not run here")
     if not packed:
-        raise CompileError("nothing could be packed", where=str(build_dir), hint="; ".join(notes))
-    return tuple(packed), tuple(notes)
+        raise CompileError("nothing could be packed", where=str(build_dir), hint="\n".join(notes))
+    return Repacked(tuple(packed), (*notes, *brought), len(notes))
 
 
 def _config(manifest: Path) -> BuildConfig:

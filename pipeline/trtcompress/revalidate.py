@@ -22,6 +22,7 @@ from .config import GateSettings, MeasureSettings
 from .datasets import open_data
 from .outcome import GateResult, MetricValue
 from .outputs import BatchSpeed, OutputDifference, ValidationResult
+from .packaging import with_brought_plan
 from .profiles import named_axes
 from .stage import DataRef, MetricRef
 from .validation import Candidate, Validation
@@ -63,10 +64,10 @@ def _engines(subject: Path) -> Iterator[tuple[Engine, Target]]:
     if subject.is_file():
         yield _as_engine(read_model(subject)), resolve_target("cpu")
     elif (subject / ENGINE).is_file():
-        engine = read_engine(subject, subject)
+        engine = with_brought_plan(read_engine(subject, subject))
         yield engine, resolve_target(engine.target)
     elif (subject / MANIFEST).is_file():
-        yield from shipped_engines(subject)
+        yield from ((with_brought_plan(engine), target) for engine, target in shipped_engines(subject))
     else:
         raise MissingPathError(
             "neither an ONNX file, nor a folder with an engine or a build",

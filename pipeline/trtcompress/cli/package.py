@@ -26,22 +26,29 @@ from .main import say
 @options.as_json
 def command(
     build_dir: str, form: Literal["triton", "triton-python"], names: tuple[str, ...], output: str, as_json: bool
-) -> None:
+) -> int:
     """Pack the engines of a build as a Triton model repository.
 
     \b
     trtcompress package build/mnist --format triton -o repository
     tritonserver --model-repository repository
+
+    A plan that was built on the card's machine is packed where it lies as model.plan beside its graph in
+    BUILD_DIR/engines/TARGET/ENCODING/. Exit 4 where a target that was named could not be packed.
     """
+    from trtcompress_graph.errors import StageError
+
     from ..outputs import PackageResult
     from ..repack import repack
     from .output import print_json
 
-    packed, notes = repack(Path(build_dir), form, names, Path(output))
+    done = repack(Path(build_dir), form, names, Path(output))
+    code = StageError.exit_code if names and done.missing else 0
     if as_json:
-        print_json(PackageResult(packages=packed, notes=notes))
-        return
-    for package in packed:
+        print_json(PackageResult(packages=done.packages, notes=done.notes))
+        return code
+    for package in done.packages:
         say(f"{package.target}: wrote {package.model}; serve it: tritonserver --model-repository {package.repository}")
-    for note in notes:
+    for note in done.notes:
         say(note)
+    return code

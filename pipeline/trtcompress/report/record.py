@@ -11,6 +11,7 @@ from trtcompress_graph.encoding import PrecisionPlan
 
 from ..assemble import Placed
 from ..codec import encode
+from ..packaging import BUILD_DIR
 from ..validation import Candidate, Packages, Validation, deployed_file
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _precision(plan: PrecisionPlan) -> dict[str, Any]:
 
 def _packages(packages: Packages, placed: Placed) -> dict[str, Any]:
     folders = {form: relative(placed.find(path), placed) for form, path in packages.folders.items()}
-    return {"target": packages.target, "folders": folders, "notes": list(packages.notes)}
+    notes = [note.replace(BUILD_DIR, str(placed.build_dir)) for note in packages.notes]
+    return {"target": packages.target, "folders": folders, "notes": notes}
 
 
 def relative(path: Path, placed: Placed) -> str:

@@ -27,7 +27,7 @@ class PackageSettings(StageSettings):
         return cls(name=config.name, formats=config.package, triton=config.triton)
 
 
-@stage(output="packages", version=2, leaves=".", scope="target", libs=())
+@stage(output="packages", version=3, leaves=".", scope="target", libs=())
 def package(
     validation: Validation,
     target: Target,
