@@ -2,7 +2,7 @@
 
 Counted as unavoidable: the start of Python, importing torch, the exporter's call, PyTorch's and ONNX Runtime's forward
 passes, reading and writing of graphs, session creation, builder calls, decoding the images once for each pass, and the
-seconds of timing that the config asks for. The builder is called in this process: loading its libraries counts once.
+timed runs that the config asks for. The builder is called in this process: loading its libraries counts once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from trtcompress_engines.measure import MIN_PAIRS
 
 SAMPLES = 128
 floors: dict[str, float] = {}
@@ -54,8 +58,9 @@ def main(folder: Path, seconds: float) -> None:
 def export(folder: Path) -> None:
     with floor("export"):
         sys.path.insert(0, str(folder))
-        import mobilenet_v2
         import torch
+
+        import mobilenet_v2
 
         net, inputs = mobilenet_v2.model()
         dims = {"x": {0: torch.export.Dim("batch", min=1, max=8)}}
@@ -66,7 +71,7 @@ def export(folder: Path) -> None:
             net(torch.from_numpy(batch["x"]))
 
 
-def session(path: Path, optimized: Path | None = None, **entries: str) -> Any:
+def session(model: Path | bytes, optimized: Path | None = None, **entries: str) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -75,7 +80,8 @@ def session(path: Path, optimized: Path | None = None, **entries: str) -> Any:
         options.optimized_model_filepath = str(optimized)
     for key, value in entries.items():
         options.add_session_config_entry(f"session.{key}", value)
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def forward(model: Any, source: str) -> None:
@@ -94,9 +100,12 @@ def rewrite(path: Path, out: Path) -> None:
 
 def emulate(reference: Path, graph: Path, label: str) -> None:
     import mobilenet_v2
+    from trtcompress_engines.emulation import rounding_float16
 
     with floor(label):
-        models = (session(reference), session(graph, disable_quant_qdq="1"))
+        # Without the rounding it would not be float16 that is emulated
+        written = rounding_float16(graph) or graph.read_bytes()
+        models = (session(reference), session(written, disable_quant_qdq="1"))
         for batch in mobilenet_v2.evaluation():
             for model in models:
                 model.run(None, {"x": batch["x"]})
@@ -112,7 +121,20 @@ def validate(build: Path, seconds: float) -> None:
         for batch in mobilenet_v2.evaluation():
             for model in models:
                 model.run(None, {"x": batch["x"]})
-    floors["validate cpu"] += 3 * len(engines) * seconds  # three batch sizes
+        for size in (1, 4, 8):
+            time_bare(models, np.resize(batch["x"], (size, *batch["x"].shape[1:])), seconds, duel=size == 4)
+
+
+def time_bare(models: list[Any], batch: np.ndarray, seconds: float, duel: bool) -> None:
+    """The timed runs: each engine in turn with the reference, and INT8 with float at the usual batch size."""
+    reference, *engines = models
+    pairs = [(engine, reference) for engine in engines] + ([tuple(engines)] if duel else [])
+    for pair in pairs:
+        started, count = time.perf_counter(), 0
+        while count < MIN_PAIRS or time.perf_counter() - started < seconds:
+            for model in pair:
+                model.run(None, {"x": batch})
+            count += 1
 
 
 def build_plans(build: Path) -> None:
@@ -124,7 +146,7 @@ def build_plans(build: Path) -> None:
         logger = trt.Logger(trt.Logger.ERROR)
     capability = {"rtx-3090": trt.ComputeCapability.SM86, "rtx-4090": trt.ComputeCapability.SM89}
     for target, sm in capability.items():
-        for graph in sorted((build / "engines" / target).glob("*/model.onnx")):
+        for graph in sorted((build / "models").glob("trt-*/model.onnx")):
             with floor(f"compile {target}/{graph.parent.name}"):
                 plan(trt, logger, graph, sm)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Call = Callable[[], object]
 
-MIN_PAIRS = 20
+MIN_PAIRS = 12
 ROUNDS = 3
 _PATIENCE = 8
 """A model so slow that its least number of pairs takes this many times the time allowed ends earlier."""

@@ -19,6 +19,7 @@ from trtcompress_engines.metric_names import is_built_in
 from trtcompress_engines.metrics import Outputs, Values, evaluate, find_metric
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
+from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import CompileError, DataError
 from trtcompress_graph.measured import MetricResult, Speed
 from trtcompress_graph.model import Model
@@ -157,7 +158,8 @@ def emulate_graph(
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
-    with open_graph(reference.path) as base, open_graph(graph.path, emulate=True) as runner:
+    threads = max(1, usable_cores() // 2)  # another encoding is emulated beside this one
+    with open_graph(reference.path, threads) as base, open_graph(graph.path, threads, emulate=True) as runner:
         (found,) = _compare(base, [runner], reference, dataset, metrics, axes, progress)
     return replace(found, encoding=encoding)
 
