@@ -73,13 +73,18 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A build and the facts for the terminal beside its result."""
+    """A build and the facts for the terminal beside its result.
+
+    Attributes:
+        removed: folders of an earlier build of that name that this one did not make, and removed.
+    """
 
     result: BuildResult
     plan: Plan
     run: Run
     validations: dict[str, Validation]
     packages: dict[str, Packages]
+    removed: tuple[str, ...]
 
     @property
     def failures(self) -> list[str]:
@@ -116,7 +121,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
         with only_writer(build_dir):
             placed = place_artifacts(run, store, build_dir)
             result = build_result(loaded.config.name, build_dir, validations, deployed(validations, placed))
-            built = Built(result, plan, run, validations, packages)
+            built = Built(result, plan, run, validations, packages, placed.removed)
             write_reports(built, loaded, placed)
     return built
 

@@ -33,11 +33,13 @@ class Placed:
     Attributes:
         folders: store entry -> folder in the build.
         files: path in the build -> {sha256, size}.
+        removed: folders that an earlier build left and this one did not make.
     """
 
     build_dir: Path
     folders: Mapping[Path, Path]
     files: Mapping[str, Mapping[str, Any]]
+    removed: tuple[str, ...] = ()
 
     def find(self, path: Path) -> Path:
         """Path in the build of a file in the store."""
@@ -87,7 +89,7 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
             states[path] = {"sha256": file_digest(path), "size": path.stat().st_size}
         _remove(build_dir, before - ours)
     files = {path.relative_to(build_dir).as_posix(): state for path, state in states.items()}
-    return Placed(build_dir, folders, files)
+    return Placed(build_dir, folders, files, _gone(before, ours))
 
 
 def _stored_files(folders: Mapping[Path, Path]) -> tuple[dict[Path, Path], dict[Path, Mapping[str, Any]]]:
@@ -130,6 +132,15 @@ def _remove(build_dir: Path, names: set[str]) -> None:
         with suppress(OSError):  # not empty
             for parent in path.relative_to(build_dir).parents[:-1]:
                 (build_dir / parent).rmdir()
+
+
+def _gone(before: set[str], ours: set[str]) -> tuple[str, ...]:
+    """The folders, down to `engines/<target>`, of which nothing is left."""
+
+    def folders(names: set[str]) -> set[str]:
+        return {"/".join(name.split("/")[:-1][:2]) for name in names if "/" in name}
+
+    return tuple(sorted(folders(before) - folders(ours)))
 
 
 def deployed(validations: Mapping[str, Validation], placed: Placed) -> dict[str, Deployed]:

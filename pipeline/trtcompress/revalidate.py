@@ -80,7 +80,7 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
     """The engine of each target that a build ships.
 
     Raises:
-        MissingPathError: this is no build folder.
+        MissingPathError: this is no build folder, or one without engines.
     """
     try:
         report = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
@@ -91,6 +91,12 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
             where=str(build_dir),
             hint="trtcompress build CONFIG.yaml",
         ) from None
+    if not names:
+        raise MissingPathError(
+            "this build has no engine that could be shipped: it was stopped before it was validated",
+            where=str(build_dir),
+            hint="build it again without --until: trtcompress build CONFIG.yaml",
+        )
     return [
         (read_engine(build_dir / "engines" / target / encoding, build_dir), resolve_target(target))
         for target, encoding in names

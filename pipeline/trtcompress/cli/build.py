@@ -103,6 +103,8 @@ def command(
         print_json(built.result)
     elif not quiet:
         _summary(built)
+    if built.removed and not quiet:
+        say(f"removed what this build does not make and an earlier one did: {', '.join(built.removed)}")
     for failure in built.failures:
         say(f"FAILED {failure}")
     failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
