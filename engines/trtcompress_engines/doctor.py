@@ -103,7 +103,10 @@ def _hardware() -> Iterator[Finding]:
 def _tools() -> Iterator[Finding]:
     found = bool(find_spec("pycuda"))
     yield Finding(
-        "pycuda", found, "installed" if found else "not installed", "" if found else "pip install 'trtcompress[cuda]'"
+        "pycuda",
+        found,
+        "installed" if found else "not installed",
+        "" if found else "pip install '.[cuda]', in a checkout of trtcompress",
     )
     for tool, use in (("trtexec", "comes with TensorRT"), ("tritonserver", "comes with Triton's container")):
         path = shutil.which(tool)
