@@ -111,10 +111,10 @@ def test_a_plan_does_not_run_here(tmp_path: Path):
 
 def test_without_tensorrt_for_rtx_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trt_load, "find_spec", lambda name: None)
-    assert "pip install 'trtcompress[rtx]'" in trt_load.missing_rtx()
+    assert "pip install '.[rtx]'" in trt_load.missing_rtx()
     with pytest.raises(CompileError) as caught:
         build(write_cnn(tmp_path / "cnn.onnx"), "rtx-4090")
-    assert "pip install 'trtcompress[rtx]'" in caught.value.hint
+    assert "pip install '.[rtx]'" in caught.value.hint
 
 
 def test_a_worker_that_dies_ends_in_an_error_and_not_in_silence(monkeypatch: pytest.MonkeyPatch):

@@ -38,7 +38,7 @@ def test_tensorrt_for_rtx_is_loaded_and_not_only_seen(findings: dict[str, doctor
 def test_what_is_missing_says_what_to_type(findings: dict[str, doctor.Finding]):
     for what in ("TensorRT", "pycuda"):
         if not findings[what].ok:
-            assert findings[what].todo.startswith("pip install 'trtcompress[")
+            assert findings[what].todo.startswith("pip install '.[")
     assert not findings["engines for Jetson"].ok
 
 
