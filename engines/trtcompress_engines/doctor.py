@@ -106,7 +106,7 @@ def _tools() -> Iterator[Finding]:
         "pycuda",
         found,
         "installed" if found else "not installed",
-        "" if found else "pip install '.[cuda]', in a checkout of trtcompress",
+        "" if found else "pip install '.[cuda]' (in a checkout)",
     )
     for tool, use in (("trtexec", "comes with TensorRT"), ("tritonserver", "comes with Triton's container")):
         path = shutil.which(tool)

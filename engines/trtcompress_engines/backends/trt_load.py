@@ -23,12 +23,12 @@ def missing_rtx() -> str:
         lacks.append("its libraries")
     if not lacks:
         return ""
-    return f"TensorRT for RTX is not installed ({' and '.join(lacks)} missing): pip install '.[rtx]', in a checkout of trtcompress"
+    return f"TensorRT for RTX is not installed ({' and '.join(lacks)} missing): pip install '.[rtx]' (in a checkout)"
 
 
 def missing_classic() -> str:
     """Empty where classic TensorRT is installed, else what to type. Loads nothing."""
-    return "" if find_spec("tensorrt") else "TensorRT is not installed: pip install '.[tensorrt]', in a checkout of trtcompress"
+    return "" if find_spec("tensorrt") else "TensorRT is not installed: pip install '.[tensorrt]' (in a checkout)"
 
 
 def load(flavour: Flavour) -> Any:
