@@ -14,7 +14,7 @@ import pytest
 from onnx_models import difference, run, save, small
 from trtcompress.exporting import export_model
 from trtcompress_graph.axes import AxisRange, input_shapes
-from trtcompress_graph.errors import DataError, ExportError, ModelError, TrtCompressError, UsageError
+from trtcompress_graph.errors import ConfigError, DataError, ExportError, ModelError, TrtCompressError, UsageError
 from trtcompress_graph.model import Model
 
 HEAD = "import torch\nfrom torch import nn\n"
@@ -198,20 +198,32 @@ def test_real_samples_are_compared_too(export: Any) -> None:
         ),
         ("def make():\n    return nn.ReLU(), {'z': torch.ones(1)}\n", "no parameter 'z'"),
         ("def make():\n    return nn.ReLU(), torch.ones(1), {'z': {0: 'n'}}\n", "no input 'z'"),
-        ("def made():\n    pass\n", "has no function 'make'"),
-        ("import nothing_of_this_name\n", "cannot import"),
     ],
 )
 def test_functions_that_return_something_else(code: str, told: str, export: Any) -> None:
     error = failure(export, code)
     assert told in error.what
-    assert error.exit_code == 2
+    assert isinstance(error, ModelError)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("def made():\n    pass\n", "has no function 'make'"),
+        ("import nothing_of_this_name\n", "cannot import"),
+    ],
+)
+def test_functions_that_are_not_there(code: str, told: str, export: Any) -> None:
+    error = failure(export, code)
+    assert told in error.what
+    assert isinstance(error, UsageError)
 
 
 def test_functions_and_networks_that_fail(export: Any) -> None:
     error = failure(export, "def make():\n    raise ValueError('no weights')\n")
     assert "ValueError: no weights" in error.what
-    assert error.exit_code == 4
+    assert isinstance(error, ModelError)
+    assert isinstance(failure(export, "def make():\n    raise SystemExit(1)\n"), ModelError)
     error = failure(export, ONE.format(body="x if x.sum() > 0 else -x", inputs="torch.ones(1, 4)"))
     assert "cannot export" in error.what
     assert error.exit_code == 4
@@ -222,6 +234,90 @@ def test_axes_that_do_not_exist(export: Any) -> None:
     assert "no input 'y'" in failure(export, code, {"y": {"batch": BATCH}}).what
     assert "no axis 5" in failure(export, code, {"x": {"deep@5": BATCH}}).what
     assert isinstance(failure(export, code, {"x": {"7": BATCH}}), UsageError)
+
+
+WORDS = """
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.places = nn.Embedding(50, 8), nn.Embedding(64, 8)
+    def forward(self, ids):
+        return self.table(ids) + self.places(torch.arange(ids.shape[1]))
+def make():
+    return Words(), torch.randint(0, 50, (2, 16))
+"""
+SEQ = AxisRange(4, 16, 64)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"batch": BATCH, "seq": SEQ},
+        {"seq": SEQ, "batch": BATCH},
+        {"seq@1": SEQ, "batch": BATCH},
+        {"batch@0": BATCH, "seq": SEQ},
+    ],
+)
+def test_batch_is_the_first_axis_wherever_it_stands(axes: dict[str, AxisRange], export: Any) -> None:
+    assert shapes(export(WORDS, {"ids": axes})) == {"ids": ("batch", "seq")}
+
+
+def test_names_without_a_batch_are_as_many_as_the_axes(export: Any) -> None:
+    assert shapes(export(WORDS, {"ids": {"texts": BATCH, "words": SEQ}})) == {"ids": ("texts", "words")}
+    code = ONE.format(body="x + 1", inputs="torch.randn(5)")
+    assert shapes(export(code, {"x": {"samples": SEQ}})) == {"x": ("samples",)}
+
+
+@pytest.mark.parametrize(
+    ("axes", "key", "hint"),
+    [
+        ({"seq": SEQ}, "seq", "seq@1"),
+        ({"batch": BATCH, "seq@1": SEQ, "more": SEQ}, "more", "more@1"),
+        ({"batc": BATCH, "seq": SEQ}, "batc", "did you mean 'batch'?"),
+        ({"Batch": BATCH, "seq@1": SEQ}, "Batch", "did you mean 'batch'?"),
+        ({"batch": BATCH, "seq": SEQ, "more": SEQ}, "more", "counted from 0"),
+    ],
+)
+def test_a_name_whose_place_is_not_told(axes: dict[str, AxisRange], key: str, hint: str, export: Any) -> None:
+    error = failure(export, WORDS, {"ids": axes})
+    assert isinstance(error, ConfigError)
+    assert error.where == f"model.inputs.ids.{key}"
+    assert hint in error.hint
+
+
+def test_a_misspelt_batch_with_its_place_is_a_name(export: Any) -> None:
+    assert shapes(export(WORDS, {"ids": {"batc@0": BATCH, "seq": SEQ}})) == {"ids": ("batc", "seq")}
+
+
+def test_lengths_that_pytorch_cannot_run(export: Any) -> None:
+    turned = {"ids": {"batch@1": BATCH, "seq@0": AxisRange(4, 16, 64)}}
+    fixed = WORDS.replace("torch.arange(ids.shape[1])", "torch.arange(16)")
+    error = failure(export, fixed, {"ids": {"batch": BATCH, "seq": AxisRange(4, 8, 12)}})
+    assert isinstance(error, ExportError)
+    assert "batch=2, seq=8" in error.what
+    assert "axis 0 = batch, axis 1 = seq" in error.hint
+    assert "model.inputs.ids.batch@0" in error.hint
+    long = failure(export, WORDS, {"ids": {"batch": BATCH, "seq": AxisRange(4, 16, 65)}})
+    assert isinstance(long, ExportError)
+    assert "batch=8, seq=65" in long.what
+    assert "batch=4" not in long.what
+    assert export(WORDS, turned)
+
+
+def test_a_sample_that_pytorch_cannot_run_is_to_blame(export: Any) -> None:
+    error = failure(export, WORDS, {"ids": {"batch": BATCH, "seq": SEQ}}, [{"ids": np.array([[1, 2, 3, 50]])}])
+    assert isinstance(error, DataError)
+    assert "sample 0" in error.what
+
+
+def test_the_axes_and_the_greatest_difference_are_told(tmp_path: Path) -> None:
+    (tmp_path / "told_words.py").write_text(HEAD + WORDS)
+    told: list[str] = []
+    axes = {"ids": {"seq": SEQ, "batch": BATCH}}
+    export_model("told_words:make", base=tmp_path, axes=axes, out=tmp_path / "m.onnx", tell=told.append)
+    assert told[0] == "ids: axis 0 = batch, axis 1 = seq"
+    assert told[1].startswith("greatest difference from PyTorch: ")
 
 
 def test_an_onnx_file_is_checked_and_copied(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .main import say
 
 
 @click.command(name="export")
@@ -36,5 +37,6 @@ def command(
         samples=real_samples(options.data_ref(data, None), source, Path(output)) if data else (),
         trust_pickle=trust_pickle,
         out=Path(output),
+        tell=say,
     )
     options.written(model, as_json)

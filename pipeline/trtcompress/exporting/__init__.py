@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def export_model(
     samples: Iterable[Sample] = (),
     trust_pickle: bool = False,
     out: Path,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Write the ONNX model of a source, checked against PyTorch where it comes from there.
 
@@ -36,11 +37,13 @@ def export_model(
         samples: real inputs, with their batch axis; PyTorch and the exported model must agree on each.
         trust_pickle: run what a pickle says; it can do anything that you can.
         out: the ONNX file to write.
+        tell: told, line by line, which axes are dynamic and how far PyTorch's answers were from the model's.
 
     Raises:
-        UsageError: the function cannot be found or does not return what it should.
+        UsageError: the function cannot be found, or a key of `axes` names no axis of an input.
         MissingPathError: there is no such file.
-        ModelError: the file is not a sound model, or a pickle that is not trusted.
+        ModelError: the file is not a sound model, or a pickle that is not trusted, or the function raises or does not
+            return what it should.
         ExportError: PyTorch cannot export the network, or the exported model gives other answers.
     """
     if not is_callable_name(source):
@@ -55,4 +58,4 @@ def export_model(
         network = network_of_function(source, base, axes)
     from .torch_export import export_network
 
-    return export_network(network, samples, out)
+    return export_network(network, samples, out, tell)

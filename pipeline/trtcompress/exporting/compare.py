@@ -13,7 +13,7 @@ from trtcompress_graph.model import Model
 
 from .network import Network, Sample
 from .outputs import named_outputs
-from .sizes import lengths_at, resized, tracing_lengths, within_budget
+from .sizes import lengths_at, resized, told, tracing_lengths, within_budget
 
 if TYPE_CHECKING:
     import torch
@@ -24,32 +24,43 @@ _TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2}
 """Greatest difference allowed, relative to the greatest value of the output."""
 
 
-def compare(network: Network, model: Model, samples: Iterable[Sample]) -> None:
+def compare(network: Network, model: Model, samples: Iterable[Sample]) -> float:
     """Compare on the examples, at the least and greatest lengths of the dynamic axes, and on real samples.
 
+    Returns:
+        The greatest difference of any output that was seen, relative to the greatest value of that output.
+
     Raises:
-        ExportError: naming the first output that differs, where, and by how much.
+        ExportError: naming the first output that differs, where, and by how much; or what PyTorch cannot run.
         DataError: a sample that does not fit the network.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
-    _compare(network, session, resized(network, tracing_lengths(network)), "the example inputs")
+    greatest = _compare(network, session, resized(network, tracing_lengths(network)), "the example inputs")
     if any(network.axes.values()):
         for at in ("min", "max"):
             lengths = within_budget(network, lengths_at(network, at))
-            told = ", ".join(f"{axis}={length}" for axis, length in lengths.items())
-            _compare(network, session, resized(network, lengths, rng), f"random inputs with {told}")
+            found = _compare(network, session, resized(network, lengths, rng), f"random {told(lengths)}")
+            greatest = max(greatest, found)
     for index, sample in enumerate(samples):
-        _compare(network, session, _tensors(network, sample, index), f"sample {index}")
+        found = _compare(network, session, _tensors(network, sample, index), f"sample {index}", DataError)
+        greatest = max(greatest, found)
+    return greatest
 
 
-def _compare(network: Network, session: Any, inputs: Mapping[str, torch.Tensor], told: str) -> None:
-    """Run both on the same inputs."""
-    expected = named_outputs(network({name: tensor.clone() for name, tensor in inputs.items()}))
+def _compare(
+    network: Network,
+    session: Any,
+    inputs: Mapping[str, torch.Tensor],
+    told: str,
+    blame: type[ExportError | DataError] = ExportError,
+) -> float:
+    """Run both on the same inputs; the greatest relative difference."""
+    expected = named_outputs(network.answers(inputs, told, blame))
     feeds = {value.name: inputs[value.name].numpy() for value in session.get_inputs()}
     try:
         given = session.run(None, feeds)
@@ -60,6 +71,7 @@ def _compare(network: Network, session: Any, inputs: Mapping[str, torch.Tensor],
             hint="PyTorch can run these inputs; narrow the range of the axis, or take what fixes its length out of "
             "the network",
         ) from error
+    greatest = 0.0
     for value, (_, tensor), array in zip(session.get_outputs(), expected, given, strict=True):
         wrong = difference(tensor.detach().numpy(), array)
         if wrong:
@@ -68,6 +80,9 @@ def _compare(network: Network, session: Any, inputs: Mapping[str, torch.Tensor],
                 where=f"{network.source}: output '{value.name}'",
                 hint="look for code that depends on values, on training mode or on random numbers",
             )
+        distance, scale = _distance(tensor.detach().numpy(), array)
+        greatest = max(greatest, distance / scale if scale else 0.0)
+    return greatest
 
 
 def difference(expected: Array, given: Array) -> str:
@@ -82,14 +97,19 @@ def difference(expected: Array, given: Array) -> str:
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], given[~finite], equal_nan=True) or not np.isfinite(given[finite]).all():
         return "infinite or undefined values at other places"
-    if not finite.any():
-        return ""
-    exact = expected[finite].astype(np.float64)
-    distance = float(np.abs(exact - given[finite]).max())
-    scale = float(np.abs(exact).max())
+    distance, scale = _distance(expected, given)
     if distance <= _TOLERANCE[expected.dtype.name] * scale + 1e-7:
         return ""
     return f"off by up to {distance:.3g} where the greatest value is {scale:.3g}"
+
+
+def _distance(expected: Array, given: Array) -> tuple[float, float]:
+    """Greatest difference, and greatest value, of the finite floats; zeros where there are none."""
+    finite = np.isfinite(expected) if expected.dtype.kind == "f" else np.zeros(expected.shape, bool)
+    if not finite.any():
+        return 0.0, 0.0
+    exact = expected[finite].astype(np.float64)
+    return float(np.abs(exact - given[finite]).max()), float(np.abs(exact).max())
 
 
 def _tensors(network: Network, sample: Sample, index: int) -> dict[str, torch.Tensor]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from trtcompress_graph.axes import Axes, AxisRange
+from trtcompress_graph.axes import Axes
 from trtcompress_graph.callables import load_callable
-from trtcompress_graph.errors import ExportError, UsageError
+from trtcompress_graph.errors import ConfigError, DataError, ExportError, ModelError
+
+from .places import DynamicAxis, described, place_axes
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +23,6 @@ Sample = Mapping[str, NDArray[Any]]
 """Arrays by input name, with their batch axis."""
 
 _FORM = "(module, example_inputs) or (module, example_inputs, dynamic_axes)"
-
-
-@dataclass(frozen=True, slots=True)
-class DynamicAxis:
-    """A dynamic axis: its name, and its lengths where the config tells them."""
-
-    name: str
-    range: AxisRange | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,25 +50,60 @@ class Network:
         with torch.no_grad():
             return self.module(*inputs.values()) if self.positional else self.module(**inputs)
 
+    def answers(
+        self, inputs: Mapping[str, torch.Tensor], told: str, blame: type[ExportError | DataError] = ExportError
+    ) -> Any:
+        """Run the module on a copy of the inputs, for it may write into them; `told` names them in messages.
+
+        Raises:
+            ExportError: the module fails on them; a DataError where they are the ones to blame.
+        """
+        try:
+            return self({name: tensor.clone() for name, tensor in inputs.items()})
+        except Exception as error:
+            values = "lengths, or values such as indices, are not those that the network was made for"
+            raise blame(
+                f"the network fails on {told}: {first_line(error)}",
+                where=self.source,
+                hint=values if blame is DataError else self.axes_hint,
+            ) from error
+
+    @property
+    def axes_hint(self) -> str:
+        """What to do where the network does not work with its axes."""
+        if not any(self.axes.values()):
+            return "run module(*example_inputs) alone to see where it fails"
+        name, index, axis = next((name, i, axed[i].name) for name, axed in self.axes.items() for i in sorted(axed))
+        return (
+            f"are these the axes that you mean: {'; '.join(described(self.axes))}? If not, give the place of an axis "
+            f"with its name, such as model.inputs.{name}.{axis}@{index}; if so, narrow the range"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """An error of PyTorch's in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+
 
 def network_of_function(source: str, base: Path, axes: Axes) -> Network:
     """Call `package.module:function` and take its network.
 
     Raises:
-        UsageError: no such function, or it does not return a module and example inputs.
-        ExportError: it raised.
+        UsageError: no such function, or a key of the config that is no axis of an input.
+        ModelError: it raised, or does not return a module and example inputs.
     """
     function = load_callable(source, base)
     try:
         made = function()
-    except Exception as error:
-        raise ExportError(
+    except (Exception, SystemExit) as error:
+        raise ModelError(
             f"the function raised {type(error).__name__}: {error}",
             where=source,
             hint="it is called without arguments; run it alone to see where it fails",
         ) from error
     if not isinstance(made, (tuple, list)) or len(made) not in (2, 3):
-        raise UsageError(f"the function returned {type(made).__name__}", where=source, hint=f"return {_FORM}")
+        raise ModelError(f"the function returned {type(made).__name__}", where=source, hint=f"return {_FORM}")
     return make_network(source, made[0], made[1], axes, made[2] if len(made) == 3 else None)
 
 
@@ -84,23 +113,23 @@ def make_network(
     """Check and name the parts of a network.
 
     Raises:
-        UsageError: not a module, not tensors, or an input or axis that does not exist.
+        ModelError: not a module, or not tensors.
+        ConfigError: an input or axis that does not exist.
     """
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise UsageError(
+        raise ModelError(
             f"the first value is {type(module).__name__}, not a torch.nn.Module", where=source, hint=f"return {_FORM}"
         )
     inputs, positional = _named_inputs(source, module, examples)
     declared = dynamic_axes or {}
     for name in (*axes, *declared):
         if name not in inputs:
-            raise UsageError(
-                f"the network has no input '{name}'", where=source, hint=f"its inputs are: {', '.join(inputs)}"
-            )
+            kind, where = (ConfigError, f"model.inputs.{name}") if name in axes else (ModelError, source)
+            raise kind(f"the network has no input '{name}'", where=where, hint=f"its inputs are: {', '.join(inputs)}")
     placed = {
-        name: _place(source, name, tensor.dim(), axes.get(name, {}), declared.get(name, {}))
+        name: place_axes(name, tensor.dim(), axes.get(name, {}), declared.get(name, {}))
         for name, tensor in inputs.items()
     }
     return Network(source, module.eval().cpu(), inputs, positional, placed)
@@ -119,7 +148,7 @@ def _named_inputs(source: str, module: torch.nn.Module, examples: object) -> tup
         order = [*(name for name in named if name in examples), *(name for name in examples if name not in named)]
         unknown = [name for name in examples if name not in named]
         if unknown and not keywords:
-            raise UsageError(
+            raise ModelError(
                 f"forward has no parameter '{unknown[0]}'", where=source, hint=f"it has: {', '.join(named)}"
             )
         given = {name: examples[name] for name in order}
@@ -129,7 +158,7 @@ def _named_inputs(source: str, module: torch.nn.Module, examples: object) -> tup
         names = named[: len(values)]
         names += [f"{rest}_{i}" for i in range(len(values) - len(names))] if rest else []
         if len(names) < len(values):
-            raise UsageError(
+            raise ModelError(
                 f"{len(values)} example inputs for the {len(names)} parameters of forward",
                 where=source,
                 hint="return one tensor for each parameter, in order, or a dict by name",
@@ -139,47 +168,11 @@ def _named_inputs(source: str, module: torch.nn.Module, examples: object) -> tup
     tensors = {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in given.items() if v is not None}
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
-            raise UsageError(
+            raise ModelError(
                 f"the example input '{name}' is {type(value).__name__}, not a tensor",
                 where=source,
                 hint="wrap the network in a module whose inputs are all tensors",
             )
     if not tensors:
-        raise UsageError("there are no example inputs", where=source, hint=f"return {_FORM}")
+        raise ModelError("there are no example inputs", where=source, hint=f"return {_FORM}")
     return {name: value.detach().cpu() for name, value in tensors.items()}, positional
-
-
-def _place(
-    source: str,
-    name: str,
-    rank: int,
-    ranges: Mapping[str, AxisRange],
-    declared: Mapping[int, str] | tuple[int, ...] | list[int],
-) -> dict[int, DynamicAxis]:
-    """Where the dynamic axes of an input stand.
-
-    `dynamic_axes` of the function has the first word. In the config `height@2` tells the place and `2` is the place;
-    `batch` is axis 0; another name stands at its own place in the mapping.
-    """
-    named = dict(declared) if isinstance(declared, Mapping) else {index: f"{name}_{index}" for index in declared}
-    placed = {int(index) % rank: DynamicAxis(axis, ranges.get(axis)) for index, axis in named.items()}
-    known = set(named.values())
-    for position, (key, rng) in enumerate(ranges.items()):
-        axis, at, place = key.partition("@")
-        if key.isdigit():
-            index, axis = int(key), f"{name}_{key}"
-        elif at and place.isdigit():
-            index = int(place)
-        else:
-            index = 0 if key == "batch" else position
-        if axis in known:
-            placed |= {i: DynamicAxis(axis, rng) for i, held in placed.items() if held.name == axis}
-        elif index >= rank:
-            raise UsageError(
-                f"the input '{name}' has {rank} axes, so it has no axis {index} ('{key}')",
-                where=source,
-                hint=f"write the place of the axis with its name: model.inputs.{name}.{axis}@0",
-            )
-        else:
-            placed.setdefault(index, DynamicAxis(axis, rng))
-    return placed

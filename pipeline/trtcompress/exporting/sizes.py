@@ -9,7 +9,8 @@ import numpy as np
 
 from trtcompress_graph.axes import At
 
-from .network import DynamicAxis, Network
+from .network import Network
+from .places import DynamicAxis
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,11 @@ def _tracing_length(axis: DynamicAxis, example: int, taken: set[int]) -> int:
     usual = [n for n in (example, rng.opt, rng.max) if rng.min <= n <= rng.max and n > 1]
     others = range(max(rng.min, 2), min(rng.max, 64) + 1)
     return next((n for n in (*usual, *others) if n not in taken), max(rng.max, 2) if not usual else usual[0])
+
+
+def told(lengths: Mapping[str, int]) -> str:
+    """Inputs of these lengths, in words."""
+    return "inputs with " + ", ".join(f"{axis}={length}" for axis, length in lengths.items())
 
 
 def resized(

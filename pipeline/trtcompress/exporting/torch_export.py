@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +18,29 @@ from trtcompress_graph.simplify import simplify_ir
 
 from .compare import compare
 from .names import name_axes, name_inputs, name_outputs, name_parameters, strip_metadata
-from .network import Network, Sample
+from .network import Network, Sample, first_line
 from .outputs import output_names
-from .sizes import resized, tracing_lengths
+from .places import described
+from .sizes import resized, told, tracing_lengths
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def export_network(network: Network, samples: Iterable[Sample], out: Path) -> Model:
+def export_network(network: Network, samples: Iterable[Sample], out: Path, tell: Callable[[str], None]) -> Model:
     """Export, name, write and compare with PyTorch. Nothing is left under `out` when that fails.
 
     Raises:
         ExportError: PyTorch cannot export the network, an axis is not dynamic, or the answers differ.
     """
-    inputs = resized(network, tracing_lengths(network))
-    outputs = output_names(network(inputs))
+    for line in described(network.axes):
+        tell(line)
+    lengths = tracing_lengths(network)
+    inputs = resized(network, lengths)
+    outputs = output_names(network.answers(inputs, told(lengths) if lengths else "the example inputs"))
     if not outputs:
         raise ExportError("the network returns no tensor", where=network.source, hint="return tensors from forward")
-    graph = _trace(network, inputs)
+    graph = _trace(network, inputs, f" with {told(lengths)}" if lengths else "")
     name_inputs(graph, list(inputs))
     name_axes(graph, network)
     name_outputs(graph, outputs)
@@ -46,14 +50,15 @@ def export_network(network: Network, samples: Iterable[Sample], out: Path) -> Mo
     save_ir(graph, out)
     try:
         model = read_model(out)
-        compare(network, model, samples)
+        greatest = compare(network, model, samples)
     except BaseException:
         out.unlink()
         raise
+    tell(f"greatest difference from PyTorch: {greatest:.2g} of the greatest value of an output")
     return model
 
 
-def _trace(network: Network, inputs: Mapping[str, Any]) -> ir.Model:
+def _trace(network: Network, inputs: Mapping[str, Any], on: str) -> ir.Model:
     """The graph as the exporter translates it, before anything is optimized, so that weights are still whole."""
     import torch
 
@@ -72,9 +77,10 @@ def _trace(network: Network, inputs: Mapping[str, Any]) -> ir.Model:
             )
     except Exception as error:
         raise ExportError(
-            f"PyTorch cannot export the network: {_reason(error)}",
+            f"PyTorch cannot export the network{on}: {_reason(error)}",
             where=network.source,
-            hint="try torch.export.export(module, inputs) alone; control flow must not depend on values",
+            hint="try torch.export.export(module, inputs) alone; control flow must not depend on values"
+            + (f"; {network.axes_hint}" if on else ""),
         ) from error
     if program is None:
         raise ExportError("PyTorch exported nothing", where=network.source, hint="pip install --upgrade torch")
@@ -99,8 +105,7 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost cause, which is where the exporter says what is wrong."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
+    return first_line(error)
 
 
 @contextlib.contextmanager

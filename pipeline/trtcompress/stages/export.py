@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.generic]
+
+_log = logging.getLogger(__name__)
 
 COMPARED = 8
 """Real samples that the exported graph and PyTorch are compared on."""
@@ -36,7 +39,7 @@ class ExportSettings(StageSettings):
 
 @stage(
     output="exported",
-    version=1,
+    version=2,
     leaves="models/exported",
     libs=("torch", "onnx", "onnx-ir", "onnxscript", "transformers"),
 )
@@ -64,6 +67,7 @@ def export(
         samples=real_samples(calibration, model.source, written),
         trust_pickle=settings.trust_pickle,
         out=written,
+        tell=_log.info,
     )
     named_axes(exported, axes)
     return exported
