@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import ModelError
+from .errors import UsageError
 from .model import TensorSpec
 
 At = Literal["min", "opt", "max"]
@@ -43,22 +43,37 @@ def input_shapes(inputs: Sequence[TensorSpec], axes: Axes, at: At) -> dict[str, 
     An axis that is ranged at one input has that range at every input that carries the same axis name.
 
     Raises:
-        ModelError: a dynamic axis has no range.
+        UsageError: dynamic axes have no range; all of them are named.
     """
     axes = plain_axes(axes)
     shared = {axis: rng for ranges in axes.values() for axis, rng in ranges.items()}
+    lacking: dict[str, list[str]] = {}
 
     def length(spec: TensorSpec, dim: int | str) -> int:
         if isinstance(dim, int):
             return dim
         rng = axes.get(spec.name, {}).get(dim) or shared.get(dim)
         if rng is None:
-            raise ModelError(
-                f"the dynamic axis '{dim}' has no range",
-                where=f"input '{spec.name}'",
-                hint=f"give its least, usual and greatest length: --set 'model.inputs.{spec.name}.{dim}=[1, 8, 16]'",
-            )
+            lacking.setdefault(dim, []).append(spec.name)
+            return 0
         value: int = getattr(rng, at)
         return value
 
-    return {spec.name: tuple(length(spec, dim) for dim in spec.shape) for spec in inputs}
+    shapes = {spec.name: tuple(length(spec, dim) for dim in spec.shape) for spec in inputs}
+    if lacking:
+        raise _without_range(lacking)
+    return shapes
+
+
+def _without_range(lacking: Mapping[str, Sequence[str]]) -> UsageError:
+    """Every axis, with the inputs that carry it; one range is enough for those that share a name."""
+    named = "; ".join(f"'{axis}' of {', '.join(dict.fromkeys(names))}" for axis, names in lacking.items())
+    several = len(lacking) > 1
+    settings = " ".join(f"--set 'model.inputs.{names[0]}.{axis}=[1, 8, 16]'" for axis, names in lacking.items())
+    options = " ".join(f"--axis {names[0]}.{axis}=1,8,16" for axis, names in lacking.items())
+    return UsageError(
+        f"the dynamic {'axes have' if several else 'axis has'} no range: {named}",
+        where="model.inputs",
+        hint=f"give the least, usual and greatest length{' of each' if several else ''}: trtcompress build ... "
+        f"{settings}; every other command takes: {options}",
+    )

@@ -27,7 +27,7 @@ def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: 
 
     Raises:
         CompileError: the backend refuses the graph.
-        ModelError: a dynamic axis has no range.
+        UsageError: a dynamic axis has no range.
     """
     from trtcompress_engines.backend import CompileOptions, backend_for
 
@@ -42,7 +42,7 @@ def compile_folder(model: Model, target: Target, axes: Axes, folder: Path, *, th
 
     Raises:
         CompileError: the backend refuses the graph; then the folder is as it was.
-        ModelError: a dynamic axis has no range.
+        UsageError: a dynamic axis has no range.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:

@@ -41,7 +41,7 @@ def config_text(name: str, graph: Model, serving: Serving, batch: Batching, axes
     """The whole `config.pbtxt`; equal arguments give equal bytes.
 
     Raises:
-        ModelError: a dynamic axis has no range, so that no warm-up request can be made.
+        UsageError: a dynamic axis has no range, so that no warm-up request can be made.
     """
     message: dict[str, Value] = {
         "name": name,

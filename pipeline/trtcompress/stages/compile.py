@@ -51,7 +51,7 @@ def compile_(
 
     Raises:
         CompileError: the backend refuses the graph; the ONNX node is named where it is known.
-        ModelError: a dynamic axis has no range.
+        UsageError: a dynamic axis has no range.
     """
     from ..compiling import compile_model
 
