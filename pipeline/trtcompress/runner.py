@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from trtcompress_graph.errors import StageError, TrtCompressError
+from trtcompress_graph.errors import StageError, StoreError, TrtCompressError
 
 from .codec import decode, encode, paths_in
 from .fingerprint import fingerprint
 from .plan import Plan, Ref, Step
-from .stage import Progress
+from .stage import ModelRef, Progress
 from .store import Store, store_errors
 
 VALUE = "value.json"
@@ -82,7 +83,11 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 step = running.pop(future)
-                run.values[step.output], ran = future.result()
+                try:
+                    run.values[step.output], ran = future.result()
+                except TrtCompressError as error:
+                    name_the_source(error, step, plan, store)
+                    raise
                 run.steps.append(ran)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -172,6 +177,22 @@ def call(step: Step, inputs: Mapping[str, Any], out: Path, progress: Progress) -
             where=f"stage {step.label}",
             hint="set TRTCOMPRESS_TRACEBACK=1 to see where in the code; the stages before it are kept",
         ) from error
+
+
+def name_the_source(error: TrtCompressError, step: Step, plan: Plan, store: Store) -> None:
+    """Where an error names a file in the store, which nobody knows, name the stage and the user's own model."""
+    if isinstance(error, StoreError):
+        return  # that is about the store itself
+    inside = re.compile(re.escape(str(store.root)) + r"/(?:objects/\w+|tmp)/\w+/([^\s:'\"]*)")
+    model = plan.given.get(("model", ""))
+
+    def known(match: re.Match[str]) -> str:
+        name = PurePath(match[1]).name
+        return model.source if isinstance(model, ModelRef) and name.endswith(".onnx") else name
+
+    if inside.match(error.where):
+        error.where = f"stage {step.label}: {inside.sub(known, error.where)}"
+    error.what, error.hint = inside.sub(known, error.what), inside.sub(known, error.hint)
 
 
 def _moved(encoded: Any, out: Path, final: Path) -> Any:
