@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from . import options
 from .main import say
+
+if TYPE_CHECKING:
+    from trtcompress_graph.encoding import Encoding
+    from trtcompress_graph.model import Model
+    from trtcompress_graph.ranges import Ranges
 
 
 @click.command(name="quantize")
@@ -18,8 +23,7 @@ from .main import say
     "ranges_file",
     metavar="ranges.json",
     type=options.FILE,
-    required=True,
-    help="Written by trtcompress calibrate.",
+    help="Written by trtcompress calibrate. Needed for INT8 and for FP16; not where FP32 stays FP32.",
 )
 @options.target
 @click.option("--precision", type=click.Choice(["int8", "float"]), default="int8", show_default=True)
@@ -28,7 +32,7 @@ from .main import say
 @options.as_json
 def command(
     model: str,
-    ranges_file: str,
+    ranges_file: str | None,
     target_name: str,
     precision: Literal["int8", "float"],
     skip: tuple[str, ...],
@@ -38,20 +42,13 @@ def command(
     """Write INT8 (as Q/DQ pairs) or FP16 into the graph, in the encoding of the target."""
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
-    from trtcompress_graph.errors import DataError
     from trtcompress_graph.load import read_model
-    from trtcompress_graph.ranges import read_ranges
 
     from ..plan import encoding_of
 
     encoding = encoding_of(target_name, precision)
-    read, ranges = read_model(Path(model)), read_ranges(Path(ranges_file))
-    if ranges.model_sha256 != read.digest:
-        raise DataError(
-            "these ranges were measured on another model",
-            where=ranges_file,
-            hint=f"trtcompress calibrate {model} --data ... -o {ranges_file}",
-        )
+    read = read_model(Path(model))
+    ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
     written = quantize(read, ranges, plan, encoding, Path(output))
     counts = ", ".join(
@@ -59,3 +56,20 @@ def command(
     )
     say(f"{encoding.name}: nodes {counts}")
     options.written(written, as_json)
+
+
+def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
+    """The ranges of this very model; none at all where the encoding asks for none."""
+    from trtcompress_graph.errors import DataError, UsageError
+    from trtcompress_graph.ranges import VERSION, Ranges, read_ranges
+
+    hint = f"trtcompress calibrate {model.path} --data ... -o {file or 'ranges.json'}"
+    if file is not None:
+        ranges = read_ranges(Path(file))
+        if ranges.model_sha256 != model.digest:
+            raise DataError("these ranges were measured on another model", where=file, hint=hint)
+        return ranges
+    if encoding.int8 or encoding.float_type == "float16":
+        why = "INT8 is scaled by them" if encoding.int8 else "they tell which values would overflow in FP16"
+        raise UsageError(f"{encoding.name} needs ranges: {why}", where="--ranges", hint=f"{hint}; then --ranges ...")
+    return Ranges(VERSION, model.digest, "none", 0, {})
