@@ -55,7 +55,7 @@ class Store:
         self.root = root.resolve()
         with store_errors(self.root):
             for name in ("objects", "tmp", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                _make(self.root / name)
         self._sweep()
 
     def path(self, key: str) -> Path:
@@ -183,6 +183,18 @@ class Store:
                 continue
             finally:
                 os.close(handle)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder of the store."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # a file system such as /proc takes no new folders, and says it so
+        raise StoreError(
+            "the store cannot be created here",
+            where=str(folder.parent),
+            hint="name another folder with --store, or with the environment variable TRTCOMPRESS_STORE",
+        ) from error
 
 
 def abandon() -> None:
