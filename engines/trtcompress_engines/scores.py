@@ -53,7 +53,11 @@ def _inputs(outputs: Outputs, labels: Any, metric: str) -> tuple[NDArray[Any], N
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
     if truth.ndim != 1:
-        raise DataError(f"one label a sample is needed; the labels have shape {truth.shape}", where=where)
+        raise DataError(
+            f"one label a sample is needed; the labels have shape {truth.shape}",
+            where=where,
+            hint="give class numbers and not one-hot rows, or your own metric: package.module:function",
+        )
     return values, truth
 
 
@@ -77,6 +81,8 @@ def _classes(outputs: Outputs, labels: Any, metric: str) -> tuple[NDArray[Any], 
         raise DataError(
             f"labels run from {truth.min()} to {truth.max()}, the output has classes 0 to {values.shape[1] - 1}",
             where=where,
+            hint="labels count the classes from 0, in the order of the model's output; "
+            f"or name another output: {metric.partition(':')[0]}:OUTPUT",
         )
     return values, truth.astype(np.int64)
 

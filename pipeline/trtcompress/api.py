@@ -41,15 +41,15 @@ class BuildOptions:
     """How to build, as opposed to what.
 
     Attributes:
-        out: the build goes to `out/<name>`.
+        out: the build goes to `out/<name>`; a text will do for a path, here and in `store`.
         store: artifact store; the user's where None.
         jobs: steps that may work at once; 0 for one a core.
         cache: False works in a store of its own that is thrown away.
         until: name of the last stage to run.
     """
 
-    out: Path = Path("build")
-    store: Path | None = None
+    out: str | Path = Path("build")
+    store: str | Path | None = None
     jobs: int = 0
     cache: bool = True
     until: str | None = None
@@ -108,11 +108,11 @@ def build(loaded: Loaded, options: BuildOptions = BuildOptions(), listener: List
 
 def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Built:
     """Build, and return everything that is known of it."""
-    root = (options.store or default_store()).resolve()
+    root = Path(options.store or default_store()).resolve()
     with nullcontext(root) if options.cache else Store(root).scratch() as folder:
         store = Store(folder)
         plan = plan_build(loaded, store, options.until)
-        build_dir = (options.out / loaded.config.name).resolve()
+        build_dir = (Path(options.out) / loaded.config.name).resolve()
         check_writable(build_dir)
         listener.planned(plan)
         run = run_plan(plan, store, listener, jobs=options.jobs or usable_cores())

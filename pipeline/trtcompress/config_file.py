@@ -21,7 +21,7 @@ from .overrides import KeyPath, override_key
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read and check a config.
 
     Args:
@@ -32,14 +32,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         MissingPathError: no such file.
         ConfigError: not YAML, an unknown key, a wrong type, an undefined variable.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingPathError("no such config file", where=str(path)) from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise MissingPathError("no such config file", where=str(path), hint=_instead(path)) from None
     except UnicodeDecodeError:
         raise ConfigError("this is not a text file", where=str(path), hint="a config is YAML") from None
     raw, lines = parse_yaml(text, str(path))
     return Loaded(config=check_config(raw, overrides, file=str(path), lines=lines), base=path.resolve().parent)
+
+
+def _instead(path: Path) -> str:
+    """The config of the nearest name in that folder, or what to write."""
+    there = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
+    return f"did you mean {path.with_name(near[0])}?" if near else "a config is YAML; README.md shows one to begin with"
 
 
 def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
@@ -59,7 +67,11 @@ def parse_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[KeyPath, int]
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark is not None else file
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"this is not YAML: {problem}", where=place) from None
+        raise ConfigError(
+            f"this is not YAML: {problem}",
+            where=place,
+            hint="look for a bracket or quote that is not closed, a tab, or an indent that differs from its neighbours",
+        ) from None
     except ValueError as error:  # what looks like a date or a number and is none
         raise ConfigError(f"a value cannot be read: {error}", where=file, hint="put quotes around it") from None
     except RecursionError:  # by an alias to what it stands in, too

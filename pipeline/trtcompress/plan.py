@@ -150,10 +150,21 @@ def _model_ref(loaded: Loaded, files: FileDigests) -> ModelRef:
     if is_callable_name(model.source) and not path.exists():
         return ModelRef(model.source, base, source_digest(model.source, base, model.sources, files))
     if not path.is_file():
-        raise MissingPathError(
-            "no such model file", where=str(path), hint="give an ONNX file, or `package.module:function`"
-        )
+        raise MissingPathError("no such model file", where=str(path), hint=other_models(path))
     return ModelRef(model.source, base, model_file_digest(path, base, model.sources, files))
+
+
+def other_models(path: Path) -> str:
+    """What may have been meant by a model file that is not there."""
+    from difflib import get_close_matches
+
+    models = [p.name for p in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+    if near := get_close_matches(path.name, models, n=1, cutoff=0.5):
+        return f"did you mean {path.with_name(near[0])}?"
+    module, dot, function = path.name.rpartition(".")
+    if dot and function.isidentifier() and path.suffix not in (".onnx", ".pt", ".pth"):
+        return f"a function is named with a colon: '{module}:{function}'"
+    return "give an ONNX file, or `package.module:function`"
 
 
 def _data_ref(data: DataSource, loaded: Loaded, files: FileDigests) -> DataRef:

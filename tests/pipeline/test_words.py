@@ -7,6 +7,8 @@ import pytest
 
 from command_line import done, trtcompress
 from small_builds import QUICK, Small, answers, small_classifier
+from trtcompress import build, load_config
+from trtcompress.api import BuildOptions
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,62 @@ def test_int8_and_fp16_need_ranges(small, tmp_path, more, why):
     assert why in ran.err
     assert f"hint: trtcompress calibrate {small.model}" in ran.err
     assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_store_that_cannot_be_made(small):
+    ran = trtcompress("build", small.model, "--data", small.data, "--store", "/proc/trtcompress", *QUICK)
+    assert ran.code == 4
+    assert "error: /proc/trtcompress: the store cannot be created here\nhint: name another folder" in ran.err
+    assert trtcompress("cache", "ls", "--store", "/proc/trtcompress").code == 4
+
+
+CONFIG = "{name: net, model: MODEL, data: {calibration: {source: samples.npz}}, targets: [cpu]}"
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("nets.resnet", "hint: a function is named with a colon: 'nets:resnet'"),
+        ("smal.onnx", "/small.onnx?"),
+        ("other/m.onnx", "hint: give an ONNX file, or `package.module:function`"),
+    ],
+)
+def test_a_model_that_is_not_there(small, tmp_path, model, hint):
+    config = small.folder / f"{model.replace('/', '-')}.yaml"
+    config.write_text(CONFIG.replace("MODEL", model))
+    ran = trtcompress("build", config, "--store", tmp_path)
+    assert (ran.code, hint in ran.err, "no such model file" in ran.err) == (2, True, True), ran.err
+
+
+def test_a_model_file_of_the_command_line_that_is_not_there(small):
+    ran = trtcompress("build", small.folder / "smal.onnx", "--data", small.data)
+    assert f"hint: did you mean {small.model}?" in ran.err
+
+
+def test_a_config_that_is_not_there(tmp_path):
+    (tmp_path / "text.yaml").touch()
+    assert f"hint: did you mean {tmp_path / 'text.yaml'}?" in trtcompress("build", tmp_path / "test.yaml").err
+    assert "hint: a config is YAML" in trtcompress("build", tmp_path / "no/such.yaml").err
+
+
+def test_a_config_that_is_not_yaml(tmp_path):
+    (tmp_path / "bad.yaml").write_text("name: [a")
+    ran = trtcompress("build", tmp_path / "bad.yaml")
+    assert (ran.code, "hint: look for a bracket" in ran.err) == (2, True)
+
+
+def test_labels_that_are_no_classes_of_the_model(small, tmp_path):
+    data = tmp_path / "samples.npz"
+    np.savez(data, x=small.samples["x"], labels=np.full(8, 99))
+    ran = trtcompress("validate", small.model, "--reference", small.model, "--data", data, "--metric", "top1")
+    assert ran.code == 3
+    assert "labels run from 99 to 99, the output has classes 0 to 9" in ran.err
+    assert "hint: labels count the classes from 0" in ran.err
+
+
+def test_python_takes_texts_for_paths(small, tmp_path):
+    config = tmp_path / "build.yaml"
+    config.write_text(CONFIG.replace("MODEL", str(small.model)).replace("samples.npz", str(small.data)))
+    options = BuildOptions(out=str(tmp_path / "out"), store=str(tmp_path / "store"), until="simplify")
+    result = build(load_config(str(config)), options)
+    assert result.build_dir == str(tmp_path / "out/net")

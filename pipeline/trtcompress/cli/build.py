@@ -121,6 +121,8 @@ def load(source: str, overrides: list[str]) -> Loaded:
         return load_config(path, overrides)
     from trtcompress_graph.errors import MissingPathError, UsageError
 
+    from ..plan import other_models
+
     if path.suffix != ".onnx":
         raise UsageError(
             "this is neither a config (.yaml) nor a model (.onnx)",
@@ -128,7 +130,7 @@ def load(source: str, overrides: list[str]) -> Loaded:
             hint="a PyTorch model is built from a config with `model: {source: 'package.module:function'}`",
         )
     if not path.is_file():
-        raise MissingPathError("no such model file", where=source)
+        raise MissingPathError("no such model file", where=source, hint=other_models(path))
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-") or "model"
     raw = {"name": name, "model": {"source": source}}
     return Loaded(config=check_config(raw, overrides, file=source, lines={}), base=Path.cwd())
@@ -167,7 +169,7 @@ def _dry_run(loaded: Loaded, options: BuildOptions, as_json: bool) -> None:
     from ..store import Store
     from .output import print_json
 
-    steps = dry_run(loaded, Store(options.store or default_store()), options.until)
+    steps = dry_run(loaded, Store(Path(options.store or default_store())), options.until)
     if as_json:
         print_json(DryRun(name=loaded.config.name, steps=tuple(DryStep(step=s, state=state) for s, state in steps)))
         return
