@@ -33,11 +33,13 @@ class Dataset:
         source: what the user named.
         labelled: whether the samples have labels.
         notes: what was done to the data to fit the model, one sentence each.
+        total: how many samples it gives, where that is known without reading them.
     """
 
     def __init__(self, source: str, chunks: Chunks, inputs: Sequence[TensorSpec], samples: int | None = None) -> None:
         self.source = source
         self.notes: list[str] = []
+        self.total: int | None = None
         self._chunks = chunks
         self._inputs = tuple(inputs)
         self._samples = samples
@@ -46,6 +48,8 @@ class Dataset:
     def __iter__(self) -> Iterator[Sample]:
         number, labelled = 0, False
         for chunk in self._chunks():
+            if chunk.total is not None:
+                self.total = min(chunk.total, self._samples or chunk.total)
             for row, sample in enumerate(_split(chunk, self._inputs)):
                 if number == self._samples:
                     return

@@ -18,6 +18,7 @@ from .opening import is_constant
 Measured = Mapping[str, TensorRange]
 
 _NO_FLOATS = "it works on no floats"
+_HALF = "it works on float16, INT8 is made of float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,9 @@ def reads_int8(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
 
 def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
     """Why `node` cannot run in INT8; empty where it can."""
-    if not any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs)):
-        return _NO_FLOATS
+    types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None}
+    if ir.DataType.FLOAT not in types:
+        return _HALF if ir.DataType.FLOAT16 in types else _NO_FLOATS
     if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:
         return f"no INT8 kernel for {node.op_type}"
     if len(node.outputs) > 1 and node.op_type != "Split":

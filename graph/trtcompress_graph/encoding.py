@@ -63,3 +63,8 @@ class PrecisionPlan:
 
     encoding: str
     nodes: tuple[NodePrecision, ...]
+
+    @property
+    def quantized(self) -> int:
+        """How many nodes run in INT8."""
+        return sum(node.precision == "int8" for node in self.nodes)

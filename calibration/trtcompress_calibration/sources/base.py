@@ -38,11 +38,13 @@ class Chunk:
         where: the file or function, for messages.
         arrays: arrays by name.
         first: number of the first sample within `where`.
+        total: samples of the whole source, where that is known without reading it.
     """
 
     where: str
     arrays: Mapping[str, Array]
     first: int = 0
+    total: int | None = None
 
 
 Chunks = Callable[[], Iterator[Chunk]]

@@ -28,7 +28,7 @@ def _open(request: Request) -> Chunks:
             yield from chunks()
         except (TrtCompressError, GeneratorExit):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(
                 f"the function failed: {type(error).__name__}: {error}",
                 where=request.source,

@@ -36,12 +36,14 @@ def _open(request: Request) -> Chunks:
             hint="keep one: a flat folder, or one subfolder a class",
         )
 
+    total = sum(map(len, classes)) or len(flat)
+
     def chunks() -> Iterator[Chunk]:
         for path, label in _in_turn(classes) if any(classes) else ((path, None) for path in flat):
             arrays = {spec.name: load_image(path, preprocess, spec)[None]}
             if label is not None:
                 arrays["labels"] = np.array([label])
-            yield Chunk(str(path), arrays)
+            yield Chunk(str(path), arrays, total=total)
 
     return chunks
 

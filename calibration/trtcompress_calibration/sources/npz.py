@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from trtcompress_graph.errors import DataError
@@ -50,7 +51,8 @@ def _chunks(path: Path, members: dict[str, Member]) -> Iterator[Chunk]:
     step = max(1, _CHUNK_BYTES // max(row_bytes, 1))
     for start in range(0, count, step):
         stop = min(start + step, count)
-        yield Chunk(str(path), {**single, **{name: m.rows(start, stop) for name, m in stacked.items()}}, start)
+        rows = {name: member.rows(start, stop) for name, member in stacked.items()}
+        yield Chunk(str(path), {**single, **rows}, start, count)
 
 
 def _open_file(request: Request) -> Chunks:
@@ -60,7 +62,8 @@ def _open_file(request: Request) -> Chunks:
 def _open_folder(request: Request) -> Chunks:
     def chunks() -> Iterator[Chunk]:
         for path in sorted(request.path.glob("*.npz")):
-            yield from read_npz(path, request.inputs)
+            for chunk in read_npz(path, request.inputs):
+                yield replace(chunk, total=None)  # that of one file
 
     return chunks
 

@@ -45,13 +45,13 @@ def calibrate(
     """
     from trtcompress_calibration.collect import calibrate as collect
 
-    count = calibration.samples or SAMPLES
+    data = open_data(calibration, equalized, samples=calibration.samples or SAMPLES)
     ranges = collect(
         equalized,
-        open_data(calibration, equalized, samples=count),
+        data,
         method=settings.method,
         batch_size=settings.batch,
-        progress=lambda done: progress(done, count),
+        progress=lambda done: progress(done, data.total),
     )
     ranges.write(out / "ranges.json")
     return ranges

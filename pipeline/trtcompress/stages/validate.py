@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.model import Model
+from trtcompress_graph.ranges import Ranges
 from trtcompress_graph.target import Engine, Target
 
 from ..config import BuildConfig, GateSettings, MeasureSettings
@@ -28,7 +32,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=3,
+    version=4,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
@@ -40,6 +44,10 @@ def validate(
     engines: tuple[Engine, ...],
     target: Target,
     evaluation: DataRef,
+    calibration: DataRef,
+    ranges: Ranges,
+    plans: tuple[PrecisionPlan, ...],
+    encodings: tuple[Encoding, ...],
     metrics: tuple[MetricRef, ...],
     axes: dict[str, dict[str, AxisRange]],
     settings: ValidateSettings,
@@ -59,4 +67,23 @@ def validate(
 
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes))
     data = open_data(evaluation, exported)
-    return check_engines(exported, engines, target, data, options, counted, emulations)
+    found = check_engines(exported, engines, target, data, options, counted, emulations)
+    doubts = _doubts(exported, evaluation, calibration, ranges, list(zip(plans, encodings, strict=True)))
+    return replace(found, notes=(*doubts, *found.notes))
+
+
+def _doubts(
+    model: Model,
+    evaluation: DataRef,
+    calibration: DataRef,
+    ranges: Ranges,
+    plans: Sequence[tuple[PrecisionPlan, Encoding]],
+) -> Iterator[str]:
+    """What makes the numbers of a build doubtful, one sentence each."""
+    from trtcompress_calibration.doubts import doubts, nothing_quantized
+
+    if any(encoding.int8 for _, encoding in plans):
+        yield from doubts(ranges, model.inputs)
+    if (evaluation.source, evaluation.digest) == (calibration.source, calibration.digest):
+        yield "evaluated on the data of the calibration: name other samples as data.evaluation"
+    yield from filter(None, (nothing_quantized(plan, encoding) for plan, encoding in plans))
