@@ -91,11 +91,11 @@ def explain(gate: Gate) -> str:
     """The gate in plain words: what was measured, against which limit, and by how much it is missed."""
     side = "at least" if _at_least(gate.gate) else "at most"
     if gate.value is None:
-        return f"{gate.gate}: not measured ({side} {gate.limit:.6g} is asked)"
+        return f"{gate.gate}: not measured ({side} {gate.limit:.4g} is asked)"
     if gate.verdict == "pass":
-        return f"{gate.gate}: {gate.value:.6g}, {side} {gate.limit:.6g} is asked"
+        return f"{gate.gate}: {gate.value:.4g}, {side} {gate.limit:.4g} is asked"
     way = "below" if _at_least(gate.gate) else "above"
-    return f"{gate.gate}: {gate.value:.6g} is {abs(gate.value - gate.limit):.4g} {way} the limit of {gate.limit:.6g}"
+    return f"{gate.gate}: {gate.value:.4g} is {abs(gate.value - gate.limit):.4g} {way} the limit of {gate.limit:.4g}"
 
 
 def _accuracy(limits: GateLimits, parity: Sequence[OutputParity], metrics: Sequence[MetricResult]) -> Iterator[Gate]:

@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trtcompress_graph.errors import DataError
-from trtcompress_graph.measured import OutputParity
+from trtcompress_graph.measured import EQUAL_DB, OutputParity
 
 Array = NDArray[np.generic]
 
 BROKEN = 1e308
 """Stands for an error that is not a number: JSON has no infinity, and no gate lets it pass."""
-
-EQUAL_DB = 999.0
-"""Stands for an infinite signal-to-noise ratio; -999 for an output that is not a number."""
 
 _FLOOR = 1e-6
 """A relative error is taken against at least this share of the sample's greatest value: noise around zero

@@ -7,6 +7,9 @@ from typing import Literal
 
 Verdict = Literal["pass", "fail", "not_measured"]
 
+EQUAL_DB = 999.0
+"""Stands for an infinite signal-to-noise ratio; -999 for an output that is not a number."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputParity:

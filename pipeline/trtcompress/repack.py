@@ -12,7 +12,7 @@ from .assemble import MANIFEST
 from .config import BuildConfig, PackageFormat
 from .outputs import PackagedModel
 from .packaging import BROUGHT, pack, with_brought_plan
-from .revalidate import shipped_engines
+from .revalidate import failed_gates, shipped_engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ def repack(build_dir: Path, form: PackageFormat, names: tuple[str, ...], reposit
         if name not in there:
             raise UsageError(f"the build has no target '{name}'", where="--target", hint=f"it has: {', '.join(there)}")
     wanted = [(engine, target) for engine, target in engines if not names or target.name in names]
-    packed, notes, brought = [], [], []
+    failed = failed_gates(build_dir)
+    packed, notes, said = [], [], []
     for engine, target in wanted:
         folder = repository if len(wanted) == 1 else repository / target.name
         engine = with_brought_plan(engine)
@@ -58,11 +59,12 @@ def repack(build_dir: Path, form: PackageFormat, names: tuple[str, ...], reposit
             packed.append(
                 PackagedModel(target=target.name, format=form, repository=str(folder), model=str(folder / config.name))
             )
+            said += [f"warning: {target.name}: a gate failed in the build: {gate}" for gate in failed[target.name]]
             if engine.path.name == BROUGHT:
-                brought.append(f"{target.name}: packed {engine.path}, which was built elsewhere: it was not run here")
+                said.append(f"{target.name}: packed {engine.path}, which was built elsewhere: it was not run here")
     if not packed:
         raise CompileError("nothing could be packed", where=str(build_dir), hint="\n".join(notes))
-    return Repacked(tuple(packed), (*notes, *brought), len(notes))
+    return Repacked(tuple(packed), (*notes, *said), len(notes))
 
 
 def _config(manifest: Path) -> BuildConfig:

@@ -12,6 +12,7 @@ from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import MissingPathError
 from trtcompress_graph.load import read_model
+from trtcompress_graph.measured import Gate
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
@@ -20,12 +21,14 @@ from .checking import CheckOptions, check_engines
 from .compiling import ENGINE, read_engine
 from .config import GateSettings, MeasureSettings
 from .datasets import open_data
-from .outcome import GateResult, MetricValue
+from .outcome import GateResult, MetricValue, TargetResult
 from .outputs import BatchSpeed, OutputDifference, ValidationResult
 from .packaging import with_brought_plan
 from .profiles import named_axes
 from .stage import DataRef, MetricRef
 from .validation import Candidate, Validation
+
+REPORT = "report.json"
 
 
 def revalidate(
@@ -83,14 +86,10 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
         MissingPathError: this is no build folder, or one without engines.
     """
     try:
-        report = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
         names = [(str(v["target"]), str(v["shipped"])) for v in report["validations"]]
     except (OSError, ValueError, KeyError, TypeError):
-        raise MissingPathError(
-            "this is not a build folder: it has no report.json",
-            where=str(build_dir),
-            hint="trtcompress build CONFIG.yaml",
-        ) from None
+        raise _no_build(build_dir) from None
     if not names:
         raise MissingPathError(
             "this build has no engine that could be shipped: it was stopped before it was validated",
@@ -101,6 +100,31 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
         (read_engine(build_dir / "engines" / target / encoding, build_dir), resolve_target(target))
         for target, encoding in names
     ]
+
+
+def failed_gates(build_dir: Path) -> dict[str, list[str]]:
+    """For each target of a build the gates that its shipped engine fails, in words.
+
+    Raises:
+        MissingPathError: this is no build folder.
+    """
+    try:
+        report = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
+        results = [TargetResult.model_validate(result) for result in report["targets"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _no_build(build_dir) from None
+    return {
+        result.target: [explain(Gate(**dict(gate))) for gate in result.gates if gate.verdict == "fail"]
+        for result in results
+    }
+
+
+def _no_build(build_dir: Path) -> MissingPathError:
+    return MissingPathError(
+        "this is not a build folder: it has no report.json",
+        where=str(build_dir),
+        hint="trtcompress build CONFIG.yaml",
+    )
 
 
 def _as_engine(model: Model) -> Engine:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from command_line import done, trtcompress
+from command_line import Ran, done, trtcompress
 from small_builds import QUICK, Small, answers, small_classifier
 from trtcompress import build, load_config
 from trtcompress.api import BuildOptions
+from trtcompress.cli.output import print_table
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +123,50 @@ def test_python_takes_texts_for_paths(small, tmp_path):
     options = BuildOptions(out=str(tmp_path / "out"), store=str(tmp_path / "store"), until="simplify")
     result = build(load_config(str(config)), options)
     assert result.build_dir == str(tmp_path / "out/net")
+
+
+@pytest.fixture(scope="module")
+def failing(small) -> tuple[Path, Ran]:
+    """A build whose INT8 engine is not as accurate as it was asked to be."""
+    made = ("--out", small.folder / "out", "--store", small.folder / "store", "--target", "cpu:int8", *QUICK)
+    gates = ("--set", "gates={min_cosine: 1}", "--set", "name=failing")
+    return small.folder / "out/failing", trtcompress("build", small.model, "--data", small.data, *made, *gates)
+
+
+def test_an_int8_engine_that_is_not_accurate_gets_next_steps(failing):
+    _, ran = failing
+    assert ran.code == 1
+    (hint,) = [line for line in ran.err.splitlines() if line.startswith("hint")]
+    assert "--set quantize.method=percentile" in hint
+    assert "--target cpu:float" in hint
+
+
+def test_a_build_that_passes_gets_no_such_hint(small, tmp_path):
+    command = ("build", small.model, "--data", small.data, "--out", tmp_path, "--store", small.folder / "store")
+    ran = done(*command, "--target", "cpu:float", *QUICK, "--set", "gates={min_cosine: 0.9}")
+    assert "hint" not in ran.err
+    report = (tmp_path / "small/report.md").read_text()
+    assert "| equal |" in report
+    assert "999" not in report
+
+
+def test_package_warns_of_an_engine_that_failed_a_gate(failing, tmp_path):
+    ran = done("package", failing[0], "-o", tmp_path / "repository")
+    assert "warning: cpu: a gate failed in the build: min_cosine" in ran.err
+
+
+def test_tables_cut_no_name_short(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    name = "rtx-3090+rtx-4090/cpu-int8-of-a-long-name"
+    print_table(("target", "engine", "gates"), [(name, name, "pass")])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    cells = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
+    assert name in "".join(row[1] for row in cells)
+
+
+def test_no_rows_no_table(small):
+    ran = done("cache", "verify", "--store", small.folder / "an-empty-store")
+    assert ran.out == ""
+    assert "0 damaged entries" in ran.err

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..api import BuildOptions, Built
     from ..config import Loaded
 
-_STATES = {"reuse": "reuse", "run": "run", "unknown": "run, unless what comes before it turns out as it was"}
+ACCURACY = ("max_metric_drop", "min_cosine")
+"""Gates whose names begin so are about accuracy."""
+
+_STATES = {"reuse": "reuse", "run": "run", "unknown": "run (reused if what comes before it comes out the same)"}
 
 
 def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -107,6 +110,8 @@ def command(
         say(f"removed what this build does not make and an earlier one did: {', '.join(built.removed)}")
     for failure in built.failures:
         say(f"FAILED {failure}")
+    for hint in hints(built):
+        say(f"hint: {hint}")
     failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
     return 1 if failed else 0
 
@@ -160,6 +165,24 @@ def _summary(built: Built) -> None:
         for note in package["notes"]:
             say(f"{package['target']}: {note}")
     say(f"build: {built.result.build_dir} (report.md tells more)")
+
+
+def hints(built: Built) -> list[str]:
+    """What to try where an INT8 engine that is shipped is not as accurate as it was asked to be."""
+    encodings = {encoding.name: encoding for several in built.plan.encodings.values() for encoding in several}
+    lossy = [
+        target
+        for target, validation in built.validations.items()
+        if encodings[validation.engine.encoding].int8
+        and any(g.verdict == "fail" and g.gate.startswith(ACCURACY) for g in validation.shipped.gates)
+    ]
+    if not lossy:
+        return []
+    floats = " ".join(f"--target {target}:float" for target in lossy)
+    return [
+        "for more accuracy try --set quantize.method=percentile (or minmax, mse, entropy), "
+        f"--set 'quantize.skip=[NODE, ...]' for nodes that stay in float (report.md lists them), or {floats}"
+    ]
 
 
 def _dry_run(loaded: Loaded, options: BuildOptions, as_json: bool) -> None:

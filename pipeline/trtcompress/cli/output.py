@@ -14,14 +14,21 @@ def print_json(value: BaseModel) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table; as wide as its cells need where stdout is no terminal."""
+    """Print a table, or nothing where there are no rows.
+
+    It is as wide as its cells need where stdout is no terminal; where it is one, no cell is cut short.
+    """
     import sys
 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
+    if not table.row_count:
+        return
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table, markup=False, highlight=False)

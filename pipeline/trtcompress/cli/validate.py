@@ -94,12 +94,13 @@ def command(
 
 def _show(found: ValidationResult) -> None:
     """Tables for people."""
+    from ..report.table import signal_to_noise
     from .output import print_table
 
     print_table(
         ("output", "max abs", "max rel", "least cosine", "SNR dB"),
         [
-            (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", f"{o.snr_db:.1f}")
+            (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", signal_to_noise(o.snr_db))
             for o in found.outputs
         ],
     )
@@ -107,7 +108,7 @@ def _show(found: ValidationResult) -> None:
         print_table(
             ("metric", "reference", "value", "95 % interval"),
             [
-                (name, f"{m.reference:.5g}", f"{m.value:.5g}", f"{m.ci[0]:.5g} to {m.ci[1]:.5g}")
+                (name, f"{m.reference:.4g}", f"{m.value:.4g}", f"{m.ci[0]:.4g} to {m.ci[1]:.4g}")
                 for name, m in found.metrics.items()
             ],
         )
@@ -130,7 +131,7 @@ def _show(found: ValidationResult) -> None:
     print_table(
         ("gate", "limit", "value", "verdict"),
         [
-            (g.gate, f"{g.limit:.5g}", "-" if g.value is None else f"{g.value:.6g}", g.verdict.replace("_", " "))
+            (g.gate, f"{g.limit:.4g}", "-" if g.value is None else f"{g.value:.4g}", g.verdict.replace("_", " "))
             for g in found.gates
         ],
     )

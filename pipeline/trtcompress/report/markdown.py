@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .table import COLUMNS, rows, size
+from .table import COLUMNS, rows, signal_to_noise, size
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def markdown(facts: dict[str, Any]) -> str:
     """Text of report.md."""
-    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), megabytes=size)
+    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), megabytes=size, decibels=signal_to_noise)
 
 
 @cache

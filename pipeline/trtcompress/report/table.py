@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trtcompress_graph.measured import EQUAL_DB
+
 COLUMNS = ("target", "engine", "size", "latency", "speedup", "metric", "gates")
 
 
@@ -34,6 +36,13 @@ def gates(candidate: dict[str, Any]) -> str:
     if failed:
         return f"FAIL: {', '.join(failed)}"
     return "pass" if candidate["verdict"] == "pass" else "not measured here"
+
+
+def signal_to_noise(db: float) -> str:
+    """In dB, or in a word what JSON has no number for."""
+    if db <= -EQUAL_DB:
+        return "no signal"
+    return "equal" if db >= EQUAL_DB else f"{db:.1f}"
 
 
 def size(count: int) -> str:
