@@ -16,6 +16,7 @@ from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 from .batching import batches, fixed_batch
 from .collector import Collector
+from .data import Dataset
 from .histogram import Extremes, Histogram, share_beyond
 from .methods import find_method, threshold
 from .samples import Batch, Sample
@@ -55,7 +56,8 @@ def calibrate(
     find_method(method)
     graph = read_skeleton(model)
     taps = candidates or taps_of(graph)
-    collector = Collector(model, graph, taps, threads or usable_cores())
+    source = dataset.source if isinstance(dataset, Dataset) else ""
+    collector = Collector(model, graph, taps, threads or usable_cores(), source)
     samples = 0
     for batch in _full_batches(dataset, model, batch_size):
         collector.read(batch)

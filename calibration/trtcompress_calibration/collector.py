@@ -27,12 +27,20 @@ _WORTH_A_THREAD = 1 << 17
 class Collector:
     """Statistics of the tapped tensors over the batches that were read.
 
+    Args:
+        model: the float model.
+        graph: of the model, without its weights.
+        taps: tensors to read.
+        threads: for the model and for counting.
+        source: where the samples come from, for messages.
+
     Attributes:
         statistics: by tensor, in the order of the graph.
     """
 
-    def __init__(self, model: Model, graph: onnx.ModelProto, taps: Taps, threads: int) -> None:
+    def __init__(self, model: Model, graph: onnx.ModelProto, taps: Taps, threads: int, source: str = "") -> None:
         self._model = model
+        self._source = source
         self._makers = {name: node for node in graph.graph.node for name in node.output}
         self._pool = ThreadPoolExecutor(threads)
         self._masked = infinite_by_design(graph)
@@ -99,7 +107,7 @@ class Collector:
             shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in feeds.items())
             raise DataError(
                 f"the model fails on these inputs ({shapes}): {next(iter(str(error).splitlines()), '')}",
-                where=f"{self._model.path}: {_numbers(batch)}",
+                where=f"{self._source or self._model.path}: {_numbers(batch)}",
                 hint="lengths, or values such as indices, are not those that the model was made for",
             ) from error
 
@@ -110,7 +118,7 @@ class Collector:
         maker = f", made by node '{node.name}' ({node.op_type})," if node is not None else ""
         return DataError(
             f"the tensor '{first}'{maker} becomes NaN or infinite",
-            where=f"{self._model.path}: {_numbers(batch)}",
+            where=f"{self._source or self._model.path}: {_numbers(batch)}",
             hint="the float model itself does so on this data: check its preprocessing (mean, std, scale)",
         )
 

@@ -76,7 +76,7 @@ def _session(model: Model, wanted: list[str], threads: int) -> Any:
     tapped = model.path.read_bytes() + more.SerializeToString()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it raises is told; its log would stand before that
     # Threads that spin between runs would take the cores from the histograms.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The copy lives in memory; what it refers to is still beside the model.

@@ -53,7 +53,7 @@ def raw_samples(data: DataRef, count: int) -> Iterator[dict[str, NDArray[Any]]]:
 def _first_arrays(data: DataRef) -> Mapping[str, NDArray[Any]]:
     path = data.base / data.source
     if is_callable_name(data.source) and not path.exists():
-        return dict(next(iter(load_callable(data.source, data.base)())))
+        return _first_item(data)
     file = next(iter(sorted(path.glob("*.npz"))), None) if path.is_dir() else path
     if file is None or file.suffix != ".npz":
         raise DataError(
@@ -65,3 +65,15 @@ def _first_arrays(data: DataRef) -> Mapping[str, NDArray[Any]]:
 
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def _first_item(data: DataRef) -> Mapping[str, NDArray[Any]]:
+    function = load_callable(data.source, data.base)
+    try:
+        return dict(next(iter(function())))
+    except (Exception, SystemExit) as error:  # the user's own code can raise anything
+        raise DataError(
+            f"the function failed: {type(error).__name__}: {error}",
+            where=data.source,
+            hint="it is called without arguments and yields dicts of arrays",
+        ) from error

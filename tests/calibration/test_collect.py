@@ -330,7 +330,7 @@ def test_what_becomes_infinite_or_nan_is_named(make: str, word: str, tmp_path: P
     assert caught.value.where.endswith("sample 1")
 
 
-def test_a_sample_that_the_model_cannot_take(tmp_path: Path) -> None:
+def test_a_sample_that_the_model_cannot_take(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     nodes = [node("Gather", ["table", "x"], ["e"], "embed"), node("MatMul", ["e", "w"], ["y"])]
     graph = helper.make_graph(
         nodes,
@@ -343,6 +343,12 @@ def test_a_sample_that_the_model_cannot_take(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the model fails on these inputs \('x' \[1, 3\]\)") as caught:
         calibrate(read_model(tmp_path / "m.onnx"), [Sample({"x": np.array([[1, 2, 99]])})])
     assert caught.value.where.endswith("sample 0")
+    np.savez(tmp_path / "s.npz", x=np.array([[1, 2, 3], [1, 2, 99]]))
+    model = read_model(tmp_path / "m.onnx")
+    with pytest.raises(DataError, match="the model fails on these inputs") as caught:
+        calibrate(model, open_dataset("s.npz", model.inputs, base=tmp_path), batch_size=1)
+    assert caught.value.where == "s.npz: sample 1"
+    assert capfd.readouterr().err == ""
 
 
 def test_no_samples_and_unknown_methods(tmp_path: Path, digits: list[Sample]) -> None:

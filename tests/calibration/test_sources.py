@@ -226,6 +226,7 @@ def test_no_samples(tmp_path: Path) -> None:
         ("yield {'x': [[1], [2, 3]]}", "the function failed: ValueError"),
         ("yield {'x': np.array([{}])}", "not an array of numbers"),
         ("raise KeyError('column')", "the function failed: KeyError: 'column'"),
+        ("raise SystemExit(1)", "the function failed: SystemExit: 1"),
         ("return iter(())", "no samples"),
     ],
 )
