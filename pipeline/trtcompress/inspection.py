@@ -58,6 +58,26 @@ def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
     )
 
 
+def assumed_axes(found: Inspection, axes: Axes) -> tuple[str, ...]:
+    """Dynamic axes, as `input.axis`, that no length was given for, so that the costs are for a length of 1.
+
+    The leading axis is left out: there 1 is one sample.
+    """
+    given = {key.partition("@")[0] for named in axes.values() for key in named}
+    given |= {
+        str(spec.shape[int(place)])
+        for spec in found.inputs
+        for key in axes.get(spec.name, {})
+        if (place := key.rpartition("@")[2]).isdigit() and int(place) < len(spec.shape)
+    }
+    unknown: dict[str, str] = {}
+    for spec in found.inputs:
+        for dim in spec.shape[1:]:
+            if isinstance(dim, str) and dim not in given:
+                unknown.setdefault(dim, f"{spec.name}.{dim}")
+    return tuple(unknown.values())
+
+
 def _shapes(model: Model, axes: Axes) -> dict[str, tuple[int, ...]]:
     ranges = {axis: rng for named in named_axes(model, axes).values() for axis, rng in named.items()}
     return {

@@ -20,10 +20,11 @@ def command(model: str, axis_options: tuple[str, ...], top: int, as_json: bool) 
 
     Costs are for one sample, or for the usual lengths of --axis.
     """
-    from ..inspection import inspect_model
+    from ..inspection import assumed_axes, inspect_model
     from .output import print_json, print_table
 
-    found = inspect_model(Path(model), options.axes(axis_options), top)
+    axes = options.axes(axis_options)
+    found = inspect_model(Path(model), axes, top)
     if as_json:
         print_json(found)
         return
@@ -41,6 +42,9 @@ def command(model: str, axis_options: tuple[str, ...], top: int, as_json: bool) 
         f"{found.macs / 1e6:.2f} M MACs, {found.parameters / 1e6:.3f} M parameters, {found.bytes / 1e6:.2f} MB "
         f"for {sizes}"
     )
+    if assumed := assumed_axes(found, axes):
+        more = " ".join(f"--axis {name}=224" for name in assumed)
+        say(f"{', '.join(assumed)}: of unknown length, counted as 1; give the usual length, such as {more}")
     print_table(
         ("operator", "nodes", "M MACs", "parameters", "bytes"),
         [(o.op, str(o.count), f"{o.macs / 1e6:.2f}", str(o.parameters), str(o.bytes)) for o in found.operators],
