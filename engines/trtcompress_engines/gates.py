@@ -95,7 +95,10 @@ def explain(gate: Gate) -> str:
     if gate.verdict == "pass":
         return f"{gate.gate}: {gate.value:.4g}, {side} {gate.limit:.4g} is asked"
     way = "below" if _at_least(gate.gate) else "above"
-    return f"{gate.gate}: {gate.value:.4g} is {abs(gate.value - gate.limit):.4g} {way} the limit of {gate.limit:.4g}"
+    value = f"{gate.value:.4g}"
+    if value == f"{gate.limit:.4g}":  # they differ all the same
+        value = f"{gate.value:.8g}"
+    return f"{gate.gate}: {value} is {abs(gate.value - gate.limit):.4g} {way} the limit of {gate.limit:.4g}"
 
 
 def _accuracy(limits: GateLimits, parity: Sequence[OutputParity], metrics: Sequence[MetricResult]) -> Iterator[Gate]:

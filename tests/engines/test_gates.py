@@ -99,6 +99,10 @@ def test_an_explanation_says_by_how_much():
     assert explain(found["max_metric_drop:top1"]) == "max_metric_drop:top1: 0.02 is 0.005 above the limit of 0.015"
     assert explain(found["min_cosine:boxes"]) == "min_cosine:boxes: 0.98 is 0.01 below the limit of 0.99"
     assert explain(found["min_cosine:logits"]) == "min_cosine:logits: 0.995, at least 0.99 is asked"
+    near = Gate("min_cosine:boxes", 1.0, 0.99999, "fail")
+    assert explain(near) == "min_cosine:boxes: 0.99999 is 1e-05 below the limit of 1"
+    far = Gate("max_metric_drop:top1", 0.001, 2.8628834, "fail")
+    assert explain(far) == "max_metric_drop:top1: 2.863 is 2.862 above the limit of 0.001"
     assert "not measured" in explain(Gate("min_speedup", 2.0, None, "not_measured"))
 
 

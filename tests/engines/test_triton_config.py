@@ -20,7 +20,7 @@ from trtcompress_engines.triton.datatypes import (
     check_types,
 )
 from trtcompress_graph.axes import AxisRange
-from trtcompress_graph.errors import CompileError, ModelError, UsageError
+from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.model import Model, TensorSpec
 
 SERVING = Serving(Backend("backend", "onnxruntime", ONNXRUNTIME_TYPES), "model.onnx", "model.onnx", "KIND_CPU", {})
@@ -155,7 +155,7 @@ def test_options_out_of_range_are_refused(wrong):
 
 def test_an_axis_without_a_range_has_no_warm_up():
     graph = model([tensor("x", "batch", "length")], [tensor("y", "batch")])
-    with pytest.raises(ModelError, match="length"):
+    with pytest.raises(UsageError, match="length"):
         config_text("m", graph, SERVING, Batching(8), {}, TritonOptions())
     config_text("m", graph, SERVING, Batching(8), {}, TritonOptions(warmup="off"))
 

@@ -154,7 +154,7 @@ def test_the_report_for_people_names_every_target_and_gate(folder: Path):
     for target in facts["targets"]:
         assert f"## {target['target']}\n" in text
         for gate in target["gates"]:
-            assert f"| {gate['gate']} | {gate['limit']} |" in text
+            assert f"| {gate['gate']} | {gate['limit']:.4g} |" in text
     assert "emulated" in text
 
 

@@ -259,16 +259,16 @@ def test_a_pickled_module_in_a_config(small, tmp_path):
 
 
 def test_a_dynamic_axis_without_a_range(small, tmp_path):
-    words = ("'x'", "'batch'", "hint: ")
-    refused(tmp_path, UNUSABLE, words, "compile", small.model, "--target", "rtx-4090", "-o", "engine")
+    words = ("'batch' of x", "hint: ", "--axis x.batch=1,8,16")
+    refused(tmp_path, USAGE, words, "compile", small.model, "--target", "rtx-4090", "-o", "engine")
     build = ("build", small.model, "--data", small.data, "--target", "rtx-4090", "--store", "store")
-    refused(tmp_path, UNUSABLE, (*words, "model.inputs"), *build)
+    refused(tmp_path, USAGE, (*words, "--set 'model.inputs.x.batch=[1, 8, 16]'"), *build)
 
 
 NETWORKS = {
-    "raises": ("def model():\n    raise KeyError('weights')\n", FAILED, ("KeyError", "weights")),
-    "no_module": ("def model():\n    return 1, 2\n", USAGE, ("not a torch.nn.Module",)),
-    "nothing": ("def model():\n    return None\n", USAGE, ("returned NoneType",)),
+    "raises": ("def model():\n    raise KeyError('weights')\n", UNUSABLE, ("KeyError", "weights")),
+    "no_module": ("def model():\n    return 1, 2\n", UNUSABLE, ("not a torch.nn.Module",)),
+    "nothing": ("def model():\n    return None\n", UNUSABLE, ("returned NoneType",)),
     "syntax": ("def model(:\n", USAGE, ("SyntaxError",)),
     "other": ("def modell():\n    return None\n", USAGE, ("no function 'model'", "modell")),
 }
