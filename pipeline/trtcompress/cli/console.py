@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -19,6 +21,21 @@ SECONDS_EVERY = 25.0
 """or after so many seconds, where nobody knows how much work there is."""
 
 
+_STAGES = logging.getLogger("trtcompress.stages")
+
+
+class _Told(logging.Handler):
+    """Hands on what a stage tells of its work, such as the axes of an export."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self._show(f"        {record.getMessage()}")
+
+
 class ConsoleListener:
     """Prints steps; a context manager, since a terminal has to be given back."""
 
@@ -26,6 +43,7 @@ class ConsoleListener:
         self._total = 0
         self._done = 0
         self._lock = threading.Lock()
+        self._told_by_stages = _Told(self._print_locked)
         self._shown: dict[str, float] = {}
         self._told: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
@@ -42,9 +60,12 @@ class ConsoleListener:
 
     def __enter__(self) -> ConsoleListener:
         self._progress.start()
+        _STAGES.addHandler(self._told_by_stages)
+        _STAGES.setLevel(logging.INFO)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        _STAGES.removeHandler(self._told_by_stages)
         self._progress.stop()
 
     def planned(self, plan: Plan) -> None:
@@ -86,6 +107,10 @@ class ConsoleListener:
                 self._progress.remove_task(self._tasks.pop(step.label))
             took = "reused" if reused else f"{seconds:.1f} s"
             self._print(f"[{self._done:>{len(str(self._total))}}/{self._total}] {step.label:<34} {took}")
+
+    def _print_locked(self, line: str) -> None:
+        with self._lock:
+            self._print(line)
 
     def _print(self, line: str) -> None:
         if self._progress.disable:
