@@ -500,3 +500,4 @@ def test_an_output_that_cannot_be_one(small, tmp_path):
     refused(tmp_path, USAGE, ("'folder' is a directory",), "simplify", small.model, "-o", "folder")
     refused(tmp_path, USAGE, ("'file' is a file",), "compile", small.model, "-o", "file")
     refused(tmp_path, FAILED, ("cannot write here", "file"), "simplify", small.model, "-o", "file/m.onnx")
+    refused(tmp_path, USAGE, ("no such folder", "mkdir -p new/er"), "simplify", small.model, "-o", "new/er/m.onnx")

@@ -73,8 +73,24 @@ axis: Decorator = click.option(
 
 
 def output(what: str, kind: click.Path = FILE) -> Decorator:
-    """The option -o."""
-    return click.option("-o", "--output", "output", metavar="PATH", type=kind, required=True, help=what)
+    """The option -o. A file is written into a folder that is there: a mistyped path makes none."""
+    return click.option(
+        *("-o", "--output", "output"),
+        metavar="PATH",
+        type=kind,
+        required=True,
+        help=what,
+        callback=_in_a_folder if kind is FILE else None,
+    )
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from trtcompress_graph.errors import MissingPathError
+
+    folder = Path(value).parent
+    if not folder.exists():
+        raise MissingPathError("no such folder to write into", where=str(folder), hint=f"mkdir -p {folder}")
+    return value
 
 
 def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:
