@@ -30,6 +30,7 @@ def command(model: str, data: str, method: str, samples: int | None, batch: int,
     Simplify the model first if it was not: ranges are found by tensor name.
     """
     from trtcompress_calibration.collect import calibrate
+    from trtcompress_calibration.doubts import doubts
     from trtcompress_graph.load import read_model
 
     from ..datasets import open_data
@@ -41,6 +42,8 @@ def command(model: str, data: str, method: str, samples: int | None, batch: int,
     dataset = open_data(options.data_ref(data, samples), read)
     ranges = calibrate(read, dataset, method=method, batch_size=batch)
     write_text(Path(output), ranges.text())
+    for note in (*dataset.notes, *doubts(ranges, read.inputs)):
+        say(note)
     if as_json:
         print_json(
             RangesFile(

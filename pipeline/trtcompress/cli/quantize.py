@@ -40,6 +40,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Write INT8 (as Q/DQ pairs) or FP16 into the graph, in the encoding of the target."""
+    from trtcompress_calibration.doubts import nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_graph.load import read_model
@@ -55,6 +56,8 @@ def command(
         f"{sum(n.precision == kind for n in plan.nodes)} in {kind}" for kind in ("int8", "float16", "float32")
     )
     say(f"{encoding.name}: nodes {counts}")
+    if note := nothing_quantized(plan, encoding):
+        say(note)
     options.written(written, as_json)
 
 
