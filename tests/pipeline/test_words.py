@@ -170,3 +170,9 @@ def test_no_rows_no_table(small):
     ran = done("cache", "verify", "--store", small.folder / "an-empty-store")
     assert ran.out == ""
     assert "0 damaged entries" in ran.err
+
+
+def test_a_dry_run_says_what_may_be_reused(small, tmp_path):
+    ran = done("build", small.model, "--data", small.data, "--store", tmp_path, "--dry-run")
+    states = {line[36:].strip() for line in ran.out.splitlines()}
+    assert states == {"run", "run (reused if what comes before it comes out the same)"}
