@@ -13,7 +13,8 @@ from trtcompress_graph.model import Model, TensorSpec
 def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
     """`{input: {axis: range}}` with the names that stand in the model's shapes.
 
-    A key of the config may be the name, `name@index`, or the index.
+    A key of the config may be the name, `name@index`, or the index. An axis of one length, which the graph holds as a
+    number, is left out.
 
     Raises:
         ConfigError: the model has no such input or no such dynamic axis, or an axis has one range at one input and
@@ -21,7 +22,13 @@ def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
     """
     by_name = {spec.name: spec for spec in model.inputs}
     named = {
-        name: {_axis(_input(name, by_name), key): rng for key, rng in ranges.items()} for name, ranges in axes.items()
+        name: {
+            _axis(spec, key): rng
+            for spec in [_input(name, by_name)]
+            for key, rng in ranges.items()
+            if not _fixed(spec, key, rng)
+        }
+        for name, ranges in axes.items()
     }
     first: dict[str, tuple[str, AxisRange]] = {}
     for name, ranges in named.items():
@@ -45,6 +52,15 @@ def _input(name: str, by_name: dict[str, TensorSpec]) -> TensorSpec:
         where=f"model.inputs.{name}",
         hint=f"did you mean '{near[0]}'?" if near else f"its inputs are: {', '.join(by_name)}",
     )
+
+
+def _fixed(spec: TensorSpec, key: str, rng: AxisRange) -> bool:
+    """Whether the graph itself has the one length that the config gives the axis."""
+    if rng.min != rng.max or key.partition("@")[0] in spec.shape:
+        return False
+    place = key.rpartition("@")[2]
+    index = int(place) if place.isdigit() else None
+    return rng.min in (spec.shape if index is None else spec.shape[index : index + 1])
 
 
 def _axis(spec: TensorSpec, key: str) -> str:

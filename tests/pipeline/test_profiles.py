@@ -25,6 +25,14 @@ def test_an_axis_by_name_by_place_or_by_both(key: str):
     assert named_axes(MODEL, {"mask": {key: SEQ}}) == {"mask": {"mask_1": SEQ}}
 
 
+@pytest.mark.parametrize("key", ["batch", "batch@0", "0"])
+def test_an_axis_of_one_length_that_the_graph_holds_as_a_number(key: str):
+    fixed = Model(Path("m.onnx"), "0" * 64, (TensorSpec("x", "float32", (3, 8)),), ())
+    assert named_axes(fixed, {"x": {key: AxisRange(3, 3, 3)}}) == {"x": {}}
+    with pytest.raises(ConfigError, match="no dynamic axis"):
+        named_axes(fixed, {"x": {key: AxisRange(4, 4, 4)}})
+
+
 def test_a_range_given_once_or_twice_alike_holds_at_every_input():
     axes = {"ids": {"batch": BATCH, "seq": SEQ}, "mask": {"1": SEQ}}
     twice = {**axes, "mask": {"1": SEQ, "batch": BATCH}}
