@@ -20,7 +20,6 @@ import numpy as np
 
 from trtcompress_engines.measure import MIN_PAIRS
 
-SAMPLES = 128
 floors: dict[str, float] = {}
 
 
