@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import files
 from pathlib import Path
 
@@ -79,20 +79,22 @@ def model() -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 def calibration() -> Iterator[dict[str, np.ndarray]]:
-    yield from _batches(slice(0, 128))
+    yield from batches(range(128))
 
 
 def evaluation() -> Iterator[dict[str, np.ndarray]]:
-    yield from _batches(slice(128, 256))
+    yield from batches(range(128, 256))
 
 
-def _batches(part: slice) -> Iterator[dict[str, np.ndarray]]:
+def batches(places: Iterable[int]) -> Iterator[dict[str, np.ndarray]]:
+    """Images at the given places of a fixed shuffled order, with their labels."""
     path = DATA / SAMPLES
     if not path.is_file():
         raise SystemExit(f"{path} is missing: set TRTCOMPRESS_DATA to the folder that holds {SAMPLES}")
     with zipfile.ZipFile(path) as archive:
         names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg")))
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))][part]
+        order = np.random.default_rng(0).permutation(len(names))
+        names = [names[order[place]] for place in places]
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
             pixels = np.stack([np.asarray(Image.open(archive.open(n)).convert("RGB"), np.float32) for n in some])

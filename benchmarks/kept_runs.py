@@ -1,0 +1,128 @@
+"""Runs of prune_accuracy.py: each is done once and kept as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from child import run_measured
+from prune_methods import OURS, PEERS, command, simplified
+from tasks import Arrays, Task
+from trtcompress_engines.backends.onnxruntime import open_graph
+from trtcompress_graph.errors import TrtCompressError
+
+HERE = Path(__file__).parent
+WORK = HERE.parent / "build" / "prune_accuracy"
+PROGRAM = str(Path(sys.executable).with_name("trtcompress"))
+OUR_SOURCES = ("pipeline/trtcompress/pruning", "graph/trtcompress_graph")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method on one fold of a task, keeping a fraction of the multiply-accumulates."""
+
+    task: str
+    fold: int
+    method: str
+    kept: float
+
+    @property
+    def path(self) -> Path:
+        return WORK / self.task / f"{self.method}-{self.kept:g}-{self.fold}.json"
+
+    @property
+    def version(self) -> str:
+        """Of what decides the result: the task, the method's code or package."""
+        sources = [HERE / f"tasks/{self.task}.py", HERE / "paired.py", HERE / "prune_methods.py"]
+        if self.method in OURS:
+            sources += [path for folder in OUR_SOURCES for path in sorted((HERE.parent / folder).rglob("*.py"))]
+        elif self.method in PEERS:
+            sources += [HERE / "search.py", HERE / f"{PEERS[self.method].partition('-')[0]}_peer.py"]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+        package = PEERS.get(self.method)
+        return f"{package} {version(package)} {digest}" if package else digest
+
+
+def run_job(job: Job, task: Task, *, again: bool) -> str:
+    """Do what is not kept yet; tells what came out. What fails is told and not kept."""
+    label = f"{job.task} fold {job.fold} {job.method} {job.kept:g}"
+    if job.path.is_file() and not again and json.loads(job.path.read_text())["version"] == job.version:
+        return f"{label}: kept"
+    full = full_model(job.task, task, anew=job.method == "full" and job.fold == 0)
+    cut, seconds, peak = full, 0.0, 0.0
+    if job.method != "full":
+        cut = WORK / job.task / "cut.onnx"
+        cut.unlink(missing_ok=True)
+        samples = write_samples(task.calibration(job.fold), WORK / job.task / "samples")
+        ended = run_measured(command(job.method, job.task, job.fold, job.kept, full, samples, cut), cwd=HERE)
+        shutil.rmtree(samples)
+        if ended.code:
+            return f"{label}: failed: {ended.last_words}"
+        seconds, peak = ended.seconds, ended.peak_gib
+    try:
+        with open_graph(cut) as runner:
+            values, truths = task.test(job.fold, lambda feed: next(iter(runner.infer(feed).values())))
+    except TrtCompressError as error:
+        return f"{label}: failed: {error}"
+    record = {
+        "version": job.version,
+        "seconds": seconds,
+        "peak_gib": peak,
+        **costs(cut, next(task.calibration(job.fold))),
+        "values": values.tolist(),
+        "truths": truths.tolist(),
+    }
+    aside = job.path.with_suffix(".part")
+    aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    aside.replace(job.path)
+    reached = task.statistic(values, truths)
+    return f"{label}: {task.metric} {reached:.4f}, {record['macs']:,} MACs, {seconds:.1f} s, {peak:.2f} GiB"
+
+
+def kept_runs(task: str, method: str, kept: float) -> dict[int, dict[str, Any]]:
+    """Records that are kept, by fold."""
+    found = sorted((WORK / task).glob(f"{method}-{kept:g}-[0-9]*.json"))
+    return {int(path.stem.rpartition("-")[2]): json.loads(path.read_text(encoding="utf-8")) for path in found}
+
+
+def full_model(name: str, task: Task, *, anew: bool) -> Path:
+    """The task's model through our export and simplification."""
+    path = WORK / name / "full.onnx"
+    if anew or not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exported = path.with_name("exported.onnx")
+        if callable(task.source):
+            exported = task.source()
+        else:
+            axes = [word for axis in task.axes for word in ("--axis", axis)]
+            subprocess.run([PROGRAM, "export", task.source, "-o", str(exported), *axes], cwd=HERE, check=True)
+        simplified(exported, path)
+    return path
+
+
+def write_samples(batches: Iterator[Arrays], folder: Path) -> Path:
+    """Calibration samples as a folder of .npz files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, batch in enumerate(batches):
+        np.savez(folder / f"{number:04}.npz", **batch)  # type: ignore[arg-type]
+    return folder
+
+
+def costs(path: Path, batch: Arrays) -> dict[str, int]:
+    """Multiply-accumulates and parameters at the shape of one calibration sample."""
+    from trtcompress_graph.cost import model_cost
+    from trtcompress_graph.load import read_model
+
+    cost = model_cost(read_model(path), {name: (1, *array.shape[1:]) for name, array in batch.items()})
+    return {"macs": cost.macs, "parameters": cost.parameters}
