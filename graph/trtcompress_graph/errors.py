@@ -9,6 +9,7 @@ TrtCompressError            4
 │   └── DataError           3  samples that do not fit the model
 └── StageError              4  a stage failed
     ├── ExportError         4  PyTorch to ONNX went wrong, or the result differs
+    ├── PruneError          4  a cut or a budget that the graph does not allow
     ├── PlacementError      4  INT8 or FP16 could not be written into the graph
     ├── CompileError        4  a backend refused the graph
     └── StoreError          4  the artifact store or the build folder cannot be written
@@ -74,6 +75,10 @@ class StageError(TrtCompressError):
 
 class ExportError(StageError):
     """PyTorch to ONNX went wrong, or the exported graph does not give PyTorch's answers."""
+
+
+class PruneError(StageError):
+    """The graph cannot be cut so, or not as far as was asked."""
 
 
 class PlacementError(StageError):

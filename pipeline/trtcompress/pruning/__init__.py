@@ -1,0 +1,1 @@
+"""Structured pruning on the ONNX graph: coupling, groups, importance, allocation, surgery, reconstruction."""

@@ -1,0 +1,8 @@
+"""Rules of the operators. A new operator is one function here, under `@rule`."""
+
+from __future__ import annotations
+
+from . import convolutions, elementwise, movement, norms, products, recurrent
+from .registry import RULES, Rule
+
+__all__ = ["RULES", "Rule", "convolutions", "elementwise", "movement", "norms", "products", "recurrent"]
