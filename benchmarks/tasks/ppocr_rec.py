@@ -89,13 +89,13 @@ def _render(text: str, rng: np.random.Generator) -> NDArray[Any]:
     """A line, dark on light with a little noise: [3, 48, width], values -1 to 1, filled up with 0 on the right."""
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(str(_fonts()[int(rng.integers(len(_fonts())))]), int(rng.integers(26, 34)))
+    font = ImageFont.truetype(str(_fonts()[int(rng.integers(len(_fonts())))]), int(rng.integers(22, 34)))
     left, top, right, bottom = font.getbbox(text)
     width = int(right - left) + 16
     image = Image.new("L", (width, HEIGHT), int(rng.integers(200, 256)))
     place = (8 - left, (HEIGHT - (bottom - top)) / 2 - top)
-    ImageDraw.Draw(image).text(place, text, fill=int(rng.integers(0, 60)), font=font)
-    pixels = np.asarray(image, np.float32) + rng.normal(0, 4, (HEIGHT, width))
+    ImageDraw.Draw(image).text(place, text, fill=int(rng.integers(0, 80)), font=font)
+    pixels = np.asarray(image, np.float32) + rng.normal(0, 8, (HEIGHT, width))
     filled = np.zeros((HEIGHT, -(-width // STEP) * STEP), np.float32)
     filled[:, :width] = np.clip(pixels, 0, 255) / 127.5 - 1
     return np.repeat(filled[None], 3, axis=0)

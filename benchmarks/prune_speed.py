@@ -1,0 +1,130 @@
+"""What a cut of ResNet-50 is worth in ONNX Runtime: measured speedup beside the reduction of multiply-accumulates.
+
+    PYTHONPATH=build/peers python benchmarks/prune_speed.py [--seconds 5]
+
+Cuts by parameters (uniform: 0.27 is half of every width), cuts by multiply-accumulates, and onnxsim's structured
+pruning at half the channels. Each cut graph is timed in turn with the full one, batches of 1 and 8, FP32. Results go to
+`results/prune_speed.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from child import run_measured
+from machine import describe, save
+from prune_methods import missing
+from trtcompress_engines.backends.onnxruntime import open_graph
+from trtcompress_engines.measure import time_pair
+from trtcompress_graph.cost import model_cost
+from trtcompress_graph.load import read_model
+from trtcompress_graph.simplify import simplify
+
+HERE = Path(__file__).parent
+WORK = HERE.parent / "build" / "prune_speed"
+PROGRAM = str(Path(sys.executable).with_name("trtcompress"))
+BATCHES = (1, 8)
+CUTS = {
+    "params 0.27 uniform": ("--params", "0.27", "--allocation", "uniform"),
+    "params 0.1 uniform": ("--params", "0.1", "--allocation", "uniform"),
+    "macs 0.75": ("--macs", "0.75"),
+    "macs 0.5": ("--macs", "0.5"),
+    "macs 0.25": ("--macs", "0.25"),
+    "macs 0.1": ("--macs", "0.1"),
+}
+"""Options of `trtcompress prune`."""
+
+PEER = (
+    "import sys; from pathlib import Path; import onnx, onnxsim_peer; "
+    "onnx.save(onnxsim_peer.structured(Path(sys.argv[1]), 0.5), sys.argv[2])"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="of timing per cut and batch size")
+    seconds = parser.parse_args().seconds
+    full = full_model()
+    commands = {name: [PROGRAM, "prune", str(full), *words, "-o"] for name, words in CUTS.items()}
+    if hint := missing("onnxsim"):
+        print(f"onnxsim is left out: {hint}", file=sys.stderr)
+    else:
+        commands["onnxsim, half the channels"] = [sys.executable, "-c", PEER, str(full)]
+    whole = cost(full)
+    rows = {}
+    for name, command in commands.items():
+        cut = WORK / f"{name.replace(' ', '-').replace(',', '')}.onnx"
+        ended = run_measured([*command, str(cut)], cwd=HERE)
+        if ended.code:
+            print(f"{name}: failed: {ended.last_words}", file=sys.stderr)
+            continue
+        rows[name] = {"seconds": ended.seconds, "peak_gib": ended.peak_gib, **timed(cut, full, whole, seconds)}
+        print(line(name, rows[name]), flush=True)
+    result = {
+        "what": __doc__.splitlines()[0],
+        "machine": describe("torch", "onnx", "onnxruntime", "transformers"),
+        "full": whole,
+        "cuts": rows,
+    }
+    print(f"kept in {save('prune_speed', result)}", file=sys.stderr)
+
+
+def full_model() -> Path:
+    """ResNet-50 through our export and simplification, made once."""
+    path = WORK / "full.onnx"
+    if not path.is_file():
+        WORK.mkdir(parents=True, exist_ok=True)
+        exported = WORK / "exported.onnx"
+        command = [PROGRAM, "export", "resnet50:model", "-o", str(exported), "--axis", "x.batch=1,8,8"]
+        subprocess.run(command, cwd=HERE, check=True)
+        simplify(read_model(exported), path)
+    return path
+
+
+def cost(path: Path) -> dict[str, int]:
+    found = model_cost(read_model(path), {"x": (1, 3, 224, 224)})
+    return {"macs": found.macs, "parameters": found.parameters}
+
+
+def timed(cut: Path, full: Path, whole: dict[str, int], seconds: float) -> dict[str, Any]:
+    """Costs of a cut, and the medians of interleaved runs with the full graph."""
+    rng = np.random.default_rng(0)
+    feeds = {batch: {"x": rng.normal(size=(batch, 3, 224, 224)).astype(np.float32)} for batch in BATCHES}
+    own, load = cost(cut), os.getloadavg()[0]
+    with open_graph(cut) as engine, open_graph(full) as reference:
+        speeds = time_pair(engine, reference, feeds, seconds=seconds)
+    return {
+        **own,
+        "macs_reduction": whole["macs"] / own["macs"],
+        "load_before": load,
+        "batches": {
+            str(speed.engine.batch): {
+                "full_ms": speed.reference.p50,
+                "cut_ms": speed.engine.p50,
+                "speedup": speed.speedup,
+            }
+            for speed in speeds
+        },
+    }
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    speeds = ", ".join(
+        f"batch {batch} {r['full_ms']:.1f} -> {r['cut_ms']:.1f} ms, {r['speedup']:.2f} times"
+        for batch, r in row["batches"].items()
+    )
+    return (
+        f"{name:27} {row['parameters'] / 1e6:6.2f} M parameters, {row['macs'] / 1e9:5.2f} G MACs "
+        f"({row['macs_reduction']:.2f} times fewer): {speeds}; cut in {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
