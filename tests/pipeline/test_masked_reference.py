@@ -39,7 +39,7 @@ def reference(
     multiply = helper.make_node("Mul", ["x", "one"], ["h"], name="mul")
     shape = (3, WIDTH, 4) if axis == 1 else (3, 4, WIDTH)
     outputs = [value("y", [None] * len(output))]
-    graph = model([multiply, node], [value("x", ["n", *shape[1:]])], outputs, held, opset=18)
+    graph = model([multiply, node], [value("x", ["n", *shape[1:]])], outputs, held, opset=21)
 
     def mask(name: str, _: tuple[int, ...]) -> NDArray[np.bool_] | None:
         alive = ALIVE.reshape([-1 if i == axis else 1 for i in range(3)])
@@ -122,11 +122,10 @@ def test_instance_norm_over_an_axis_with_dead_places() -> None:
 
 def test_group_norm_takes_the_statistics_of_each_group() -> None:
     node = helper.make_node("GroupNormalization", ["h", "scale", "shift"], ["y"], name="n", num_groups=2)
-    weights = {"scale": np.array([2, 3], np.float32), "shift": np.array([0.5, -1], np.float32)}
-    given = run(reference(node, weights, 1, (3, WIDTH, 4)), x=X)[0]
+    given = run(reference(node, {"scale": SCALE, "shift": SHIFT}, 1, (3, WIDTH, 4)), x=X)[0]
     alive = [np.flatnonzero(ALIVE[:3]), 3 + np.flatnonzero(ALIVE[3:])]
-    for index, channels in enumerate(alive):
-        expected = standardized(X[:, channels], (1, 2)) * weights["scale"][index] + weights["shift"][index]
+    for channels in alive:
+        expected = standardized(X[:, channels], (1, 2)) * SCALE[channels, None] + SHIFT[channels, None]
         np.testing.assert_allclose(given[:, channels], expected, rtol=1e-4, atol=1e-5)
 
 

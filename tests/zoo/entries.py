@@ -37,6 +37,7 @@ class Entry:
         axes: the range of each dynamic axis, by input.
         below: integer inputs are drawn from 0 to this number, by input.
         fixed: the value that an input always has.
+        drawn: makes the float inputs, where noise would not do.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     axes: Axes = field(default_factory=dict)
     below: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, int] = field(default_factory=dict)
+    drawn: Callable[[tuple[int, ...], np.random.Generator], NDArray[Any]] | None = None
 
     def shapes(self, model: Model) -> tuple[Shapes, ...]:
         """Input shapes to run with: one binding, or two where axes are dynamic."""
@@ -68,6 +70,8 @@ class Entry:
             mask = np.ones(shape, dtype)
             mask[-1, ..., -1] = 0
             return mask
+        if self.drawn is not None:
+            return self.drawn(shape, rng).astype(dtype)
         return rng.standard_normal(shape).astype(dtype)
 
 

@@ -427,8 +427,8 @@ def fused_norms() -> onnx.ModelProto:
         SCORES,
         weights
         | {
-            "scale": rng.uniform(0.5, 1.5, 4).astype(np.float32),
-            "shift": rng.standard_normal(4).astype(np.float32),
+            "scale": rng.uniform(0.5, 1.5, 12).astype(np.float32),
+            "shift": rng.standard_normal(12).astype(np.float32),
         },
-        opset=18,
+        opset=21,
     )

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import networks
@@ -84,15 +86,28 @@ for _name in LIGHT:
     add(Entry(f"light_{_name}", functools.partial(_write_light, _name), __name__))
 
 
-def _shipped(name: str, dist: str, tail: str, axes: Axes, fixed: dict[str, int] | None = None) -> None:
+def _shipped(name: str, dist: str, tail: str, axes: Axes, **more: Any) -> None:
     def write(path: Path) -> Model:
         return simplify(read_model(asset(dist, tail)), path)
 
-    add(Entry(name, write, __name__, axes, fixed=fixed or {}))
+    add(Entry(name, write, __name__, axes, **more))
 
 
 def _only(length: int) -> AxisRange:
     return AxisRange(length, length, length)
+
+
+def _page(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    """Dark words on light paper, from -1 to 1."""
+    pages = []
+    for _ in range(shape[0]):
+        page = Image.new("L", (shape[3], shape[2]), int(rng.integers(200, 255)))
+        draw = ImageDraw.Draw(page)
+        for top in range(4, shape[2] - 20, 40):
+            word = "".join(rng.choice(list("abcdefghkmnorstuxyz0123456789"), 8))
+            draw.text((4, top), word, int(rng.integers(0, 80)), ImageFont.load_default(min(28, shape[2] - 20)))
+        pages.append(np.asarray(page, np.float32) / 127.5 - 1)
+    return np.stack(pages)[:, None] + rng.standard_normal(shape) * 0.05
 
 
 _DIM = "p2o.DynamicDimension"
@@ -101,22 +116,25 @@ _shipped(
     "rapidocr-onnxruntime",
     "ch_PP-OCRv4_det_infer.onnx",
     {"x": {f"{_DIM}.0": _only(1), f"{_DIM}.1": AxisRange(64, 64, 96), f"{_DIM}.2": AxisRange(64, 96, 128)}},
+    drawn=_page,
 )
 _shipped(
     "ocr_reader",
     "rapidocr-onnxruntime",
     "ch_PP-OCRv4_rec_infer.onnx",
     {"x": {f"{_DIM}.0": AxisRange(1, 1, 2), "2": _only(48), f"{_DIM}.1": AxisRange(64, 64, 96)}},
+    drawn=_page,
 )
 _shipped(
     "ocr_turner",
     "rapidocr-onnxruntime",
     "ch_ppocr_mobile_v2.0_cls_infer.onnx",
     {"x": {"0": AxisRange(1, 1, 2), "2": _only(48), "3": _only(96)}},
+    drawn=_page,
 )
 _SPEECH = {"input": {"batch": AxisRange(1, 1, 2), "sequence": _only(576)}}
-_shipped("voice_detector", "silero-vad", "silero_vad_op18_ifless.onnx", _SPEECH, {"sr": 16000})
-_shipped("voice_detector_if", "silero-vad", "silero_vad_16k_op15.onnx", _SPEECH, {"sr": 16000})
+_shipped("voice_detector", "silero-vad", "silero_vad_op18_ifless.onnx", _SPEECH, fixed={"sr": 16000})
+_shipped("voice_detector_if", "silero-vad", "silero_vad_16k_op15.onnx", _SPEECH, fixed={"sr": 16000})
 
 
 @torch_graph(axes={"x": {"batch": BATCH}}, trained=True)
