@@ -55,8 +55,9 @@ class Job:
 
 def run_job(job: Job, task: Task, *, again: bool) -> str:
     """Do what is not kept yet; tells what came out. What fails is told and not kept."""
+    code = job.version
     label = f"{job.task} fold {job.fold} {job.method} {job.kept:g}"
-    if job.path.is_file() and not again and json.loads(job.path.read_text())["version"] == job.version:
+    if job.path.is_file() and not again and json.loads(job.path.read_text())["version"] == code:
         return f"{label}: kept"
     full = full_model(job.task, task, anew=job.method == "full" and job.fold == 0)
     cut, seconds, peak = full, 0.0, 0.0
@@ -75,7 +76,7 @@ def run_job(job: Job, task: Task, *, again: bool) -> str:
     except TrtCompressError as error:
         return f"{label}: failed: {error}"
     record = {
-        "version": job.version,
+        "version": code,
         "seconds": seconds,
         "peak_gib": peak,
         **costs(cut, next(task.calibration(job.fold))),

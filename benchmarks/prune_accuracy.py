@@ -119,11 +119,17 @@ def table(tasks: dict[str, Any]) -> str:
             lines.append(f"{name}: the full model reaches {task['full']:.4f}, not what it did before: check the data")
         for r in task["rows"]:
             lines.append(
-                f"{name:13} {r['method']:17} {r['kept']:5.2f} {r['macs']:6.3f} {r['parameters']:6.3f} "
+                f"{name:13} {r['method']:17} {r['kept']:5.2f} {r['macs']:6.3f}{mark(r)}{r['parameters']:6.3f} "
                 f"{r['full']:6.3f} {r['pruned']:7.4f} {interval(r['pruned_ci']):>15} "
                 f"{r['drop']:7.4f} {interval(r['drop_ci']):>16} {r['seconds']:6.1f} {r['peak_gib']:5.2f} {r['folds']:5}"
             )
+    if any(mark(r).strip() for task in tasks.values() for r in task["rows"]):
+        lines.append("! the method did not get down to the multiply-accumulates that were asked for")
     return "\n".join(lines)
+
+
+def mark(row: dict[str, Any]) -> str:
+    return "!" if row["macs"] > row["kept"] + 0.005 else " "
 
 
 def interval(ends: list[float]) -> str:

@@ -53,10 +53,19 @@ def test_no_line_of_text_is_tested_and_calibrates() -> None:
     assert len(set(texts)) == len(texts) == ppocr_rec.TEST + ppocr_rec.CALIBRATION
 
 
-def test_the_setting_comes_nearest_to_the_budget_from_below() -> None:
-    made, setting = greatest_within(lambda ratio: 1 - ratio, lambda kept: kept, 0.8)
-    assert 0.8 - 1e-3 <= made <= 0.8
-    assert setting == pytest.approx(1 - made)
+@pytest.mark.parametrize("budget", [0.1, 0.3, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_the_setting_comes_just_within_the_budget_in_few_steps(budget: float, power: int) -> None:
+    tried = []
+
+    def make(ratio: float) -> float:
+        tried.append(ratio)
+        return (1 - ratio) ** power
+
+    made, setting = greatest_within(make, lambda kept: kept, budget)
+    assert budget - 0.01 <= made <= budget
+    assert made == (1 - setting) ** power
+    assert len(tried) <= 6
 
 
 def test_a_budget_out_of_reach_gives_the_cheapest() -> None:
