@@ -26,6 +26,21 @@ WORK = HERE.parent / "build" / "prune_accuracy"
 PROGRAM = str(Path(sys.executable).with_name("trtcompress"))
 OUR_SOURCES = ("pipeline/trtcompress/pruning", "graph/trtcompress_graph")
 
+READ_NO_SAMPLES = ("torch-pruning", "onnxsim", "trtcompress-l2")
+
+
+class MethodError(Exception):
+    """A method ended with an error: its last words."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a method wrote, in how many seconds, with how much memory at most."""
+
+    path: Path
+    seconds: float
+    peak_gib: float
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,41 +74,65 @@ def run_job(job: Job, task: Task, *, again: bool) -> str:
     label = f"{job.task} fold {job.fold} {job.method} {job.kept:g}"
     if job.path.is_file() and not again and json.loads(job.path.read_text())["version"] == code:
         return f"{label}: kept"
-    full = full_model(job.task, task, anew=job.method == "full" and job.fold == 0)
-    cut, seconds, peak = full, 0.0, 0.0
-    if job.method != "full":
-        cut = WORK / job.task / "cut.onnx"
-        cut.unlink(missing_ok=True)
-        samples = write_samples(task.calibration(job.fold), WORK / job.task / "samples")
-        ended = run_measured(command(job.method, job.task, job.fold, job.kept, full, samples, cut), cwd=HERE)
-        shutil.rmtree(samples)
-        if ended.code:
-            return f"{label}: failed: {ended.last_words}"
-        seconds, peak = ended.seconds, ended.peak_gib
     try:
-        with open_graph(cut) as runner:
+        cut = cut_model(job, task, code)
+        with open_graph(cut.path) as runner:
             values, truths = task.test(job.fold, lambda feed: next(iter(runner.infer(feed).values())))
-    except TrtCompressError as error:
+    except (MethodError, TrtCompressError) as error:
         return f"{label}: failed: {error}"
     record = {
         "version": code,
-        "seconds": seconds,
-        "peak_gib": peak,
-        **costs(cut, next(task.calibration(job.fold))),
+        "seconds": cut.seconds,
+        "peak_gib": cut.peak_gib,
+        **costs(cut.path, next(task.calibration(job.fold))),
         "values": values.tolist(),
         "truths": truths.tolist(),
     }
-    aside = job.path.with_suffix(".part")
-    aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    aside.replace(job.path)
+    write_record(job.path, record)
     reached = task.statistic(values, truths)
-    return f"{label}: {task.metric} {reached:.4f}, {record['macs']:,} MACs, {seconds:.1f} s, {peak:.2f} GiB"
+    return f"{label}: {task.metric} {reached:.4f}, {record['macs']:,} MACs, {cut.seconds:.1f} s, {cut.peak_gib:.2f} GiB"
+
+
+def cut_model(job: Job, task: Task, code: str) -> Cut:
+    """Run the method. One that reads no samples cuts alike in every fold: what it cut for another is taken.
+
+    Raises:
+        MethodError: the method failed.
+    """
+    full = full_model(job.task, task, anew=job.method == "full" and job.fold == 0)
+    if job.method == "full":
+        return Cut(full, 0.0, 0.0)
+    path = job.path.with_name(f"{job.method}-{job.kept:g}.onnx")
+    others = kept_runs(job.task, job.method, job.kept) if job.method in READ_NO_SAMPLES and path.is_file() else {}
+    for record in others.values():
+        if record["version"] == code and job.fold:
+            return Cut(path, record["seconds"], record["peak_gib"])
+    path.unlink(missing_ok=True)
+    samples = path.with_name("samples")
+    if job.method in OURS and job.method not in READ_NO_SAMPLES:
+        write_samples(task.calibration(job.fold), samples)
+    ended = run_measured(command(job.method, job.task, job.fold, job.kept, full, samples, path), cwd=HERE)
+    shutil.rmtree(samples, ignore_errors=True)
+    if ended.code:
+        raise MethodError(ended.last_words)
+    return Cut(path, ended.seconds, ended.peak_gib)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write aside and move, so that a killed run leaves no half of it."""
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def kept_runs(task: str, method: str, kept: float) -> dict[int, dict[str, Any]]:
-    """Records that are kept, by fold."""
-    found = sorted((WORK / task).glob(f"{method}-{kept:g}-[0-9]*.json"))
-    return {int(path.stem.rpartition("-")[2]): json.loads(path.read_text(encoding="utf-8")) for path in found}
+    """Records that are kept, by fold; only those of the code of the newest."""
+    found = {
+        int(path.stem.rpartition("-")[2]): (path.stat().st_mtime, json.loads(path.read_text(encoding="utf-8")))
+        for path in (WORK / task).glob(f"{method}-{kept:g}-[0-9]*.json")
+    }
+    newest = max(found.values(), key=lambda entry: entry[0])[1]["version"] if found else ""
+    return {fold: record for fold, (_, record) in sorted(found.items()) if record["version"] == newest}
 
 
 def full_model(name: str, task: Task, *, anew: bool) -> Path:
@@ -111,13 +150,12 @@ def full_model(name: str, task: Task, *, anew: bool) -> Path:
     return path
 
 
-def write_samples(batches: Iterator[Arrays], folder: Path) -> Path:
+def write_samples(batches: Iterator[Arrays], folder: Path) -> None:
     """Calibration samples as a folder of .npz files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for number, batch in enumerate(batches):
         np.savez(folder / f"{number:04}.npz", **batch)  # type: ignore[arg-type]
-    return folder
 
 
 def costs(path: Path, batch: Arrays) -> dict[str, int]:

@@ -58,13 +58,16 @@ def told_if_missing(method: str) -> bool:
 
 
 def jobs(name: str, task: Task, methods: list[str], folds: int | None) -> Iterator[Job]:
-    """The full model of each fold first; a peer that needs the module has none where the model is an ONNX file."""
+    """The full model of each fold first, then what can be done: some peers need a module, or a BatchNorm in it."""
     for fold in range(min(folds or task.folds, task.folds)):
         yield Job(name, fold, "full", 1.0)
         for kept in task.kept:
             for method in methods:
-                if task.module is not None or not method.startswith("torch-pruning"):
-                    yield Job(name, fold, method, kept)
+                if task.module is None and method.startswith("torch-pruning"):
+                    continue
+                if method.endswith("+bn") and not task.batch_norm:
+                    continue
+                yield Job(name, fold, method, kept)
 
 
 def summary(name: str, task: Task) -> dict[str, Any]:

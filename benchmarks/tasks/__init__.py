@@ -36,6 +36,7 @@ class Task:
             shape that multiply-accumulates are counted at.
         test: values and truths of a fold's test samples.
         module: the PyTorch module, for the peer that needs one.
+        batch_norm: whether the module has BatchNorm to recalibrate.
         spared: patterns of the names of modules whose outputs stay whole: Torch-Pruning has to be told.
         heads: number of heads of each of its linear layers that are cut head by head: the same.
         settle: writes new widths into the module where its code reads them from numbers of its own: the same.
@@ -53,6 +54,7 @@ class Task:
     data: str
     axes: tuple[str, ...] = ()
     module: Callable[[], Any] | None = None
+    batch_norm: bool = True
     spared: tuple[str, ...] = ()
     heads: Callable[[Any], dict[Any, int]] | None = None
     settle: Callable[[Any], None] | None = None

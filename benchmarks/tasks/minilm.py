@@ -148,6 +148,7 @@ TASK = Task(
     calibration=calibration,
     test=test,
     module=module,
+    batch_norm=False,
     spared=("bert.embeddings*", "*.output.dense"),
     heads=heads,
     settle=settle,

@@ -54,5 +54,6 @@ TASK = Task(
     test=test,
     data="5,000 digits: 500 without labels calibrate, 4,500 test",
     module=module,
+    batch_norm=False,
     spared=("classifier.2",),
 )
