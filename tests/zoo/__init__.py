@@ -15,12 +15,17 @@ from .cache import made
 from .entries import REGISTRY, Entry, Feeds, Shapes
 from .masked import masked
 
-__all__ = ["FAMILIES", "NAMES", "Entry", "Feeds", "Shapes", "feeds", "masked", "model", "shapes"]
+__all__ = ["FAMILIES", "NAMES", "Entry", "Feeds", "Shapes", "exported", "feeds", "masked", "model", "shapes"]
 
 FAMILIES = (convolutional, images, language, operators, recurrent, shipped)
 """The modules that fill the registry when they are imported."""
 
 NAMES: tuple[str, ...] = tuple(sorted(REGISTRY))
+
+
+def exported(name: str) -> bool:
+    """Whether PyTorch makes the graph, which takes seconds."""
+    return REGISTRY[name].exported
 
 
 @functools.cache

@@ -37,7 +37,7 @@ def _common() -> bytes:
     """What shapes every graph: the export, the simplification, how weights are drawn, the libraries."""
     files = sorted(Path(str(trtcompress.exporting.__file__)).parent.glob("*.py"))
     files += [Path(module.__file__) for module in (convolutions, naming, opset, rewrites, shapes, simplify)]
-    files += [Path(__file__).with_name(name) for name in ("entries.py", "weights.py")]
+    files += [Path(__file__).with_name(name) for name in ("making.py", "weights.py")]
     digest = hashlib.sha256(" ".join(version(name) for name in _LIBRARIES).encode())
     for file in files:
         digest.update(file.read_bytes())

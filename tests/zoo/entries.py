@@ -12,14 +12,12 @@ import onnx
 from numpy.typing import NDArray
 
 from trtcompress_graph.axes import Axes, AxisRange, input_shapes
-from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
-from trtcompress_graph.simplify import simplify
+
+from .making import Module, write_exported, write_simplified
 
 Shapes = dict[str, tuple[int, ...]]
 Feeds = dict[str, NDArray[Any]]
-Module = Callable[[], tuple[Any, Any]]
-"""Returns a `torch.nn.Module` and its example inputs: a tensor, a tuple, or a dict by parameter name."""
 
 BATCH = AxisRange(1, 2, 3)
 WORDS = AxisRange(3, 7, 11)
@@ -38,6 +36,7 @@ class Entry:
         below: integer inputs are drawn from 0 to this number, by input.
         fixed: the value that an input always has.
         drawn: makes the float inputs, where noise would not do.
+        exported: from PyTorch.
     """
 
     name: str
@@ -47,6 +46,7 @@ class Entry:
     below: Mapping[str, int] = field(default_factory=dict)
     fixed: Mapping[str, int] = field(default_factory=dict)
     drawn: Callable[[tuple[int, ...], np.random.Generator], NDArray[Any]] | None = None
+    exported: bool = False
 
     def shapes(self, model: Model) -> tuple[Shapes, ...]:
         """Input shapes to run with: one binding, or two where axes are dynamic."""
@@ -88,20 +88,9 @@ def torch_graph(
         given = axes or {}
 
         def write(path: Path) -> Model:
-            import torch
+            return write_exported(name, build, given, trained, path)
 
-            from trtcompress.exporting.network import make_network
-            from trtcompress.exporting.torch_export import export_network
-
-            from .weights import randomize
-
-            torch.manual_seed(0)
-            module, examples = build()
-            if not trained:
-                randomize(module.eval(), 0)
-            return export_network(make_network(name, module, examples, given), (), path, lambda _: None)
-
-        add(Entry(name, write, build.__module__, given, below or {}))
+        add(Entry(name, write, build.__module__, given, below or {}, exported=True))
         return build
 
     return register
@@ -120,15 +109,6 @@ def onnx_graph(
         return build
 
     return register
-
-
-def write_simplified(proto: onnx.ModelProto, path: Path) -> Model:
-    raw = path.with_suffix(".raw.onnx")
-    raw.write_bytes(proto.SerializeToString())
-    try:
-        return simplify(read_model(raw), path)
-    finally:
-        raw.unlink()
 
 
 def add(entry: Entry) -> None:

@@ -22,8 +22,9 @@ from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.simplify import simplify
 
-from .entries import BATCH, Entry, add, torch_graph, write_simplified
+from .entries import BATCH, Entry, add, torch_graph
 from .language import MASKED
+from .making import write_simplified
 
 _WIDE, _NARROWED = 4096, 192
 """The fully connected layers of three graphs are made narrow: their hundreds of megabytes would show no more."""
