@@ -15,20 +15,20 @@ from .relations import Relations
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Labels that go, with all that falls with them."""
+    """Labels that go, with all that falls with them.
+
+    Attributes:
+        dead: the labels.
+        count: labels are below this.
+    """
 
     dead: frozenset[int]
+    count: int
 
     @classmethod
     def of(cls, relations: Relations, units: Iterable[int]) -> Cut:
         """The cut of these units."""
-        return cls(relations.closure(units))
-
-    def lookup(self, count: int) -> Bools:
-        """By label, whether it lives."""
-        alive = np.ones(count, bool)
-        alive[list(self.dead)] = False
-        return alive
+        return cls(relations.closure(units), relations.count)
 
 
 class Alive:
@@ -41,8 +41,8 @@ class Alive:
 
     def __init__(self, factors: Mapping[str, Sequence[Factor]], cut: Cut) -> None:
         self._factors = factors
-        count = 1 + max((int(f.labels.max()) for held in factors.values() for f in held if f.labels.size), default=0)
-        self._alive = Cut(frozenset(d for d in cut.dead if d < count)).lookup(count)
+        self._alive = np.ones(cut.count, bool)
+        self._alive[list(cut.dead)] = False
 
     def touched(self, name: str) -> tuple[Factor, ...]:
         """Factors of a tensor that lose something."""

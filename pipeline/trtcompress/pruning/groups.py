@@ -75,7 +75,7 @@ class Grouping:
 
 def group_labels(weights: list[str], factors: Factors, relations: Relations) -> Grouping:
     """Find the groups, in the order of the weights (names of stored tensors that have labels)."""
-    first = _first_seen(weights, factors)
+    places = _places(weights, factors)
     arrays = _distinct([f.rows() for held in factors.values() for f in held], relations)
     groups: list[Group] = []
     uneven = []
@@ -89,17 +89,23 @@ def group_labels(weights: list[str], factors: Factors, relations: Relations) -> 
             continue
         falls = [relations.closure([unit]) for cell in made for unit in cell]
         fallen = frozenset().union(*falls)
-        if falls[0] in seen or fallen.isdisjoint(first):
+        if falls[0] in seen or places.keys().isdisjoint(fallen):
             continue
         seen.update(falls)
-        groups.append(_group(made, fallen, weights, factors, relations))
-    groups.sort(key=lambda group: weights.index(group.weights[0][0]))
+        groups.append(_group(made, fallen, places, relations))
+    order = {name: place for place, name in enumerate(weights)}
+    groups.sort(key=lambda group: order[group.weights[0][0]])
     return Grouping(_named(groups), tuple(uneven), why)
 
 
-def _first_seen(weights: Iterable[str], factors: Factors) -> set[int]:
-    """Labels that stand on a weight."""
-    return {label for name in weights for factor in factors[name] for label in np.unique(factor.labels).tolist()}
+def _places(weights: Iterable[str], factors: Factors) -> dict[int, list[tuple[int, str, int]]]:
+    """By label, where it stands on weights: (place of the weight, its name, axis)."""
+    places: dict[int, list[tuple[int, str, int]]] = defaultdict(list)
+    for place, name in enumerate(weights):
+        for factor in factors[name]:
+            for label in set(factor.labels.reshape(-1).tolist()):
+                places[label].append((place, name, factor.axes[-1]))
+    return dict(places)
 
 
 def _distinct(rows: Iterable[Ints], relations: Relations) -> list[Ints]:
@@ -168,19 +174,19 @@ def _made(linked: list[list[int]], relations: Relations, why: dict[int, str]) ->
 
 
 def _group(
-    cells: list[list[int]], fallen: frozenset[int], weights: list[str], factors: Factors, relations: Relations
+    cells: list[list[int]],
+    fallen: frozenset[int],
+    places: Mapping[int, list[tuple[int, str, int]]],
+    relations: Relations,
 ) -> Group:
-    held = []
-    for name in weights:
-        axes = {f.axes[-1] for f in factors[name] if not fallen.isdisjoint(np.unique(f.labels).tolist())}
-        held += [(name, axis) for axis in sorted(axes)]
+    held = sorted({place for label in fallen for place in places.get(label, ())})
     unit = cells[0][0]
     kind = "channels"
     if unit in relations.children:
         kind = next((kind for family, kind in relations.families if (family == unit).any()), "heads")
     elif len(cells) > 1:
         kind = "dims"
-    return Group("", kind, tuple(map(tuple, cells)), tuple(held))
+    return Group("", kind, tuple(map(tuple, cells)), tuple((name, axis) for _, name, axis in held))
 
 
 def _named(groups: list[Group]) -> tuple[Group, ...]:

@@ -17,6 +17,7 @@ class Relations:
     """Relations between settled labels.
 
     Attributes:
+        count: labels are below this.
         children: what falls with a parent.
         parents: what falls when all of its children have.
         pinned: labels that stay, with the reason.
@@ -24,6 +25,7 @@ class Relations:
         families: parents that are interchangeable, and what they are called (`heads`, `groups`).
     """
 
+    count: int
     children: Mapping[int, frozenset[int]]
     parents: Mapping[int, tuple[int, ...]]
     pinned: Mapping[int, str]
@@ -47,6 +49,7 @@ class Relations:
             for root in np.unique(roots[held]).tolist():
                 pinned.setdefault(root, why)
         return cls(
+            labels.count,
             {parent: frozenset(some) for parent, some in children.items()},
             {child: tuple(some) for child, some in parents.items()},
             pinned,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trtcompress_graph.errors import PruneError
 
 from .consistency import check_nodes
@@ -34,11 +32,15 @@ class Trial:
         self._factors = factors
         self._nodes = list(graph)
         self._near: dict[int, set[int]] = defaultdict(set)
+        near: dict[str, set[int]] = defaultdict(set)
         for index, node in enumerate(self._nodes):
             for value in (*node.inputs, *node.outputs):
-                for factor in factors.get(str(value.name), ()) if value is not None else ():
-                    for label in np.unique(factor.labels).tolist():
-                        self._near[label].add(index)
+                if value is not None and value.name in factors:
+                    near[value.name].add(index)
+        for name, indices in near.items():
+            for factor in factors[name]:
+                for label in set(factor.labels.reshape(-1).tolist()):
+                    self._near[label] |= indices
 
     def fails(self, relations: Relations, group: Group) -> str | None:
         """Why a cut of one part of the group does not hold; None if it does.
