@@ -13,7 +13,7 @@ from trtcompress_graph import convolutions, naming, opset, rewrites, shapes, sim
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
-from .entries import Entry
+from .entries import REGISTRY, Entry
 
 _FOLDER = Path(__file__).parents[2] / "build" / "zoo"
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "torch", "transformers")
@@ -21,9 +21,7 @@ _LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "torch", "transformers")
 
 def made(entry: Entry) -> Model:
     """The graph of an entry, made anew only if something that it is made of has changed."""
-    home = str(sys.modules[entry.home].__file__)
-    key = hashlib.sha256(_common() + Path(home).read_bytes()).hexdigest()[:16]
-    path = _FOLDER / f"{entry.name}-{key}.onnx"
+    path = _FOLDER / f"{entry.name}-{_key(entry.home)}.onnx"
     if path.exists():
         return read_model(path)
     for old in _FOLDER.glob(f"{entry.name}-{'?' * 16}.onnx"):
@@ -33,6 +31,10 @@ def made(entry: Entry) -> Model:
 
 
 @functools.cache
+def _key(home: str) -> str:
+    return hashlib.sha256(_COMMON + _HOMES[home]).hexdigest()[:16]
+
+
 def _common() -> bytes:
     """What shapes every graph: the export, the simplification, how weights are drawn, the libraries."""
     files = sorted(Path(str(trtcompress.exporting.__file__)).parent.glob("*.py"))
@@ -42,3 +44,8 @@ def _common() -> bytes:
     for file in files:
         digest.update(file.read_bytes())
     return digest.digest()
+
+
+_COMMON = _common()
+_HOMES = {entry.home: Path(str(sys.modules[entry.home].__file__)).read_bytes() for entry in REGISTRY.values()}
+"""Read when the code is loaded, so that a change on disk meanwhile does not name what the old code makes."""

@@ -92,13 +92,13 @@ def shuffle_v2() -> Made:
     return Classified(nn.Sequential(conv(3, 24), SplitUnit(24), SplitUnit(24), conv(24, 36, 1)), 36), image()
 
 
-@torch_graph(axes=AXES)
+@torch_graph(axes={"input": {"batch": BATCH}})
 def pixel_shuffle() -> Made:
     layers = nn.Sequential(conv(3, 20), conv(20, 48), nn.PixelShuffle(2), conv(12, 16), nn.Conv2d(16, 12, 3, 1, 1))
     return nn.Sequential(layers, nn.PixelShuffle(2)), image(8)
 
 
-@torch_graph(axes={"input": {"batch": BATCH}})
+@torch_graph(axes=AXES)
 def pixel_unshuffle() -> Made:
     layers = nn.Sequential(conv(3, 10), nn.PixelUnshuffle(2), conv(40, 24), conv(24, 9))
     return Classified(layers, 9), image()
@@ -307,7 +307,7 @@ class Sliced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.second(self.first(x)[:, ::2])
-        y = torch.cat([x[:, self.order], self.third(x.flip(1))], 1)
+        y = torch.cat([x.index_select(1, self.order), self.third(x.flip(1))], 1)
         out: Tensor = self.head(y)
         return out
 
@@ -342,33 +342,33 @@ def flattened() -> Made:
 
 
 class Standardized(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        mean = self.weight.mean((1, 2, 3), keepdim=True)
-        apart = self.weight - mean
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        given = self.weight * gain
+        apart = given - given.mean((1, 2, 3), keepdim=True)
         weight = apart / (apart.square().mean((1, 2, 3), keepdim=True) + 1e-5).sqrt()
-        return F.conv2d(x, weight * self.gain, self.bias, padding=1)
+        return F.conv2d(x, weight * self.scale * 0.1, self.bias, padding=1)
 
 
 class WeightStandard(nn.Module):
-    """Weights that are standardized where they are used; an input's zero keeps constants from being folded."""
+    """Weights that are standardized where they are used; the input `gain` keeps them from being folded."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList([Standardized(3, 16, 3), Standardized(16, 24, 3)])
         for layer in self.layers:
-            layer.gain = nn.Parameter(torch.ones(layer.out_channels, 1, 1, 1))
+            layer.scale = nn.Parameter(torch.ones(layer.out_channels, 1, 1, 1))
         self.head = nn.Conv2d(24, 5, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
         for layer in self.layers:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x, gain))
         out: Tensor = self.head(x)
         return out
 
 
 @torch_graph(axes=AXES)
-def weight_standard() -> Made:
-    return WeightStandard(), image()
+def weight_standard() -> tuple[nn.Module, dict[str, Tensor]]:
+    return WeightStandard(), {"x": image(), "gain": torch.ones(1)}
 
 
 class ChannelConvolution(nn.Module):

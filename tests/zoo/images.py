@@ -165,8 +165,8 @@ def efficientnet() -> tuple[nn.Module, Tensor]:
     from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
     config = EfficientNetConfig(
-        width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=64, in_channels=[32, 12, 20],
-        out_channels=[12, 20, 28], kernel_sizes=[3, 5, 3], strides=[1, 2, 2], num_block_repeats=[1, 2, 1],
+        width_coefficient=0.25, depth_coefficient=1.0, hidden_dim=320, in_channels=[32, 48, 80],
+        out_channels=[48, 80, 112], kernel_sizes=[3, 5, 3], strides=[1, 2, 2], num_block_repeats=[1, 2, 1],
         expand_ratios=[1, 3, 3], depth_divisor=4, depthwise_padding=[], num_labels=11,
     )  # fmt: skip
     return Outputs(EfficientNetForImageClassification(config), "logits"), images()

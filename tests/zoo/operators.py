@@ -322,9 +322,8 @@ def loop() -> onnx.ModelProto:
     )
 
 
-@onnx_graph(axes={"x": {"batch": BATCH}})
-def shape_chain() -> onnx.ModelProto:
-    """The shape of a reshape is computed from the tensor's own shape at run time, channels too."""
+def _shape_chain(middle: list[onnx.NodeProto], places: int, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """Channels and places, flattened to a shape that is computed from the tensor's own shape at run time."""
     return model(
         [
             _conv("first", "x", "c"),
@@ -334,24 +333,31 @@ def shape_chain() -> onnx.ModelProto:
             helper.make_node("Gather", ["shape", "one"], ["channels"], name="channels", axis=0),
             helper.make_node("Concat", ["batch", "channels", "rest"], ["flat_shape"], name="join", axis=0),
             helper.make_node("Reshape", ["a", "flat_shape"], ["flat"], name="flat"),
-            helper.make_node("MatMul", ["flat", "places"], ["m"], name="along"),
-            helper.make_node("Concat", ["batch", "rest", "size"], ["vector_shape"], name="join2", axis=0),
-            helper.make_node("Slice", ["vector_shape", "zero", "two"], ["two_long"], name="cut"),
-            helper.make_node("Reshape", ["m", "two_long"], ["v"], name="vector"),
+            *middle,
+            helper.make_node("Mul", ["channels", "places_each"], ["wide"], name="wide"),
+            helper.make_node("Concat", ["batch", "wide"], ["vector_shape"], name="join2", axis=0),
+            helper.make_node("Reshape", [middle[-1].output[0], "vector_shape"], ["v"], name="vector"),
             helper.make_node("Gemm", ["v", "head.weight", "head.bias"], ["y"], name="head", transB=1),
         ],
         IMAGES,
         [value("y", ["batch", 5])],
-        _conv_weights(first=(12, 3, 3, 3), head=(5, 72))
-        | {
-            "zero": np.array([0]),
-            "one": np.array([1]),
-            "two": np.array([2]),
-            "rest": np.array([-1]),
-            "size": np.array([1]),
-            "places": _weights(np.random.default_rng(3), 64, 6),
-        },
+        _conv_weights(first=(12, 3, 3, 3), head=(5, 12 * places))
+        | {"zero": np.array([0]), "one": np.array([1]), "rest": np.array([-1]), "places_each": np.array([places])}
+        | weights,
     )
+
+
+@onnx_graph(axes={"x": {"batch": BATCH}})
+def shape_chain() -> onnx.ModelProto:
+    """Every place of a channel falls with it."""
+    return _shape_chain([helper.make_node("Tanh", ["flat"], ["m"], name="tanh")], 64, {})
+
+
+@onnx_graph(axes={"x": {"batch": BATCH}})
+def shape_chain_of_two() -> onnx.ModelProto:
+    """A product mixes the places before they are flattened, so that two widths make one axis."""
+    mix = helper.make_node("MatMul", ["flat", "places"], ["m"], name="along")
+    return _shape_chain([mix], 6, {"places": _weights(np.random.default_rng(3), 64, 6)})
 
 
 @onnx_graph(axes={"x": {"batch": BATCH}})

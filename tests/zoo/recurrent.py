@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
-from .entries import BATCH, torch_graph
+from onnx_models import model, value
+
+from .entries import BATCH, onnx_graph, torch_graph
 
 AXES = {"x": {"batch": BATCH}}
 Made = tuple[nn.Module, Tensor]
@@ -75,3 +80,39 @@ class Reader(nn.Module):
 @torch_graph(axes=AXES)
 def reader() -> Made:
     return Reader(), torch.randn(2, 1, 8, 20)
+
+
+@onnx_graph(axes={"x": {"batch": BATCH}})
+def recurrent_plain() -> onnx.ModelProto:
+    """An LSTM in both directions and a GRU behind it, without initial states."""
+    rng = np.random.default_rng(0)
+
+    def weights(name: str, directions: int, gates: int, hidden: int, inputs: int) -> dict[str, np.ndarray]:
+        rows = gates * hidden
+        return {
+            f"{name}.W": (rng.standard_normal((directions, rows, inputs)) / inputs**0.5).astype(np.float32),
+            f"{name}.R": (rng.standard_normal((directions, rows, hidden)) / hidden**0.5).astype(np.float32),
+            f"{name}.B": (rng.standard_normal((directions, 2 * rows)) * 0.3).astype(np.float32),
+        }
+
+    lstm = ["x", "lstm.W", "lstm.R", "lstm.B"]
+    gru = ["joined", "gru.W", "gru.R", "gru.B"]
+    return model(
+        [
+            helper.make_node("LSTM", lstm, ["both"], name="lstm", hidden_size=14, direction="bidirectional"),
+            helper.make_node("Transpose", ["both"], ["turned"], name="turn", perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", ["turned", "flat"], ["joined"], name="join"),
+            helper.make_node("GRU", gru, ["", "last"], name="gru", hidden_size=20, linear_before_reset=1),
+            helper.make_node("Squeeze", ["last", "first"], ["state"], name="state"),
+            helper.make_node("MatMul", ["state", "head"], ["y"], name="head"),
+        ],
+        [value("x", [9, "batch", 6])],
+        [value("y", ["batch", 5])],
+        weights("lstm", 2, 4, 14, 6)
+        | weights("gru", 1, 3, 20, 28)
+        | {
+            "flat": np.array([0, 0, -1]),
+            "first": np.array([0]),
+            "head": rng.standard_normal((20, 5)).astype(np.float32),
+        },
+    )
