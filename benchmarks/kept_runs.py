@@ -145,7 +145,9 @@ def full_model(name: str, task: Task, *, anew: bool) -> Path:
             exported = task.source()
         else:
             axes = [word for axis in task.axes for word in ("--axis", axis)]
-            subprocess.run([PROGRAM, "export", task.source, "-o", str(exported), *axes], cwd=HERE, check=True)
+            command_line = [PROGRAM, "export", task.source, "-o", str(exported), *axes]
+            if subprocess.run(command_line, cwd=HERE).returncode:
+                raise MethodError("the model cannot be exported")
         simplified(exported, path)
     return path
 

@@ -139,7 +139,9 @@ def settle(encoder: Any) -> None:
 
 TASK = Task(
     source="tasks.minilm:model",
-    axes=("input_ids.batch=1,8,64", "input_ids.sequence=2,16,128"),
+    axes=tuple(
+        f"{name}.{axis}" for name in ("input_ids", "attention_mask") for axis in ("batch=1,8,64", "sequence=2,16,128")
+    ),
     kept=(0.7,),
     folds=FOLDS,
     metric="Spearman",
