@@ -64,8 +64,12 @@ def model_cost(model: Model, input_shapes: Mapping[str, Shape]) -> ModelCost:
         ModelError: a shape that does not fit the model.
     """
     loaded = load_ir(model)
-    shapes = graph_shapes(loaded, model, input_shapes)
-    nodes = list(_costs(loaded.graph, shapes, set()))
+    return graph_cost(loaded.graph, graph_shapes(loaded, model, input_shapes))
+
+
+def graph_cost(graph: ir.Graph, shapes: Mapping[str, Shape]) -> ModelCost:
+    """Like `model_cost`, of a graph whose tensors have these shapes; those of its weights count, not their contents."""
+    nodes = list(_costs(graph, shapes, set()))
     per_op: dict[str, OpCost] = {}
     for node in nodes:
         held = per_op.get(node.op, OpCost(0, 0, 0, 0))
@@ -90,14 +94,14 @@ def _costs(graph: Iterable[ir.Node], shapes: Mapping[str, Shape], seen: set[str]
         for name, tensor in () if _hands_on(node) else _parameters(node):
             if name not in seen:
                 seen.add(name)
-                tensors.append(tensor)
+                tensors.append((prod(shapes.get(name, tuple(tensor.shape.numpy()))), tensor.dtype.bitwidth))
         rule = _MACS.get(node.op_type)
         yield NodeCost(
             name=node.name or str(node.outputs[0].name),
             op=node.op_type,
             macs=rule(node, shapes) if rule else 0,
-            parameters=sum(tensor.size for tensor in tensors),
-            bytes=sum(tensor.nbytes for tensor in tensors),
+            parameters=sum(size for size, _ in tensors),
+            bytes=sum(size * bits for size, bits in tensors) // 8,
         )
         inner = [attribute.as_graph() for attribute in node.attributes.values() if attribute.type.name == "GRAPH"]
         branches = [list(_costs(branch, shapes, seen)) for branch in inner]

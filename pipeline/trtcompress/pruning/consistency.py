@@ -26,11 +26,9 @@ def check_nodes(cut: CutGraph, factors: Mapping[str, tuple[Factor, ...]], nodes:
         PruneError: with the node that does not hold.
     """
     for node in nodes:
-        for value in node.outputs:
+        stored = [value for value in node.inputs if value is not None and value.name in cut.constants]
+        for value in (*node.outputs, *stored):
             cut.after(value)
-        for value in node.inputs:
-            if value is not None and value.name in cut.constants:
-                cut.after(value)
         if node.op_type in MOVED and cut.alive.touched(str(node.inputs[0].name if node.inputs[0] else "")):
             _replay(cut, factors, node)
 

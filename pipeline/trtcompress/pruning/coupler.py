@@ -78,7 +78,7 @@ class Coupler:
             return False
         return self.constants[str(value.name)].dtype.is_floating_point()
 
-    def set(self, value: ir.Value | None, factors: Iterable[Factor | None]) -> None:
+    def give(self, value: ir.Value | None, factors: Iterable[Factor | None]) -> None:
         """Give a computed tensor its factors."""
         if value is not None and value.name:
             self.factors[value.name] = [factor for factor in factors if factor is not None]
@@ -128,7 +128,7 @@ class Coupler:
             if rest.ndim:
                 left.append(Factor.over([a for i, a in enumerate(factor.axes) if i not in hit], rest))
         if value.name in self.factors and not self.is_weight(value):
-            self.set(value, left)
+            self.give(value, left)
         for axis in self.free(value):
             if axes is None or axis in axes:
                 self._decided.setdefault(str(value.name), set()).add(axis)
@@ -203,7 +203,7 @@ class Coupler:
             found += self._relate(node, letters, inside, [(t, a) for t, a in free if t.letters[a] in letters])
         for output in outputs:
             if output.value is not None and self.known(output.value):
-                self.set(output.value, [self._handed_on(entry, output) for entry in found])
+                self.give(output.value, [self._handed_on(entry, output) for entry in found])
 
     def _opaque(self, term: Term) -> set[str]:
         """Letters of axes that have no labels and can get none."""

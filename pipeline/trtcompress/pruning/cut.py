@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtcompress_graph.errors import PruneError
 
-from .factors import Bools, Factor, Shape
+from .factors import Bools, Factor, Ints, Shape
 from .relations import Relations
 
 
@@ -68,7 +70,7 @@ class Alive:
                 new[axis] = min(new[axis], length)
         return tuple(new)
 
-    def kept(self, labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Bools:
+    def kept(self, labels: Ints) -> Bools:
         """Which of these labels live."""
         return self._alive[labels]
 
@@ -94,6 +96,6 @@ def box(alive: Bools, name: str = "") -> Shape:
     return tuple(lengths)
 
 
-def shrink(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], mask: Bools, shape: Shape) -> np.ndarray:  # type: ignore[type-arg]
+def shrink(array: NDArray[Any], mask: Bools, shape: Shape) -> NDArray[Any]:
     """The living elements of a tensor in their order, in its shape after the cut."""
     return np.ascontiguousarray(array[np.broadcast_to(mask, array.shape)].reshape(shape))

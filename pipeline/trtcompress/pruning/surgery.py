@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtcompress_graph.fresh import FreshNames
 
@@ -17,6 +18,9 @@ from .parameters import CutGraph, Parameters, of_node
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+Array = NDArray[Any]
 
 
 def apply_cut(model: ir.Model, coupling: Coupling, cut: Cut, shapes: Mapping[str, Shape]) -> None:
@@ -44,6 +48,7 @@ def apply_cut(model: ir.Model, coupling: Coupling, cut: Cut, shapes: Mapping[str
     for name in constants:
         _shrink(graph.initializers[name], plan)
     _drop_unused(graph)
+    _forget_shapes(graph, plan)
     infer(model)
 
 
@@ -70,34 +75,32 @@ def _write(graph: ir.Graph, node: ir.Node, wanted: Parameters, plan: CutGraph, n
         else:
             node.attributes[name] = ir.AttrInt64(name, number)
     for place, array in wanted.inputs.items():
-        held = plan.stored(node.inputs[place]) if place < len(node.inputs) else None
-        if held is not None and held.shape == array.shape and (held == array).all():
-            continue
-        dtype = np.int64 if held is None else held.dtype
-        _replace(graph, node, place, array.astype(dtype), names)
+        _replace(graph, node, place, array, names)
     for place, lengths in wanted.shapes.items():
         if lengths:
             _retarget(graph, node, place, lengths, plan, names)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, place: int, array: np.ndarray, names: FreshNames) -> ir.Value:  # type: ignore[type-arg]
-    """Give a node a stored input of its own; small constants may be shared with other nodes."""
-    import onnx_ir as ir
-
+def _replace(graph: ir.Graph, node: ir.Node, place: int, array: Array, names: FreshNames) -> None:
+    """Give a node a stored input of its own, where it differs: small constants are shared with other nodes."""
+    before = node.inputs[place] if place < len(node.inputs) else None
+    if before is not None and before.const_value is not None:
+        held = before.const_value.numpy()
+        array = array.astype(held.dtype)
+        if held.shape == array.shape and (held == array).all():
+            return
     made = initializer(graph, names.tensor(f"{node.name}.{_ROLES.get((node.op_type, place), 'parameter')}"), array)
     if place >= len(node.inputs):
         node.resize_inputs(place + 1)
     node.replace_input_with(place, made)
-    assert isinstance(made, ir.Value)
-    return made
 
 
-def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new stored tensor."""
     import onnx_ir as ir
 
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers.add(value)
     return value
 
@@ -119,28 +122,75 @@ _ROLES = {
 def _retarget(
     graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
 ) -> None:
-    """Write new lengths into a shape: stored ones anew, computed ones by a Mul and an Add behind them."""
+    """Write new lengths into a shape: into what is stored, or behind what is computed."""
+    target = node.inputs[place]
+    held = plan.stored(target)
+    rank = plan.before(target)[0]
+    offset = rank - (rank if node.op_type == "Resize" else len(plan.before(node.outputs[0])))
+    new = {axis + offset: length for axis, length in lengths.items() if axis + offset >= 0}
+    if held is not None:
+        _replace(graph, node, place, _with_lengths(held, new, node.op_type), names)
+    elif not _in_pieces(graph, node, place, new, plan, names):
+        _computed(graph, node, place, new, plan, names)
+
+
+def _with_lengths(held: Array, lengths: Mapping[int, int], op: str) -> Array:
+    """A stored shape with new lengths; what is to be found out (-1), or broadcast to (1), stays."""
+    new = held.copy()
+    for axis, length in lengths.items():
+        if new[axis] != -1 and not (op == "Expand" and new[axis] == 1):
+            new[axis] = length
+    return new
+
+
+def _in_pieces(
+    graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
+) -> bool:
+    """Exchange the pieces of a shape that a Concat joins; False where one of them is computed along with others."""
     import onnx_ir as ir
 
     target = node.inputs[place]
-    held = plan.stored(target)
-    if held is not None:
-        new = held.copy()
-        for axis, length in lengths.items():
-            axis += len(new) - _rank(node, plan)
-            if axis >= 0 and new[axis] not in (-1,) and not (node.op_type == "Expand" and new[axis] == 1):
-                new[axis] = length
-        if (new != held).any():
-            _replace(graph, node, place, new, names)
-        return
-    size = plan.before(target)[0]
-    keep, add = np.ones(size, np.int64), np.zeros(size, np.int64)
+    joint = target.producer() if target is not None else None
+    if joint is None or joint.op_type != "Concat":
+        return False
+    pieces: list[ir.Value | None] = []
+    start = 0
+    for value in joint.inputs:
+        size = plan.before(value)[0] if plan.before(value) else 0
+        inside = {axis - start: length for axis, length in lengths.items() if start <= axis < start + size}
+        held = plan.stored(value)
+        start += size
+        if not inside:
+            pieces.append(value)
+        elif held is not None or size == 1:
+            array = np.array([inside[0]], np.int64) if held is None else _with_lengths(held, inside, node.op_type)
+            pieces.append(initializer(graph, names.tensor(f"{node.name}.shape"), array))
+        else:
+            return False
+    if len(joint.outputs[0].uses()) == 1:
+        for index, value in enumerate(pieces):
+            joint.replace_input_with(index, value)
+        return True
+    made = ir.node("Concat", pieces, {"axis": 0}, name=names.node(f"{node.name}.shape"))
+    made.outputs[0].name = names.tensor(f"{node.name}.shape")
+    graph.insert_before(node, made)
+    node.replace_input_with(place, made.outputs[0])
+    return True
+
+
+def _computed(
+    graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
+) -> None:
+    """A Mul and an Add behind a computed shape set the new lengths and leave the others."""
+    import onnx_ir as ir
+
+    target = node.inputs[place]
+    keep = np.ones(plan.before(target)[0], np.int64)
+    add = np.zeros_like(keep)
     for axis, length in lengths.items():
-        axis += size - _rank(node, plan)
-        if axis >= 0:
-            keep[axis], add[axis] = 0, length
+        keep[axis], add[axis] = 0, length
     for op, array in (("Mul", keep), ("Add", add)):
-        constant = initializer(graph, names.tensor(f"{node.name}.{op.lower()}"), array)
+        constant = initializer(graph, names.tensor(f"{node.name}.shape_{op.lower()}"), array)
         made = ir.node(op, [target, constant], name=names.node(f"{node.name}.shape_{op.lower()}"))
         made.outputs[0].name = names.tensor(f"{node.name}.shape_{op.lower()}")
         graph.insert_before(node, made)
@@ -148,11 +198,15 @@ def _retarget(
     node.replace_input_with(place, target)
 
 
-def _rank(node: ir.Node, plan: CutGraph) -> int:
-    """Number of axes that a shape input is aligned with, from the right."""
-    if node.op_type == "Resize":
-        return plan.before(node.inputs[3])[0]
-    return len(plan.before(node.outputs[0]))
+def _forget_shapes(graph: ir.Graph, plan: CutGraph) -> None:
+    """Drop the lengths of axes that were cut; those of other axes, and their names, stay."""
+    import onnx_ir as ir
+
+    for node in graph:
+        for value in node.outputs:
+            if value.shape is not None and plan.alive.touched(str(value.name)):
+                new = plan.changed(value)
+                value.shape = ir.Shape([new.get(axis, dim) for axis, dim in enumerate(value.shape)])
 
 
 def _drop_unused(graph: ir.Graph) -> None:

@@ -36,7 +36,7 @@ class Trial:
         for index, node in enumerate(self._nodes):
             for value in (*node.inputs, *node.outputs):
                 if value is not None and value.name in factors:
-                    near[value.name].add(index)
+                    near[str(value.name)].add(index)
         for name, indices in near.items():
             for factor in factors[name]:
                 for label in set(factor.labels.reshape(-1).tolist()):

@@ -66,7 +66,7 @@ def _grouped(coupler: Coupler, node: ir.Node, groups: int, out_axis: int) -> Non
         _weight(coupler, w, inputs, outputs, out_axis, why)
     if len(node.inputs) > 2:
         coupler.bind(node.inputs[2], (0,), outputs.reshape(-1), why)
-    coupler.set(y, [Factor.over((1,), outputs.reshape(-1))])
+    coupler.give(y, [Factor.over((1,), outputs.reshape(-1))])
 
 
 def _weight(coupler: Coupler, w: ir.Value, inputs: Ints, outputs: Ints, out_axis: int, why: str) -> None:

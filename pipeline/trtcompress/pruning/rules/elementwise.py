@@ -26,7 +26,7 @@ def unary(coupler: Coupler, node: ir.Node) -> None:
     """The first input alone decides; the others are bounds and ratios."""
     coupler.settle(node.inputs[0])
     for output in node.outputs:
-        coupler.set(output, coupler.of(node.inputs[0]))
+        coupler.give(output, coupler.of(node.inputs[0]))
 
 
 @rule(

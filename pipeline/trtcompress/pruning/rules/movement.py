@@ -38,7 +38,7 @@ def movement(coupler: Coupler, node: ir.Node) -> None:
             elif spread.size and spread.flat[0] != NOTHING:
                 coupler.labels.pin(spread.reshape(-1)[:1], f"{node.op_type} '{node.name}' picks that one out")
     for output, factors in zip(node.outputs, parts, strict=True):
-        coupler.set(output, _apart(coupler, node, factors))
+        coupler.give(output, _apart(coupler, node, factors))
 
 
 def moved(coupler: Coupler, node: ir.Node, factor: Factor) -> list[Ints]:
@@ -109,7 +109,7 @@ def concat(coupler: Coupler, node: ir.Node) -> None:
     others = {str(v.name): [f for f in coupler.of(v) if not taken & set(f.axes)] for v in values}
     with coupler.showing(others):
         coupler.couple(node, [Term(value, letters) for value in values], [Term(output, letters)])
-    coupler.set(output, [*coupler.of(output), behind])
+    coupler.give(output, [*coupler.of(output), behind])
 
 
 def _behind(coupler: Coupler, node: ir.Node, values: list[ir.Value], axis: int) -> Factor | None:

@@ -73,7 +73,7 @@ def group_norm(coupler: Coupler, node: ir.Node) -> None:
         else:
             coupler.settle(value)
             coupler.seal(value, why)
-    coupler.set(node.outputs[0], [Factor.over((1,), labels)])
+    coupler.give(node.outputs[0], [Factor.over((1,), labels)])
 
 
 @rule("Hardmax LogSoftmax LpNormalization MeanVarianceNormalization Softmax")
@@ -85,7 +85,7 @@ def along_axis(coupler: Coupler, node: ir.Node) -> None:
     else:
         axes = [node.attributes.get_int("axis", -1) % rank]
     statistics(coupler, node, axes)
-    coupler.set(node.outputs[0], coupler.of(node.inputs[0]))
+    coupler.give(node.outputs[0], coupler.of(node.inputs[0]))
 
 
 @rule(

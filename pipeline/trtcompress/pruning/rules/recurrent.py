@@ -43,9 +43,9 @@ def recurrent(coupler: Coupler, node: ir.Node) -> None:
     coupler.bind(inputs[5], (0, 2), units, why)
     coupler.bind(inputs[6], (0, 2), units, why)
     coupler.bind(inputs[7], (0, 1), _tiled(units, 3), why)
-    coupler.set(node.outputs[0], [Factor.over((1, 3), units)])
+    coupler.give(node.outputs[0], [Factor.over((1, 3), units)])
     for output in node.outputs[1:]:
-        coupler.set(output, [Factor.over((0, 2), units)])
+        coupler.give(output, [Factor.over((0, 2), units)])
 
 
 def _tiled(units: Ints, times: int) -> Ints:
