@@ -187,7 +187,7 @@ def poolformer() -> tuple[nn.Module, Tensor]:
     from transformers import PoolFormerConfig, PoolFormerForImageClassification
 
     config = PoolFormerConfig(
-        depths=[1, 1, 1, 1], hidden_sizes=[16, 20, 28, 36], mlp_ratio=2, drop_path_rate=0.0, num_labels=11
+        depths=[1, 1, 1, 1], hidden_sizes=[16, 20, 28, 36], mlp_ratio=2.0, drop_path_rate=0.0, num_labels=11
     )
     return Outputs(PoolFormerForImageClassification(config), "logits"), images(64)
 

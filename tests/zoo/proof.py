@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,14 +43,16 @@ class Subject:
     """A graph with what is needed to cut it again and again.
 
     Attributes:
-        feeds: one set of inputs for each binding of the dynamic axes.
-        answers: of the full graph, for each of them.
+        shapes: of every tensor, for each binding of the dynamic axes.
+        coupling: found at the first binding.
+        feeds: one set of inputs for each binding.
+        answers: of the full graph, for each binding.
     """
 
     name: str
     model: Model
     proto: onnx.ModelProto
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: tuple[Mapping[str, tuple[int, ...]], ...]
     coupling: Coupling
     feeds: tuple[Feeds, ...]
     answers: tuple[list[Array], ...]
@@ -60,11 +63,11 @@ def subject(name: str, model: Model) -> Subject:
     entry = REGISTRY[name]
     bindings = entry.shapes(model)
     graph = load_ir(model)
-    shapes = graph_shapes(graph, model, bindings[0])
+    shapes = tuple(graph_shapes(graph, model, binding) for binding in bindings)
     feeds = tuple(entry.feeds(model, binding) for binding in bindings)
     proto = onnx.load(model.path)
     answers = tuple(_run(proto, feed) for feed in feeds)
-    return Subject(name, model, proto, shapes, analyse(graph.graph, shapes), feeds, answers)
+    return Subject(name, model, proto, shapes, analyse(graph.graph, shapes[0]), feeds, answers)
 
 
 def seeded_part(group: Group, seed: int) -> tuple[int, ...]:
@@ -80,16 +83,22 @@ def prove(given: Subject, group: Group, seed: int = 0) -> str:
     """Cut a part of a group and compare; what is wrong, in words, or nothing."""
     cut = Cut.of(given.coupling.relations, seeded_part(group, seed))
     graph = load_ir(given.model)
-    apply_cut(graph, given.coupling, cut, given.shapes)
+    apply_cut(graph, given.coupling, cut, given.shapes[0])
     pruned = ir.serde.serialize_model(graph)
     return _unsound(given.proto, pruned) or _differs(given, pruned, cut)
 
 
 def _differs(given: Subject, pruned: onnx.ModelProto, cut: Cut) -> str:
-    reference = masked(given.proto, given.shapes, Alive(given.coupling.factors, cut).mask)
+    alive = Alive(given.coupling.factors, cut)
+    usual = given.shapes[0]
+
+    def mask(name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        found = alive.mask(name, usual[name])
+        return None if found is None else stretched(np.broadcast_to(found, usual[name]), shape)
+
     changed = 0.0
-    for feeds, full in zip(given.feeds, given.answers, strict=True):
-        expected = _run(reference, feeds)
+    for shapes, feeds, full in zip(given.shapes, given.feeds, given.answers, strict=True):
+        expected = _run(masked(given.proto, shapes, mask), feeds)
         for output, a, b, whole in zip(given.proto.graph.output, _run(pruned, feeds), expected, full, strict=True):
             if a.shape != b.shape:
                 return f"output '{output.name}' has the shape {a.shape} instead of {b.shape}"
@@ -98,6 +107,22 @@ def _differs(given: Subject, pruned: onnx.ModelProto, cut: Cut) -> str:
                 return f"output '{output.name}' is off by {error:.3g} where the greatest value is {scale:.3g}"
             changed = max(changed, _apart(b, whole) / scale if scale else 0.0)
     return "" if changed > INFLUENCE else f"the cut changes no output by more than {changed:.3g} of its greatest value"
+
+
+def stretched(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask at other lengths of the dynamic axes, which may be joined with others (a batch of heads)."""
+    for axis, length in enumerate(shape):
+        if mask.shape[axis] == length:
+            continue
+        first = mask.take([0], axis)
+        period = math.gcd(mask.shape[axis], length)
+        rows = np.moveaxis(mask, axis, 0).reshape(-1, period, *np.delete(mask.shape, axis))
+        if (mask == first).all():
+            mask = np.repeat(first, length, axis)
+            continue
+        assert (rows == rows[:1]).all(), f"a mask of {mask.shape} cannot be told for {shape}"
+        mask = np.moveaxis(np.tile(rows[0], (length // period, *[1] * (mask.ndim - 1))), 0, axis)
+    return mask
 
 
 def _apart(a: Array, b: Array) -> float:
