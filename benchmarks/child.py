@@ -27,8 +27,9 @@ class Ended:
 
     @property
     def last_words(self) -> str:
-        """The last line on stderr, where errors say what is wrong."""
-        return next((line.strip() for line in reversed(self.err.splitlines()) if line.strip()), f"exit {self.code}")
+        """The last line on stderr that is no hint: there errors say what is wrong."""
+        lines = [line.strip() for line in self.err.splitlines() if line.strip() and not line.startswith("hint:")]
+        return lines[-1] if lines else f"exit {self.code}"
 
 
 def run_measured(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:

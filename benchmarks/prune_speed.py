@@ -1,15 +1,16 @@
 """What a cut of ResNet-50 is worth in ONNX Runtime: measured speedup beside the reduction of multiply-accumulates.
 
-    PYTHONPATH=build/peers python benchmarks/prune_speed.py [--seconds 5]
+    PYTHONPATH=build/peers python benchmarks/prune_speed.py [--seconds 5] [--cut NAME ...]
 
 Cuts by parameters (uniform: 0.27 is half of every width), cuts by multiply-accumulates, and onnxsim's structured
 pruning at half the channels. Each cut graph is timed in turn with the full one, batches of 1 and 8, FP32. Results go to
-`results/prune_speed.json`.
+`results/prune_speed.json`; cuts that are not run again stay there as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from child import run_measured
-from machine import describe, save
+from machine import RESULTS, describe, save
 from prune_methods import missing
 from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.measure import time_pair
@@ -41,6 +42,7 @@ CUTS = {
 }
 """Options of `trtcompress prune`."""
 
+ONNXSIM = "onnxsim half"
 PEER = (
     "import sys; from pathlib import Path; import onnx, onnxsim_peer; "
     "onnx.save(onnxsim_peer.structured(Path(sys.argv[1]), 0.5), sys.argv[2])"
@@ -50,30 +52,42 @@ PEER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of timing per cut and batch size")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--cut", action="append", choices=(*CUTS, ONNXSIM), help="repeat it; all where none is given")
+    arguments = parser.parse_args()
     full = full_model()
-    commands = {name: [PROGRAM, "prune", str(full), *words, "-o"] for name, words in CUTS.items()}
-    if hint := missing("onnxsim"):
-        print(f"onnxsim is left out: {hint}", file=sys.stderr)
-    else:
-        commands["onnxsim, half the channels"] = [sys.executable, "-c", PEER, str(full)]
     whole = cost(full)
-    rows = {}
-    for name, command in commands.items():
-        cut = WORK / f"{name.replace(' ', '-').replace(',', '')}.onnx"
-        ended = run_measured([*command, str(cut)], cwd=HERE)
-        if ended.code:
-            print(f"{name}: failed: {ended.last_words}", file=sys.stderr)
-            continue
-        rows[name] = {"seconds": ended.seconds, "peak_gib": ended.peak_gib, **timed(cut, full, whole, seconds)}
-        print(line(name, rows[name]), flush=True)
     result = {
         "what": __doc__.splitlines()[0],
         "machine": describe("torch", "onnx", "onnxruntime", "transformers"),
         "full": whole,
-        "cuts": rows,
+        "cuts": kept_cuts(),
     }
-    print(f"kept in {save('prune_speed', result)}", file=sys.stderr)
+    for name in arguments.cut or (*CUTS, ONNXSIM):
+        if name == ONNXSIM and (hint := missing("onnxsim")):
+            print(f"{name} is left out: {hint}", file=sys.stderr)
+            continue
+        cut = WORK / f"{name.replace(' ', '-')}.onnx"
+        ended = run_measured(command(name, full, cut), cwd=HERE)
+        if ended.code:
+            print(f"{name}: failed: {ended.last_words}", file=sys.stderr)
+            continue
+        costs = {"cut_s": ended.seconds, "peak_gib": ended.peak_gib}
+        result["cuts"][name] = {**costs, **timed(cut, full, whole, arguments.seconds)}
+        print(line(name, result["cuts"][name]), flush=True)
+        save("prune_speed", result)
+    print(f"kept in {RESULTS / 'prune_speed.json'}", file=sys.stderr)
+
+
+def kept_cuts() -> dict[str, Any]:
+    """Of the runs before."""
+    path = RESULTS / "prune_speed.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["cuts"]) if path.is_file() else {}
+
+
+def command(name: str, full: Path, out: Path) -> list[str]:
+    if name == ONNXSIM:
+        return [sys.executable, "-c", PEER, str(full), str(out)]
+    return [PROGRAM, "prune", str(full), *CUTS[name], "-o", str(out)]
 
 
 def full_model() -> Path:
@@ -122,7 +136,7 @@ def line(name: str, row: dict[str, Any]) -> str:
     )
     return (
         f"{name:27} {row['parameters'] / 1e6:6.2f} M parameters, {row['macs'] / 1e9:5.2f} G MACs "
-        f"({row['macs_reduction']:.2f} times fewer): {speeds}; cut in {row['seconds']:.1f} s, {row['peak_gib']:.2f} GiB"
+        f"({row['macs_reduction']:.2f} times fewer): {speeds}; cut in {row['cut_s']:.1f} s, {row['peak_gib']:.2f} GiB"
     )
 
 
