@@ -10,6 +10,9 @@ from trtcompress_graph.measured import Gate, MetricResult, OutputParity, Speed, 
 
 DEFAULT_COSINE = 0.99
 DEFAULT_DROP = 0.01
+TO_PRUNED = "[to pruned]"
+"""Ends the name of a gate on the difference from the pruned float model, not from the model as it came."""
+
 EMULATED = "[emulated]"
 """Ends the name of a gate on numbers that ONNX Runtime gave for the graph of an engine that cannot run here."""
 
@@ -24,6 +27,8 @@ class GateLimits:
     """Limits of the config; None is no limit.
 
     With neither `max_metric_drop` nor `min_cosine` both are set (0.01 and 0.99), so that a build is always checked.
+    A pruned model differs from the model as it came because that was asked for: there the default cosine is that to
+    the pruned float model, and what the cut costs is for the metric to say; without one it is not measured.
 
     Attributes:
         max_metric_drop: of each metric, in its own unit.
@@ -49,6 +54,7 @@ def judge(
     size_bytes: int | None,
     emulated: bool,
     measured: bool,
+    to_pruned: Sequence[OutputParity] | None = None,
 ) -> tuple[Gate, ...]:
     """Hold what was measured against the limits.
 
@@ -60,13 +66,19 @@ def judge(
         size_bytes: of the engine; None where there is no engine file.
         emulated: parity and metrics come from the engine's graph in ONNX Runtime and not from the engine.
         measured: the engine itself was run.
+        to_pruned: parity with the pruned float model; None where nothing was pruned.
 
     Returns:
         The gates. Accuracy that was emulated only stands twice: `not_measured` for the engine, and judged under
         a name that ends in `[emulated]`.
     """
     found: list[Gate] = []
-    for gate in _accuracy(limits, parity, metrics):
+    unset = limits.max_metric_drop is None and limits.min_cosine is None
+    if unset and to_pruned is not None:
+        accuracy = [*_drop(DEFAULT_DROP, metrics), *_cosine(DEFAULT_COSINE, to_pruned, TO_PRUNED)]
+    else:
+        accuracy = [*_accuracy(limits, parity, metrics)]
+    for gate in accuracy:
         if measured and not emulated:
             found.append(gate)
         else:
@@ -106,15 +118,23 @@ def _accuracy(limits: GateLimits, parity: Sequence[OutputParity], metrics: Seque
     drop = DEFAULT_DROP if unset and metrics else limits.max_metric_drop
     cosine = DEFAULT_COSINE if unset else limits.min_cosine
     if drop is not None:
-        for metric in metrics:
-            yield _gate(f"max_metric_drop:{metric.name}", drop, metric.drop)
-        if not metrics:
-            yield _gate("max_metric_drop", drop, None)
+        yield from _drop(drop, metrics)
     if cosine is not None:
-        for output in parity:
-            yield _gate(f"min_cosine:{output.output}", cosine, output.cosine)
-        if not parity:
-            yield _gate("min_cosine", cosine, None)
+        yield from _cosine(cosine, parity)
+
+
+def _drop(limit: float, metrics: Sequence[MetricResult]) -> Iterator[Gate]:
+    for metric in metrics:
+        yield _gate(f"max_metric_drop:{metric.name}", limit, metric.drop)
+    if not metrics:
+        yield _gate("max_metric_drop", limit, None)
+
+
+def _cosine(limit: float, parity: Sequence[OutputParity], suffix: str = "") -> Iterator[Gate]:
+    for output in parity:
+        yield _gate(f"min_cosine:{output.output}{suffix}", limit, output.cosine)
+    if not parity:
+        yield _gate(f"min_cosine{suffix}", limit, None)
 
 
 def _speed(limits: GateLimits, speeds: Sequence[Speed]) -> Iterator[Gate]:

@@ -44,12 +44,14 @@ class CheckOptions:
 
     Attributes:
         axes: ranges by the names that stand in the model's shapes.
+        pruned: the float model that the engines were made of; None where nothing was pruned.
     """
 
     metrics: tuple[MetricRef, ...]
     gates: GateSettings
     measure: MeasureSettings
     axes: Axes
+    pruned: Model | None = None
 
 
 def check_engines(
@@ -86,7 +88,8 @@ def check_engines(
         accuracy, speeds = measured.by_place.get(index, (known.get(engine.encoding), ()))
         if accuracy is None:
             accuracy = emulate_graph(
-                reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress
+                *(reference, engine.graph, engine.encoding, dataset, options.metrics, options.axes, progress),
+                pruned=options.pruned,
             )
         candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured.by_place, options))
         notes |= dict.fromkeys(accuracy.notes)
@@ -124,7 +127,10 @@ def _measure(
         if not opened:
             return _Measured({}, None)
         base = stack.enter_context(open_graph(reference.path, threads))
-        found = _compare(base, list(opened.values()), reference, dataset, options.metrics, options.axes, progress)
+        origin = stack.enter_context(open_graph(options.pruned.path, threads)) if options.pruned else None
+        found = _compare(
+            base, list(opened.values()), reference, dataset, options.metrics, options.axes, progress, origin
+        )
         feeds = timing_feeds(reference, dataset, options)
         by_place = {
             index: (accuracy, time_pair(runner, base, feeds, seconds=seconds))
@@ -152,15 +158,20 @@ def emulate_graph(
     metrics: tuple[MetricRef, ...],
     axes: Axes,
     progress: Progress,
+    *,
+    pruned: Model | None = None,
 ) -> Emulation:
-    """Accuracy of a graph as it is written.
+    """Accuracy of a graph as it is written, and its difference from the pruned float model that it was made of.
 
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
     threads = max(1, usable_cores() // 2)  # another encoding is emulated beside this one
-    with open_graph(reference.path, threads) as base, open_graph(graph.path, threads, emulate=True) as runner:
-        (found,) = _compare(base, [runner], reference, dataset, metrics, axes, progress)
+    with ExitStack() as stack:
+        base = stack.enter_context(open_graph(reference.path, threads))
+        runner = stack.enter_context(open_graph(graph.path, threads, emulate=True))
+        origin = stack.enter_context(open_graph(pruned.path, threads)) if pruned else None
+        (found,) = _compare(base, [runner], reference, dataset, metrics, axes, progress, origin)
     return replace(found, encoding=encoding)
 
 
@@ -203,6 +214,7 @@ class _Seen:
     """What came out of one pass over the data; outputs by sample, in the order of the data."""
 
     meters: list[ParityMeter]
+    to_pruned: list[ParityMeter]
     reference: dict[str, dict[int, Array]] = field(default_factory=dict)
     outputs: list[dict[str, dict[int, Array]]] = field(default_factory=list)
     labels: dict[int, Array] = field(default_factory=dict)
@@ -216,19 +228,22 @@ def _compare(
     asked: tuple[MetricRef, ...],
     axes: Axes,
     progress: Progress,
+    origin: Runner | None,
 ) -> list[Emulation]:
-    """Outputs and metrics of each runner against those of `base`."""
+    """Outputs and metrics of each runner against those of `base`, and outputs against those of `origin`."""
     from trtcompress_calibration.data import batches
 
     metrics, notes = _metrics(asked, dataset, model)
     read = _outputs_read(metrics, model)
-    seen = _Seen([ParityMeter() for _ in runners], outputs=[{} for _ in runners])
+    meters, to_pruned = ([ParityMeter() for _ in runners] for _ in range(2))
+    seen = _Seen(meters, to_pruned, outputs=[{} for _ in runners])
     done = 0
     for batch in batches(dataset, model.inputs, _batch_size(model, axes)):
         expected = _real(base.infer(batch.inputs), batch)
         answers = [_real(runner.infer(batch.inputs), batch) for runner in runners]
-        for meter, answer in zip(seen.meters, answers, strict=True):
-            meter.add(expected, answer)
+        _meter(seen.meters, expected, answers)
+        if origin:
+            _meter(seen.to_pruned, _real(origin.infer(batch.inputs), batch), answers)
         if metrics:
             for kept, outputs in ((seen.reference, expected), *zip(seen.outputs, answers, strict=True)):
                 _keep(kept, {name: outputs[name] for name in read}, batch.indices)
@@ -237,9 +252,20 @@ def _compare(
         done += batch.count
         progress(done)
     return [
-        Emulation("", meter.result(), _evaluate(metrics, seen, outputs), (*notes, *dataset.notes))
-        for meter, outputs in zip(seen.meters, seen.outputs, strict=True)
+        Emulation(
+            encoding="",
+            parity=meter.result(),
+            metrics=_evaluate(metrics, seen, outputs),
+            notes=(*notes, *dataset.notes),
+            to_pruned=apart.result() if origin else None,
+        )
+        for meter, apart, outputs in zip(seen.meters, seen.to_pruned, seen.outputs, strict=True)
     ]
+
+
+def _meter(meters: Iterable[ParityMeter], expected: Feed, answers: Iterable[Feed]) -> None:
+    for meter, answer in zip(meters, answers, strict=True):
+        meter.add(expected, answer)
 
 
 def _outputs_read(metrics: Iterable[MetricRef], model: Model) -> list[str]:
@@ -341,6 +367,7 @@ def _candidate(
         size_bytes=size if engine.built else None,
         emulated=emulated,
         measured=not emulated,
+        to_pruned=accuracy.to_pruned,
     )
     usual = batch_range(reference.inputs, options.axes)
     batches = [speed.engine.batch for speed in speeds]
@@ -354,6 +381,7 @@ def _candidate(
         headline=batches.index(usual.opt) if usual and usual.opt in batches else 0,
         gates=gates,
         verdict=verdict(gates),
+        to_pruned=accuracy.to_pruned,
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from trtcompress_graph.axes import AxisRange
 
 Method = Literal["entropy", "minmax", "percentile", "mse"]
 PackageFormat = Literal["triton", "triton-python"]
+Importance = Literal["l1", "l2", "energy", "activation", "obs", "random"]
+Allocation = Literal["uniform", "global", "damage"]
 
 
 class Settings(BaseModel):
@@ -48,6 +50,7 @@ def _rising(value: tuple[int, int, int]) -> tuple[int, int, int]:
     return value
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])]
 Lengths = Annotated[
     tuple[int, int, int],
     BeforeValidator(_as_length, json_schema_input_type=int | tuple[int, int, int]),
@@ -109,6 +112,35 @@ class DataSettings(Settings):
     evaluation: Source | None = Field(None, description="with labels for metrics; the calibration samples if not given")
 
 
+class PruneSettings(Settings):
+    """What is cut. Exactly one of macs, params, speedup and plan says how far."""
+
+    macs: float | None = Field(None, gt=0, lt=1, description="share of the multiply-accumulates that is kept")
+    params: float | None = Field(None, gt=0, lt=1, description="share of the parameters that is kept")
+    speedup: float | None = Field(None, gt=1, description="times as fast, measured in ONNX Runtime on this machine")
+    plan: str | None = Field(None, description="a plan.json of an earlier cut, applied again")
+    importance: Importance | None = Field(None, description="how units are scored; obs (second order) if not given")
+    allocation: Allocation | None = Field(None, description="how the cut is shared out; damage if not given")
+    reconstruct: bool | None = Field(None, description="solve the weights behind a cut anew; true if not given")
+    multiple: int = Field(8, ge=1, description="widths fall on multiples of it")
+    keep: Names = Field((), description="globs of weights, tensors, nodes or groups that stay whole")
+    depth: float = Field(1, gt=0, le=1, description="share of the residual blocks that is kept")
+    samples: int = Field(512, ge=1, description="calibration samples that are read, at the most")
+    seed: int = Field(0, ge=0, description="of what is random")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_far(self) -> Self:
+        given = [name for name in ("macs", "params", "speedup", "plan") if getattr(self, name) is not None]
+        if len(given) != 1:
+            there = f"{' and '.join(given)} are there" if given else "none is there"
+            raise ValueError(f"exactly one of macs, params, speedup and plan says how far to cut; {there}")
+        decided = ("importance", "allocation", "reconstruct", "multiple", "keep", "depth", "seed")
+        idle = [name for name in decided if getattr(self, name) != type(self).model_fields[name].default]
+        if self.plan is not None and idle:
+            raise ValueError(f"the plan has decided already; remove {', '.join(idle)}")
+        return self
+
+
 class QuantizeSettings(Settings):
     """How ranges are chosen and what is quantized."""
 
@@ -132,7 +164,6 @@ Targets = Annotated[
 ]
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])]
 Formats = Annotated[
     tuple[PackageFormat, ...],
     BeforeValidator(_as_tuple, json_schema_input_type=PackageFormat | tuple[PackageFormat, ...]),
@@ -140,7 +171,11 @@ Formats = Annotated[
 
 
 class GateSettings(Settings):
-    """Limits that decide the exit code. None given: min_cosine 0.99, and max_metric_drop 0.01 with a metric."""
+    """Limits that decide the exit code, against the model that the build started from.
+
+    Without max_metric_drop and min_cosine: min_cosine 0.99, and max_metric_drop 0.01 with a metric. Where pruning is
+    configured, min_cosine is then taken to the pruned model before quantization: what it cuts is judged by the metric.
+    """
 
     max_metric_drop: float | None = None
     min_cosine: float | None = Field(None, ge=-1, le=1)
@@ -174,7 +209,7 @@ class BuildConfig(Settings):
     model: Annotated[ModelSettings, BeforeValidator(as_source, json_schema_input_type=str | ModelSettings)]
     data: DataSettings
     metric: Names = Field((), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`")
-    prune: None = Field(None, description="reserved: structured pruning joins the build in a later release")
+    prune: PruneSettings | None = Field(None, description="structured pruning; nothing is cut where it is not given")
     recover: None = Field(None, description="reserved: recovery of the accuracy joins the build in a later release")
     quantize: QuantizeSettings = QuantizeSettings()
     targets: Targets = (TargetSettings(name="cpu"),)
@@ -183,7 +218,7 @@ class BuildConfig(Settings):
     package: Formats = ("triton",)
     triton: TritonSettings = TritonSettings()
 
-    @field_validator("prune", "recover", mode="before")
+    @field_validator("recover", mode="before")
     @classmethod
     def _reserved(cls, value: object) -> object:
         if value is not None:

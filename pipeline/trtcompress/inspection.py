@@ -6,10 +6,9 @@ from pathlib import Path
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.load import read_model
-from trtcompress_graph.model import Model
 
 from .outputs import Inspection, NodeCostInfo, OperatorCost, tensor_info
-from .profiles import named_axes
+from .profiles import usual_shapes
 
 
 def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
@@ -30,7 +29,7 @@ def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
     from trtcompress_graph.cost import model_cost
 
     model = read_model(path)
-    shapes = _shapes(model, axes)
+    shapes = usual_shapes(model, axes)
     cost = model_cost(model, shapes)
     ops = set(encodings()["cpu-int8"].ops) | set(encodings()["trt-int8"].ops)
     opsets = {entry.domain: entry.version for entry in onnx.load(path, load_external_data=False).opset_import}
@@ -76,11 +75,3 @@ def assumed_axes(found: Inspection, axes: Axes) -> tuple[str, ...]:
             if isinstance(dim, str) and dim not in given:
                 unknown.setdefault(dim, f"{spec.name}.{dim}")
     return tuple(unknown.values())
-
-
-def _shapes(model: Model, axes: Axes) -> dict[str, tuple[int, ...]]:
-    ranges = {axis: rng for named in named_axes(model, axes).values() for axis, rng in named.items()}
-    return {
-        spec.name: tuple(dim if isinstance(dim, int) else ranges[dim].opt if dim in ranges else 1 for dim in spec.shape)
-        for spec in model.inputs
-    }

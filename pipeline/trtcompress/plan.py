@@ -18,7 +18,7 @@ from trtcompress_graph.target import Target
 
 from .config import BuildConfig, DataSource, Loaded, TargetSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
-from .stage import DataRef, MetricRef, ModelRef, Reserved, Stage, StageSettings
+from .stage import DataRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
 
 Ref = tuple[str, str]
 """A value by name and by what it is for: nothing, an encoding, a target, or `target/encoding`."""
@@ -129,8 +129,20 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("axes", ""): config.model.axes,
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
+        ("prune_plan", ""): _plan_ref(loaded, files),
         ("metrics", ""): tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric),
     }
+
+
+def _plan_ref(loaded: Loaded, files: FileDigests) -> PlanRef | None:
+    """The prune plan that is applied again, if there is one; what is none is refused before any work."""
+    if loaded.config.prune is None or loaded.config.prune.plan is None:
+        return None
+    from .cutting import read_plan
+
+    path = loaded.base / loaded.config.prune.plan
+    read_plan(path)
+    return PlanRef(path, files.of(path))
 
 
 def _metric_ref(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> MetricRef:
@@ -192,10 +204,11 @@ def _steps(
     alias: dict[str, str] = {}
     steps: list[Step] = []
     for stage in stages:
-        if isinstance(stage, Reserved):
-            alias[stage.output] = alias.get(stage.takes, stage.takes)
+        settings = None if isinstance(stage, Reserved) else stage.settings.of(config)
+        if isinstance(stage, Reserved) or settings is None:  # what goes in comes out
+            if stage.takes is not None:
+                alias[stage.output] = alias.get(stage.takes, stage.takes)
             continue
-        settings = stage.settings.of(config)
         for target, encoding in _subjects(stage, given, wanted):
             subject = "/".join(part for part in (target, encoding) if part)
             needs = {name: _find(name, target, encoding, known, alias, wanted) for name in stage.inputs}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from trtcompress_graph.axes import At, Axes, AxisRange, input_shapes
 from trtcompress_graph.errors import ConfigError
 from trtcompress_graph.model import Model, TensorSpec
+
+Shapes = dict[str, tuple[int, ...]]
+"""Concrete shape of each input."""
 
 
 def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
@@ -76,6 +79,26 @@ def _axis(spec: TensorSpec, key: str) -> str:
         where=f"model.inputs.{spec.name}.{key}",
         hint=f"its dynamic axes are: {', '.join(dynamic)}" if dynamic else f"its shape is fixed: {spec.shape}",
     )
+
+
+def usual_shapes(model: Model, axes: Axes, sample: Mapping[str, tuple[int, ...]] | None = None) -> Shapes:
+    """Shape of each input that costs are counted at: dynamic axes at their usual length, else the sample's, else 1.
+
+    Args:
+        model: the model.
+        axes: ranges of dynamic axes; one that inputs share may be given at any of them.
+        sample: shape of each input of a sample.
+
+    Raises:
+        ConfigError: the model has no such input or axis.
+    """
+    usual = {axis: rng.opt for named in named_axes(model, axes).values() for axis, rng in named.items()}
+
+    def length(spec: TensorSpec, place: int) -> int:
+        dim = spec.shape[place]
+        return dim if isinstance(dim, int) else usual.get(dim) or (sample[spec.name][place] if sample else 1)
+
+    return {spec.name: tuple(length(spec, place) for place in range(len(spec.shape))) for spec in model.inputs}
 
 
 def profiles(model: Model, axes: Axes) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:

@@ -31,7 +31,8 @@ class Stage:
     Attributes:
         inputs: names of the values that it reads, in the order of the function's parameters.
         output: name of the value that it makes.
-        settings: type of its section of the config; `settings.of(config)` makes it.
+        takes: the input that comes out under the name of the output where the config does not ask for the stage.
+        settings: type of its section of the config; `settings.of(config)` makes it, or None: not asked for.
         leaves: folder in the build for its files; `{subject}` stands for what it ran for.
         libs: distributions whose version shapes the result.
         device: tells from the inputs whether the machine shapes the result; then it belongs to the fingerprint.
@@ -45,6 +46,7 @@ class Stage:
     run: Callable[..., Any]
     inputs: tuple[str, ...]
     output: str
+    takes: str | None
     returns: Any
     settings: type[StageSettings]
     scope: Scope
@@ -69,8 +71,8 @@ class StageSettings(Settings):
     """Settings of one stage, cut out of the config."""
 
     @classmethod
-    def of(cls, config: BuildConfig) -> typing.Self:
-        """The part of the config that this stage depends on."""
+    def of(cls, config: BuildConfig) -> typing.Self | None:
+        """The part of the config that this stage depends on; None where the config does not ask for the stage."""
         return cls()
 
 
@@ -79,6 +81,7 @@ def stage(
     output: str,
     version: int,
     leaves: str,
+    takes: str | None = None,
     scope: Scope = "build",
     libs: tuple[str, ...] = (),
     device: Callable[[Mapping[str, Any]], bool] = lambda inputs: False,
@@ -100,6 +103,7 @@ def stage(
             run=function,
             inputs=tuple(name for name in names if name not in ("settings", "out", "progress")),
             output=output,
+            takes=takes,
             returns=hints["return"],
             settings=hints["settings"],
             scope=scope,
@@ -139,6 +143,15 @@ class DataRef:
     digest: str
     samples: int | None
     preprocess: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRef:
+    """A prune plan that is applied again. `digest` stands for the contents."""
+
+    FINGERPRINT: ClassVar = ("digest",)
+    path: Path
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,17 @@ from trtcompress_graph.target import Engine
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """Accuracy of a graph as it is written, computed by ONNX Runtime without any kernel of its target."""
+    """Accuracy of a graph as it is written, computed by ONNX Runtime without any kernel of its target.
+
+    Attributes:
+        to_pruned: parity with the pruned float model that the graph was made of; None where nothing was pruned.
+    """
 
     encoding: str
     parity: tuple[OutputParity, ...]
     metrics: tuple[MetricResult, ...]
     notes: tuple[str, ...]
+    to_pruned: tuple[OutputParity, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Candidate:
             cannot run here.
         speeds: one a batch size; empty where the engine cannot run here.
         headline: index into `speeds` of the batch size that the config calls usual.
+        to_pruned: parity with the pruned float model; None where nothing was pruned.
     """
 
     engine: Engine
@@ -42,6 +48,7 @@ class Candidate:
     headline: int
     gates: tuple[Gate, ...]
     verdict: Verdict
+    to_pruned: tuple[OutputParity, ...] | None = None
 
     @property
     def speed(self) -> Speed | None:

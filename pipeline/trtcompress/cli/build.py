@@ -12,8 +12,11 @@ from . import options as shared
 from .main import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..api import BuildOptions, Built
     from ..config import Loaded
+    from ..validation import Candidate
 
 ACCURACY = ("max_metric_drop", "min_cosine")
 """Gates whose names begin so are about accuracy."""
@@ -156,8 +159,11 @@ def _summary(built: Built) -> None:
     from .output import print_table
 
     facts = json.loads((Path(built.result.build_dir) / "report.json").read_text(encoding="utf-8"))
-    if facts["validations"]:
+    if facts["validations"] or facts["pruning"]:
         print_table(COLUMNS, rows(facts), title=f"{built.result.name}: {built.result.verdict.replace('_', ' ')}")
+    if facts["pruning"]:
+        for note in facts["pruning"]["notes"]:
+            say(f"pruned: {note}")
     for validation in facts["validations"]:
         for note in validation["notes"]:
             say(f"{validation['target']}: {note}")
@@ -168,20 +174,39 @@ def _summary(built: Built) -> None:
 
 
 def hints(built: Built) -> list[str]:
-    """What to try where an INT8 engine that is shipped is not as accurate as it was asked to be."""
+    """What to try where an engine that is shipped is not as accurate as it was asked to be."""
+    return [*_of_quantization(built), *_of_pruning(built)]
+
+
+def _of_quantization(built: Built) -> Iterator[str]:
     encodings = {encoding.name: encoding for several in built.plan.encodings.values() for encoding in several}
-    lossy = [
-        target
-        for target, validation in built.validations.items()
-        if encodings[validation.engine.encoding].int8
-        and any(g.verdict == "fail" and g.gate.startswith(ACCURACY) for g in validation.shipped.gates)
-    ]
-    if not lossy:
-        return []
-    floats = " ".join(f"--target {target}:float" for target in lossy)
+    lossy = [target for target, shipped in _inaccurate(built) if encodings[shipped.engine.encoding].int8]
+    if lossy:
+        floats = " ".join(f"--target {target}:float" for target in lossy)
+        yield (
+            "for more accuracy try --set quantize.method=percentile (or minmax, mse, entropy), "
+            f"--set 'quantize.skip=[NODE, ...]' for nodes that stay in float (report.md lists them), or {floats}"
+        )
+
+
+def _of_pruning(built: Built) -> Iterator[str]:
+    from ..cutting import PrunedModel
+
+    pruned = built.run.values.get(("pruned", ""))
+    if isinstance(pruned, PrunedModel) and _inaccurate(built):
+        left = pruned.plan.after.macs / max(1, pruned.plan.before.macs)
+        yield (
+            f"the cut left {100 * left:.0f} % of the MACs; the row (pruned) tells what it costs without quantization; "
+            "to cut less, raise prune.macs or prune.params or lower prune.speedup, such as --set prune.macs=0.8"
+        )
+
+
+def _inaccurate(built: Built) -> list[tuple[str, Candidate]]:
+    """Targets whose shipped engine fails a gate on accuracy."""
     return [
-        "for more accuracy try --set quantize.method=percentile (or minmax, mse, entropy), "
-        f"--set 'quantize.skip=[NODE, ...]' for nodes that stay in float (report.md lists them), or {floats}"
+        (target, validation.shipped)
+        for target, validation in built.validations.items()
+        if any(g.verdict == "fail" and g.gate.startswith(ACCURACY) for g in validation.shipped.gates)
     ]
 
 

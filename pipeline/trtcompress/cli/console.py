@@ -93,6 +93,8 @@ class ConsoleListener:
             due = now >= self._told[label] + SECONDS_EVERY
         else:
             share = done / total
+            if share < self._shown.get(label, 0.0):  # the next thing that the step does
+                del self._shown[label]
             due = self._shown.get(label, 0.0) + LINE_EVERY <= share < 1
             self._shown[label] = share if due else self._shown.get(label, 0.0)
         if due:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..api import Built
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "numba", "polygraphy")
+INPUTS = ("model", "calibration", "evaluation", "prune_plan")
 GPU_LIBRARIES = ("tensorrt", "tensorrt-rtx-cu13-bindings", "pycuda")
 
 
@@ -42,7 +43,7 @@ def manifest(built: Built, loaded: Loaded, placed: Placed) -> dict[str, Any]:
         "trtcompress": __version__,
         "config": loaded.config.model_dump(mode="json"),
         "revision": _revision(loaded.base),
-        "inputs": {name: given[name, ""].digest for name in ("model", "calibration", "evaluation")},
+        "inputs": {name: given[name, ""].digest for name in INPUTS if given[name, ""] is not None},
         "versions": {name: library_version(name) for name in (*LIBRARIES, *GPU_LIBRARIES)},
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), **device()},

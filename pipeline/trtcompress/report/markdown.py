@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .pruning import layers, share
 from .table import COLUMNS, rows, signal_to_noise, size
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def markdown(facts: dict[str, Any]) -> str:
     """Text of report.md."""
-    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), megabytes=size, decibels=signal_to_noise)
+    words = {"megabytes": size, "decibels": signal_to_noise, "share": share, "layers": layers}
+    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), **words)
 
 
 @cache

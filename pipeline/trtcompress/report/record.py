@@ -13,6 +13,7 @@ from ..assemble import Placed
 from ..codec import encode
 from ..packaging import BUILD_DIR
 from ..validation import Candidate, Packages, Validation, deployed_file
+from .pruning import pruning
 
 if TYPE_CHECKING:
     from ..api import Built
@@ -23,6 +24,7 @@ def record(built: Built, placed: Placed) -> dict[str, Any]:
     return {
         **built.result.model_dump(mode="json"),
         "validations": [_validation(v, placed) for v in built.validations.values()],
+        "pruning": pruning(built.run, placed),
         "precision": [_precision(value) for value in built.run.values.values() if isinstance(value, PrecisionPlan)],
         "packages": [_packages(p, placed) for p in built.packages.values()],
         "stages": [

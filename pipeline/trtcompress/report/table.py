@@ -6,12 +6,28 @@ from typing import Any
 
 from trtcompress_graph.measured import EQUAL_DB
 
+from .pruning import share
+
 COLUMNS = ("target", "engine", "size", "latency", "speedup", "metric", "gates")
 
 
 def rows(facts: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Cells as text, from the record of a build."""
-    return [_row(validation) for validation in facts["validations"]]
+    """Cells as text, from the record of a build; the pruned model before it is quantized comes first."""
+    pruned = [_pruned(facts["pruning"])] if facts["pruning"] else []
+    return pruned + [_row(validation) for validation in facts["validations"]]
+
+
+def _pruned(facts: dict[str, Any]) -> tuple[str, ...]:
+    metrics = [f"{m['name']} {m['reference']:.4g} → {m['value']:.4g}" for m in facts["metrics"]]
+    return (
+        "(pruned)",
+        f"float, {share(facts, 'macs')} MACs, {share(facts, 'parameters')} params",
+        size(facts["after"]["bytes"]),
+        "-",
+        f"{facts['speedup']:.2f}x" if facts["speedup"] else "-",
+        "; ".join(metrics) or "-",
+        "-",
+    )
 
 
 def _row(validation: dict[str, Any]) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..stage import Reserved, Stage
+from .assess import assess
 from .calibrate import calibrate
 from .compile import compile_
 from .emulate import emulate
 from .export import export
 from .package import package
 from .precision import precision
+from .prune import prune
 from .quantize import quantize
 from .simplify import simplify
 from .validate import validate
@@ -16,8 +18,9 @@ from .validate import validate
 STAGES: tuple[Stage | Reserved, ...] = (
     export,
     simplify,
-    Reserved("prune", takes="simplified", output="pruned"),
+    prune,
     Reserved("recover", takes="pruned", output="student"),
+    assess,
     Reserved("equalize", takes="student", output="equalized"),
     calibrate,
     precision,

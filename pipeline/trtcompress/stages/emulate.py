@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
+from ..config import BuildConfig
 from ..datasets import open_data
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation
@@ -15,6 +18,13 @@ from ..validation import Emulation
 class EmulateSettings(StageSettings):
     """Settings of the emulate stage."""
 
+    pruned: bool
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self:
+        """Whether there is a section `prune`."""
+        return cls(pruned=config.prune is not None)
+
 
 def _elsewhere(target: Target) -> bool:
     return target.how != "cpu"
@@ -22,7 +32,7 @@ def _elsewhere(target: Target) -> bool:
 
 @stage(
     output="emulation",
-    version=2,
+    version=3,
     leaves="validation/{subject}",
     scope="encoding",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
@@ -31,6 +41,7 @@ def _elsewhere(target: Target) -> bool:
 )
 def emulate(
     exported: Model,
+    student: Model,
     trained: Model,
     encoding: Encoding,
     evaluation: DataRef,
@@ -51,4 +62,7 @@ def emulate(
         progress(done, total or evaluation.samples)
 
     data = open_data(evaluation, exported)
-    return emulate_graph(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), counted)
+    return emulate_graph(
+        *(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), counted),
+        pruned=student if settings.pruned else None,
+    )

@@ -23,16 +23,17 @@ class ValidateSettings(StageSettings):
 
     gates: GateSettings
     measure: MeasureSettings
+    pruned: bool
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
-        """From the sections `gates` and `measure`."""
-        return cls(gates=config.gates, measure=config.measure)
+        """From the sections `gates` and `measure`, and whether there is a section `prune`."""
+        return cls(gates=config.gates, measure=config.measure, pruned=config.prune is not None)
 
 
 @stage(
     output="validation",
-    version=4,
+    version=5,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
@@ -41,6 +42,7 @@ class ValidateSettings(StageSettings):
 )
 def validate(
     exported: Model,
+    student: Model,
     engines: tuple[Engine, ...],
     target: Target,
     evaluation: DataRef,
@@ -65,7 +67,8 @@ def validate(
     def counted(done: int, total: int | None = None) -> None:
         progress(done, total or evaluation.samples)
 
-    options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes))
+    pruned = student if settings.pruned else None
+    options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes), pruned)
     data = open_data(evaluation, exported)
     found = check_engines(exported, engines, target, data, options, counted, emulations)
     doubts = _doubts(exported, evaluation, calibration, ranges, list(zip(plans, encodings, strict=True)))

@@ -1,0 +1,53 @@
+"""What the cut cost: the pruned model against the one that the build started from, both in float."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.model import Model
+
+from ..config import BuildConfig
+from ..datasets import open_data
+from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
+from ..validation import Emulation
+
+
+class AssessSettings(StageSettings):
+    """Settings of the assess stage."""
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self | None:
+        """Without a section `prune` there is nothing to assess."""
+        return None if config.prune is None else cls()
+
+
+@stage(
+    output="assessment",
+    version=1,
+    leaves="validation/pruned",
+    libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
+    device=on_this_machine,
+)
+def assess(
+    exported: Model,
+    student: Model,
+    evaluation: DataRef,
+    metrics: tuple[MetricRef, ...],
+    axes: dict[str, dict[str, AxisRange]],
+    settings: AssessSettings,
+    progress: Progress,
+) -> Emulation:
+    """Compare outputs and metrics, so that the report can tell the cost of the cut from that of quantization.
+
+    Raises:
+        DataError: samples that do not fit the model, or no labels where a metric needs them.
+    """
+    from ..checking import emulate_graph
+    from ..profiles import named_axes
+
+    def counted(done: int, total: int | None = None) -> None:
+        progress(done, total or evaluation.samples)
+
+    data = open_data(evaluation, exported)
+    return emulate_graph(exported, student, "pruned", data, metrics, named_axes(exported, axes), counted)

@@ -1,0 +1,82 @@
+"""Structured pruning: channels, heads, widths and blocks cut out of the graph."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Self
+
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.model import Model
+
+from ..config import BuildConfig, PruneSettings
+from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
+from ..datasets import open_data
+from ..profiles import named_axes
+from ..stage import DataRef, PlanRef, Progress, StageSettings, on_this_machine, stage
+
+_log = logging.getLogger(__name__)
+
+
+class PruneStageSettings(StageSettings):
+    """Settings of the prune stage."""
+
+    prune: PruneSettings
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self | None:
+        """The section `prune`; without it nothing is cut."""
+        return None if config.prune is None else cls(prune=config.prune)
+
+
+@stage(
+    output="pruned",
+    takes="simplified",
+    version=1,
+    leaves="models/pruned",
+    libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
+    device=on_this_machine,
+    alone=True,  # a speedup is measured; nothing else could run beside it anyway
+)
+def prune(
+    simplified: Model,
+    calibration: DataRef,
+    axes: dict[str, dict[str, AxisRange]],
+    prune_plan: PlanRef | None,
+    settings: PruneStageSettings,
+    out: Path,
+    progress: Progress,
+) -> PrunedModel:
+    """Cut to the budget, or as a plan says; the plan lies beside the graph.
+
+    Raises:
+        PruneError: the budget cannot be met.
+        ConfigError: a `keep` that matches nothing.
+        DataError: samples that do not fit the model, or a plan of another one.
+    """
+    plan = read_plan(prune_plan.path) if prune_plan is not None else None
+    most = plan.samples if plan is not None and plan.samples else settings.prune.samples
+    done = cut_model(
+        simplified,
+        out / "model.onnx",
+        settings.prune,
+        plan,
+        axes=named_axes(simplified, axes),
+        data=open_data(calibration, simplified, samples=min(most, calibration.samples or most)),
+        told=_phases(progress),
+    )
+    write_plan(done.plan, out / PLAN)
+    return done
+
+
+def _phases(progress: Progress) -> Told:
+    """Progress of a stage that does one thing after another: each is named when it begins."""
+    named: list[str] = []
+
+    def told(what: str, done: int, total: int | None) -> None:
+        if named[-1:] != [what]:
+            named.append(what)
+            _log.info("prune: %s", what)
+        progress(done, total)
+
+    return told
