@@ -6,18 +6,21 @@ from pathlib import Path
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
 
 from .outputs import Inspection, NodeCostInfo, OperatorCost, tensor_info
 from .profiles import usual_shapes
+from .prunable import prunable
 
 
-def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
+def inspect_model(path: Path, axes: Axes, top: int, *, groups: bool = False) -> Inspection:
     """Read a model and add up its cost.
 
     Args:
         path: an ONNX file.
         axes: lengths of dynamic axes; one sample, and 1 for every other dynamic axis, where they are not given.
         top: how many of the heaviest nodes to name.
+        groups: also find what can be pruned.
 
     Raises:
         ModelError: the file is damaged, unsafe or unsupported.
@@ -54,10 +57,20 @@ def inspect_model(path: Path, axes: Axes, top: int) -> Inspection:
         quantizable_nodes=len(able),
         quantizable_macs=sum(node.macs for node in able) / cost.macs if cost.macs else 0.0,
         quantized_already=already_quantized(model),
+        prunable=prunable(model, axes) if groups else None,
     )
 
 
-def assumed_axes(found: Inspection, axes: Axes) -> tuple[str, ...]:
+def assumed(found: Inspection | Model, axes: Axes) -> tuple[str, ...]:
+    """A sentence on the dynamic axes that no length was given for; none where there are none."""
+    names = assumed_axes(found, axes)
+    if not names:
+        return ()
+    more = " ".join(f"--axis {name}=224" for name in names)
+    return (f"{', '.join(names)}: of unknown length, counted as 1; give the usual length, such as {more}",)
+
+
+def assumed_axes(found: Inspection | Model, axes: Axes) -> tuple[str, ...]:
     """Dynamic axes, as `input.axis`, that no length was given for, so that the costs are for a length of 1.
 
     The leading axis is left out: there 1 is one sample.

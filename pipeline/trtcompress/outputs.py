@@ -68,6 +68,32 @@ class NodeCostInfo(Settings):
     parameters: int
 
 
+class PrunableGroup(Settings):
+    """Units that can be cut one for another."""
+
+    group: str
+    kind: str
+    units: int = Field(description="how many there are")
+    parts: int = Field(description="equal parts that they fall into; a cut takes whole parts")
+    macs: float = Field(description="multiply-accumulates that go when one unit goes")
+    parameters: float = Field(description="parameters that go when one unit goes")
+    weights: tuple[str, ...] = Field(description="what gets smaller together: name[axis]")
+
+
+class LeftWhole(Settings):
+    """What cannot be cut."""
+
+    why: str
+    weights: tuple[str, ...] = Field(description="name[axis]")
+
+
+class Prunable(Settings):
+    """What can be cut from a model, of its simplified form."""
+
+    groups: tuple[PrunableGroup, ...]
+    left: tuple[LeftWhole, ...]
+
+
 class Inspection(Settings):
     """What `inspect` found."""
 
@@ -85,6 +111,56 @@ class Inspection(Settings):
     quantizable_nodes: int = Field(description="nodes that INT8 kernels exist for")
     quantizable_macs: float = Field(description="their share of the MACs, 0 to 1")
     quantized_already: tuple[str, ...] = Field(description="nodes that are quantized already")
+    prunable: Prunable | None = Field(description="with --groups; else null")
+
+
+class CutCost(Settings):
+    """What one pass costs, and the size of the ONNX file."""
+
+    macs: int
+    parameters: int
+    bytes: int
+
+
+class CutGroup(Settings):
+    """What was cut of a group."""
+
+    group: str
+    kind: str
+    units: int
+    kept: int
+    damage: float | None = Field(description="what the output lost when this group alone was cut so, if measured")
+    weights: tuple[str, ...] = Field(description="name[axis]")
+
+
+class CutBlock(Settings):
+    """A residual block that went whole."""
+
+    block: str
+    damage: float | None
+    nodes: tuple[str, ...]
+
+
+class PruneResult(Settings):
+    """The model that `prune` wrote, and what was cut."""
+
+    path: str
+    sha256: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    plan: str | None = Field(description="the plan that was written or applied")
+    shapes: dict[str, tuple[int, ...]] = Field(description="input shapes that the costs are for")
+    before: CutCost = Field(description="of the simplified model")
+    after: CutCost
+    speedup: float | None = Field(description="measured in ONNX Runtime; null where it was not asked for")
+    importance: str
+    allocation: str
+    multiple: int
+    reconstruct: bool
+    samples: int = Field(description="that were read")
+    groups: tuple[CutGroup, ...]
+    blocks: tuple[CutBlock, ...]
+    notes: tuple[str, ...]
 
 
 class RangesFile(Settings):
@@ -218,6 +294,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "inspect": Inspection,
     "export": ModelFile,
     "simplify": ModelFile,
+    "prune": PruneResult,
     "calibrate": RangesFile,
     "quantize": ModelFile,
     "compile": EngineFile,

@@ -17,9 +17,10 @@ from .. import __version__
 
 COMMANDS = {
     "build": "Build engines from a config or an ONNX file: the whole pipeline.",
-    "inspect": "What is in a model: inputs, cost, heaviest nodes, what can be quantized.",
+    "inspect": "What is in a model: inputs, cost, heaviest nodes, what can be quantized and pruned.",
     "export": "PyTorch to ONNX, compared with PyTorch.",
     "simplify": "Fold, clean up and upgrade an ONNX file.",
+    "prune": "Cut channels, heads, widths and blocks out of an ONNX file.",
     "calibrate": "Measure the ranges of activations.",
     "quantize": "Write INT8 or FP16 into an ONNX file.",
     "compile": "Build the engine of an ONNX file for a target.",

@@ -7,6 +7,15 @@ from collections.abc import Iterable, Sequence
 import click
 from pydantic import BaseModel
 
+SHOWN = 3
+"""Names of a long list that a table shows; --json prints them all."""
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
 
 def print_json(value: BaseModel) -> None:
     """Print one JSON object."""
