@@ -56,6 +56,11 @@ class Job:
         return WORK / self.task / f"{self.method}-{self.kept:g}-{self.fold}.json"
 
     @property
+    def task_version(self) -> str:
+        """Of the task's samples and model: what two methods must share to be compared."""
+        return digest([HERE / f"tasks/{self.task}.py", HERE / "paired.py"])
+
+    @property
     def version(self) -> str:
         """Of what decides the result: the task, the method's code or package."""
         sources = [HERE / f"tasks/{self.task}.py", HERE / "paired.py", HERE / "prune_methods.py"]
@@ -63,9 +68,12 @@ class Job:
             sources += [path for folder in OUR_SOURCES for path in sorted((HERE.parent / folder).rglob("*.py"))]
         elif self.method in PEERS:
             sources += [HERE / "search.py", HERE / f"{PEERS[self.method].partition('-')[0]}_peer.py"]
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
         package = PEERS.get(self.method)
-        return f"{package} {version(package)} {digest}" if package else digest
+        return f"{package} {version(package)} {digest(sources)}" if package else digest(sources)
+
+
+def digest(sources: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
 def run_job(job: Job, task: Task, *, again: bool) -> str:
@@ -82,6 +90,7 @@ def run_job(job: Job, task: Task, *, again: bool) -> str:
         return f"{label}: failed: {error}"
     record = {
         "version": code,
+        "task_version": job.task_version,
         "seconds": cut.seconds,
         "peak_gib": cut.peak_gib,
         **costs(cut.path, next(task.calibration(job.fold))),

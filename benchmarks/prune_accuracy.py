@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from kept_runs import WORK, Job, kept_runs, run_job
+from kept_runs import Job, kept_runs, run_job
 from machine import describe, save
 from paired import compare
 from prune_methods import OURS, PEERS, missing
@@ -44,7 +44,7 @@ def main() -> None:
     result = {
         "what": __doc__.splitlines()[0],
         "machine": describe("torch", "onnx", "onnxruntime", "transformers"),
-        "tasks": {name: summary(name, find_task(name)) for name in NAMES if (WORK / name).is_dir()},
+        "tasks": {name: summary(name, find_task(name)) for name in NAMES if kept_runs(name, "full", 1.0)},
     }
     print(table(result["tasks"]))
     say(f"kept in {save('prune_accuracy', result)}")
@@ -77,7 +77,9 @@ def summary(name: str, task: Task) -> dict[str, Any]:
     for kept in task.kept:
         for method in METHODS:
             runs = kept_runs(name, method, kept)
-            common = sorted(full.keys() & runs.keys())
+            common = [
+                f for f in sorted(full.keys() & runs.keys()) if full[f]["task_version"] == runs[f]["task_version"]
+            ]
             if common:
                 rows.append(
                     {"method": method, "kept": kept, **row(task, [full[f] for f in common], [runs[f] for f in common])}
