@@ -117,7 +117,9 @@ class PruneSettings(Settings):
 
     macs: float | None = Field(None, gt=0, lt=1, description="share of the multiply-accumulates that is kept")
     params: float | None = Field(None, gt=0, lt=1, description="share of the parameters that is kept")
-    speedup: float | None = Field(None, gt=1, description="times as fast, measured in ONNX Runtime on this machine")
+    speedup: float | None = Field(
+        None, gt=1, allow_inf_nan=False, description="times as fast, measured in ONNX Runtime on this machine"
+    )
     plan: str | None = Field(None, description="a plan.json of an earlier cut, applied again")
     importance: Importance | None = Field(None, description="how units are scored; obs (second order) if not given")
     allocation: Allocation | None = Field(None, description="how the cut is shared out; damage if not given")

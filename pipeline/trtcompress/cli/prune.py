@@ -11,7 +11,6 @@ import click
 
 from . import options
 from .main import say
-from .output import few
 
 if TYPE_CHECKING:
     from ..config import PruneSettings
@@ -141,7 +140,7 @@ def _lines() -> Callable[[str, int, int | None], None]:
 def _show(found: PruneResult) -> None:
     """Costs, and what was cut."""
     from ..report.table import size
-    from .output import print_table
+    from .output import few, print_table
 
     before, after = found.before, found.after
     print_table(

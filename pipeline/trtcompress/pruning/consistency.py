@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from trtcompress_graph.errors import PruneError
 
 from .cut import box
-from .factors import Factor, Ints, Shape, factor_of
+from .factors import Factor, Ints, Shape, covered, factor_of
 from .parameters import CutGraph, Parameters, of_node
 from .replay import MOVED, collapses, replay
 from .rules.movement import NOTHING
@@ -29,14 +30,27 @@ def check_nodes(cut: CutGraph, factors: Mapping[str, tuple[Factor, ...]], nodes:
         stored = [value for value in node.inputs if value is not None and value.name in cut.constants]
         for value in (*node.outputs, *stored):
             cut.after(value)
+        for value in stored:
+            _check_stored(cut, factors, value)
+        wanted = of_node(cut, node)
         if node.op_type in MOVED and cut.alive.touched(str(node.inputs[0].name if node.inputs[0] else "")):
-            _replay(cut, factors, node)
+            _replay(cut, factors, node, wanted)
 
 
-def _replay(cut: CutGraph, factors: Mapping[str, tuple[Factor, ...]], node: ir.Node) -> None:
+def _check_stored(cut: CutGraph, factors: Mapping[str, tuple[Factor, ...]], value: ir.Value) -> None:
+    """A weight whose axes are under several factors must be left with as many elements as its shape says."""
+    name = str(value.name)
+    held = factors.get(name, ())
+    if len(held) < 2 or sum(len(f.axes) for f in held) == len(covered(held)):
+        return
+    mask = cut.alive.mask(name, cut.before(value))
+    if mask is not None and np.broadcast_to(mask, cut.before(value)).sum() != prod(cut.after(value)):
+        raise PruneError("the cut would not leave a whole tensor", where=f"tensor '{name}'", hint="keep it with --keep")
+
+
+def _replay(cut: CutGraph, factors: Mapping[str, tuple[Factor, ...]], node: ir.Node, wanted: Parameters) -> None:
     x = node.inputs[0]
     assert x is not None
-    wanted = of_node(cut, node)
     shapes = [cut.after(value) for value in node.outputs]
     for factor in factors.get(str(x.name), ()):
         spread = _spread(_shrunk(cut, factor, str(x.name)), factor, cut.after(x))

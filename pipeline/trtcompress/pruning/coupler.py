@@ -45,6 +45,7 @@ class Coupler:
         factors: by tensor, what is known so far.
         normalized: nodes that take statistics over an axis that has labels, with these labels.
         constants: by name, tensors that are stored.
+        skipped: nodes that are left whole with all that is in them, with the reason.
         blanks: computed tensors of one value whose shape can be chosen; they take labels as weights do.
     """
 
@@ -54,6 +55,7 @@ class Coupler:
     factors: dict[str, list[Factor]] = field(default_factory=dict)
     normalized: dict[str, Ints] = field(default_factory=dict)
     blanks: set[str] = field(default_factory=set)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     _decided: dict[str, set[int]] = field(default_factory=dict)
 
     def shape(self, value: ir.Value | None) -> Shape:
@@ -225,34 +227,56 @@ class Coupler:
     def _relate(
         self, node: ir.Node, letters: set[str], entries: list[_Entry], free: list[tuple[Term, int]]
     ) -> list[_Entry]:
-        """Relate what lies over letters that belong together; returns the labels that lie over most of them."""
-        top = max(entries, key=lambda entry: len(entry.letters), default=None)
-        if top is None:
+        """Relate what lies over letters that belong together; returns the labels that lie over most of them.
+
+        Usually one entry lies over all of them. Where several share some letters (heads) and each has more of its own
+        (as in the product of keys and values), they fall together by what they share.
+        """
+        if not entries:
             (letter,) = letters
             term, axis = free[0]
-            top = _Entry((letter,), self.labels.fresh((self.shape(term.value)[axis],)))
-        elif set(top.letters) != letters or len(set(top.letters)) != len(top.letters):
-            why = f"{node.op_type} '{node.name}' joins axes in a way that no rule covers"
-            for entry in entries:
-                self.labels.pin(entry.labels, why)
-            for term, axis in free:
-                assert term.value is not None
-                self._decided.setdefault(str(term.value.name), set()).add(axis)
+            entries = [_Entry((letter,), self.labels.fresh((self.shape(term.value)[axis],)))]
+        tops = _widest(entries)
+        shared = set.intersection(*(set(top.letters) for top in tops))
+        alone = all(set(a.letters) & set(b.letters) == shared for a in tops for b in tops if a is not b)
+        asked = {id(term): (term, [axis for other, axis in free if other is term]) for term, _ in free}.values()
+        homes = {id(term): _home(tops, [str(term.letters[axis]) for axis in axes]) for term, axes in asked}
+        if not alone or None in homes.values() or any(len(set(e.letters)) < len(e.letters) for e in entries):
+            self._give_up(node, entries, free)
             return []
         for entry in entries:
-            if entry is not top:
+            top = _home(tops, entry.letters)
+            if top is not None and entry is not top:
                 self._tie(entry, top)
-        for term in {id(term): term for term, _ in free}.values():
-            axes = [axis for other, axis in free if other is term]
-            asked = tuple(str(term.letters[axis]) for axis in axes)
-            entry = top
-            if set(asked) != letters:
-                assert term.value is not None
-                entry = _Entry(asked, self.labels.fresh([self.shape(term.value)[axis] for axis in axes]))
-                self._tie(entry, top)
+        if len(tops) > 1:
+            held = tuple(sorted(shared))
+            first = tops[0]
+            over = _Entry(held, self.labels.fresh([first.labels.shape[first.letters.index(name)] for name in held]))
+            for top in tops:
+                self._tie(over, top)
+        for term, axes in asked:
+            top = homes[id(term)]
+            assert top is not None
+            self._adopt(term, axes, top)
+        return tops
+
+    def _give_up(self, node: ir.Node, entries: list[_Entry], free: list[tuple[Term, int]]) -> None:
+        why = f"{node.op_type} '{node.name}' joins axes in a way that no rule covers"
+        for entry in entries:
+            self.labels.pin(entry.labels, why)
+        for term, axis in free:
             assert term.value is not None
-            self.adopt(term.value, axes, _ordered(entry, asked))
-        return [top]
+            self._decided.setdefault(str(term.value.name), set()).add(axis)
+
+    def _adopt(self, term: Term, axes: list[int], top: _Entry) -> None:
+        """Give free axes of a weight the labels of their letters; over fewer letters than `top`, parents of those."""
+        assert term.value is not None
+        asked = tuple(str(term.letters[axis]) for axis in axes)
+        entry = top
+        if set(asked) != set(top.letters):
+            entry = _Entry(asked, self.labels.fresh([self.shape(term.value)[axis] for axis in axes]))
+            self._tie(entry, top)
+        self.adopt(term.value, axes, _ordered(entry, asked))
 
     def _tie(self, entry: _Entry, top: _Entry) -> None:
         """The same letters: the same labels. Fewer: each label stands for all that lie under it."""
@@ -275,6 +299,20 @@ class Coupler:
         made = _Entry(letters, self.labels.fresh(lengths))
         self._tie(made, entry)
         return Factor.over(axes, made.labels)
+
+
+def _widest(entries: list[_Entry]) -> list[_Entry]:
+    """The entries whose letters are not all in another one, the first of equal ones."""
+    tops: list[_Entry] = []
+    for entry in sorted(entries, key=lambda entry: -len(entry.letters)):
+        if not any(set(entry.letters) <= set(top.letters) for top in tops):
+            tops.append(entry)
+    return tops
+
+
+def _home(tops: list[_Entry], letters: Sequence[str]) -> _Entry | None:
+    """The first entry that lies over all of these letters."""
+    return next((top for top in tops if set(letters) <= set(top.letters)), None)
 
 
 def _ordered(entry: _Entry, letters: Sequence[str]) -> Ints:

@@ -107,7 +107,8 @@ def _settled(graph: ir.Graph, coupler: Coupler, weights: list[str]) -> tuple[Cou
     covered = frozenset().union(*(relations.closure(group.units) for group in good))
     open_ = [labels for labels in (*failed, *grouping.uneven) if labels.isdisjoint(covered)]
     normalized = {name: np.unique(roots[labels]) for name, labels in coupler.normalized.items()}
-    left = left_whole(weights, factors, good, why)
+    inner = tuple(Left(name, None, reason) for name, reason in coupler.skipped)
+    left = (*left_whole(weights, factors, good, why), *inner)
     return Coupling(factors, relations, tuple(good), left, normalized), open_
 
 
@@ -132,7 +133,9 @@ def walk(graph: ir.Graph, shapes: Mapping[str, Shape]) -> Coupler:
         if node.op_type == "ConstantOfShape" and node.domain in ("", "ai.onnx"):
             coupler.blanks.add(str(node.outputs[0].name))
         if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):
-            _leave_whole(coupler, node, "runs graphs of its own, which are left whole")
+            what = "runs graphs of its own, which are left whole"
+            _leave_whole(coupler, node, what)
+            coupler.skipped.append((str(node.name), f"{node.op_type} '{node.name}' {what}"))
             continue
         if node.op_type in _READ_SHAPE:
             continue

@@ -51,10 +51,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """An axis of a weight that stays whole."""
+    """An axis of a weight that stays whole; or a node (without an axis), with all that is in it."""
 
     weight: str
-    axis: int
+    axis: int | None
     why: str
 
 

@@ -11,23 +11,30 @@ from numpy.typing import NDArray
 from .factors import Ints
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """Parents [n], each of which stands for a row of children [n, m]; `kind` is what the parents are called."""
+
+    parents: Ints
+    rows: Ints
+    kind: str
+
+
 @dataclass(slots=True)
 class Labels:
     """Collects relations while the graph is walked; `roots` settles them.
 
     Attributes:
         count: labels given out so far.
-        links: pairs (parents, children) of equal length: a parent dies exactly when all of its children do.
+        links: a parent dies when all of its row do, and they with it.
         grids: rows of labels, of which all must keep the same number.
         pins: labels that stay, with the reason.
-        kinds: what the units of parents are called.
     """
 
     count: int = 0
-    links: list[tuple[Ints, Ints]] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     grids: list[Ints] = field(default_factory=list)
     pins: list[tuple[Ints, str]] = field(default_factory=list)
-    kinds: list[tuple[Ints, str]] = field(default_factory=list)
     _left: list[Ints] = field(default_factory=list)
     _right: list[Ints] = field(default_factory=list)
 
@@ -58,10 +65,7 @@ class Labels:
 
     def link(self, parents: Ints, children: Ints, kind: str) -> None:
         """A parent stands for its row of children, of shape (parents, children each)."""
-        rows = children.reshape(parents.size, -1)
-        self.links.append((np.repeat(parents.reshape(-1), rows.shape[1]), rows.reshape(-1)))
-        self.grids.append(rows)
-        self.kinds.append((parents.reshape(-1), kind))
+        self.links.append(Link(parents.reshape(-1), children.reshape(parents.size, -1), kind))
 
     def pin(self, labels: Ints, why: str) -> None:
         """Labels that may not be cut."""

@@ -146,7 +146,8 @@ def _bounds(cut: CutGraph, node: ir.Node) -> Parameters:
         first, last, step = slice(starts[place], ends[place], steps[place]).indices(living.size)
         if step < 0:
             continue  # only the reversal of a whole axis can hold, whose bounds stay
-        starts[place], ends[place] = int(living[:first].sum()), int(living[:last].sum())
+        starts[place] = first if first < step else int(living[:first].sum())
+        ends[place] = int(living[:last].sum())
     if (starts, ends) == slice_parameters([None, *given], rank)[:2]:
         return Parameters()
     return Parameters(inputs={1: np.array(starts, np.int64), 2: np.array(ends, np.int64)})
@@ -195,10 +196,19 @@ def _pads(cut: CutGraph, node: ir.Node) -> Parameters:
 @parameters("Conv ConvTranspose")
 def _groups(cut: CutGraph, node: ir.Node) -> Parameters:
     groups = node.attributes.get_int("group", 1)
-    living = cut.living(node.inputs[0], 1)
-    if groups == 1 or living is None:
+    if groups == 1:
         return Parameters()
-    left = int(living.reshape(groups, -1).any(axis=1).sum())
+    living = cut.living(node.inputs[0], 1)
+    left = groups if living is None else int(living.reshape(groups, -1).any(axis=1).sum())
+    channels, outputs = cut.after(node.inputs[0])[1], cut.after(node.outputs[0])[1]
+    rows, each = cut.after(node.inputs[1])[:2]
+    sizes = (outputs, channels) if node.op_type == "Conv" else (channels, outputs)
+    if (rows, each * left) != sizes or sizes[0] % left:
+        raise PruneError(
+            "the groups of the convolution would not keep equally many channels",
+            where=f"{node.op_type} '{node.name}'",
+            hint="keep it with --keep",
+        )
     return Parameters(attributes={"group": left} if left != groups else {})
 
 

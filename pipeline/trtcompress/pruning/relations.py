@@ -18,16 +18,16 @@ class Relations:
 
     Attributes:
         count: labels are below this.
-        children: what falls with a parent.
-        parents: what falls when all of its children have.
+        children: the rows that a parent stands for; it dies when all labels of one of them do, and all die with it.
+        rows: by label, the rows (parent, place among its rows) that it is in.
         pinned: labels that stay, with the reason.
         grids: rows of labels that must keep equally many each.
         families: parents that are interchangeable, and what they are called (`heads`, `groups`).
     """
 
     count: int
-    children: Mapping[int, frozenset[int]]
-    parents: Mapping[int, tuple[int, ...]]
+    children: Mapping[int, tuple[frozenset[int], ...]]
+    rows: Mapping[int, tuple[tuple[int, int], ...]]
     pinned: Mapping[int, str]
     grids: tuple[Ints, ...]
     families: tuple[tuple[Ints, str], ...]
@@ -35,41 +35,45 @@ class Relations:
     @classmethod
     def of(cls, labels: Labels, roots: Ints) -> Relations:
         """Settle what was collected."""
-        children: dict[int, set[int]] = defaultdict(set)
-        for above, below in labels.links:
-            for parent, child in zip(roots[above].tolist(), roots[below].tolist(), strict=True):
-                if parent != child:
-                    children[parent].add(child)
-        parents: dict[int, list[int]] = defaultdict(list)
-        for parent, some in children.items():
-            for child in some:
-                parents[child].append(parent)
+        found: dict[int, dict[frozenset[int], None]] = defaultdict(dict)
+        for link in labels.links:
+            for parent, row in zip(roots[link.parents].tolist(), roots[link.rows], strict=True):
+                children = frozenset(row.tolist())
+                if children != {parent}:
+                    found[parent][children] = None
+        children_of = {parent: tuple(some) for parent, some in found.items()}
+        rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for parent, some in children_of.items():
+            for place, row in enumerate(some):
+                for child in row:
+                    rows[child].append((parent, place))
         pinned: dict[int, str] = {}
         for held, why in labels.pins:
             for root in np.unique(roots[held]).tolist():
                 pinned.setdefault(root, why)
         return cls(
             labels.count,
-            {parent: frozenset(some) for parent, some in children.items()},
-            {child: tuple(some) for child, some in parents.items()},
+            children_of,
+            {child: tuple(some) for child, some in rows.items()},
             pinned,
-            tuple(roots[grid] for grid in labels.grids),
-            tuple((roots[held], kind) for held, kind in labels.kinds),
+            tuple(roots[grid] for grid in (*labels.grids, *(link.rows for link in labels.links))),
+            tuple((roots[link.parents], link.kind) for link in labels.links),
         )
 
     def closure(self, dead: Iterable[int]) -> frozenset[int]:
-        """All that falls: children with their parents, and parents that have no living child."""
+        """All that falls: children with their parents, and parents of which one row has no living child."""
         fallen: set[int] = set()
-        left: dict[int, int] = {}
+        left: dict[tuple[int, int], int] = {}
         stack = list(dead)
         while stack:
             label = stack.pop()
             if label in fallen:
                 continue
             fallen.add(label)
-            stack.extend(self.children.get(label, ()))
-            for parent in self.parents.get(label, ()):
-                left[parent] = left.get(parent, len(self.children[parent])) - 1
-                if not left[parent]:
-                    stack.append(parent)
+            for row in self.children.get(label, ()):
+                stack.extend(row)
+            for place in self.rows.get(label, ()):
+                left[place] = left.get(place, len(self.children[place[0]][place[1]])) - 1
+                if not left[place]:
+                    stack.append(place[0])
         return frozenset(fallen)

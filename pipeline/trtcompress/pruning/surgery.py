@@ -130,8 +130,16 @@ def _retarget(
     new = {axis + offset: length for axis, length in lengths.items() if axis + offset >= 0}
     if held is not None:
         _replace(graph, node, place, _with_lengths(held, new, node.op_type), names)
-    elif not _in_pieces(graph, node, place, new, plan, names):
-        _computed(graph, node, place, new, plan, names)
+        return
+    shape, before = node.outputs[0].shape, plan.before(node.outputs[0])
+    # An axis that holds a dynamic one too, such as batch times heads, is scaled.
+    shares = {
+        axis + offset: (length, before[axis])
+        for axis, length in lengths.items()
+        if shape is not None and not isinstance(shape[axis], int)
+    }
+    if shares or not _in_pieces(graph, node, place, new, plan, names):
+        _computed(graph, node, place, new, shares, plan, names)
 
 
 def _with_lengths(held: Array, lengths: Mapping[int, int], op: str) -> Array:
@@ -179,17 +187,26 @@ def _in_pieces(
 
 
 def _computed(
-    graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
+    graph: ir.Graph,
+    node: ir.Node,
+    place: int,
+    lengths: Mapping[int, int],
+    shares: Mapping[int, tuple[int, int]],
+    plan: CutGraph,
+    names: FreshNames,
 ) -> None:
-    """A Mul and an Add behind a computed shape set the new lengths and leave the others."""
+    """Nodes behind a computed shape set the new lengths, scale those of `shares` (after, before), and leave the rest."""
     import onnx_ir as ir
 
     target = node.inputs[place]
-    keep = np.ones(plan.before(target)[0], np.int64)
-    add = np.zeros_like(keep)
+    times, over, more = (np.full(plan.before(target)[0], n, np.int64) for n in (1, 1, 0))
     for axis, length in lengths.items():
-        keep[axis], add[axis] = 0, length
-    for op, array in (("Mul", keep), ("Add", add)):
+        times[axis], more[axis] = 0, length
+    for axis, (after, before) in shares.items():
+        times[axis], over[axis], more[axis] = after, before, 0
+    for op, array in (("Mul", times), ("Div", over), ("Add", more)):
+        if (array == (0 if op == "Add" else 1)).all():
+            continue
         constant = initializer(graph, names.tensor(f"{node.name}.shape_{op.lower()}"), array)
         made = ir.node(op, [target, constant], name=names.node(f"{node.name}.shape_{op.lower()}"))
         made.outputs[0].name = names.tensor(f"{node.name}.shape_{op.lower()}")
@@ -206,7 +223,13 @@ def _forget_shapes(graph: ir.Graph, plan: CutGraph) -> None:
         for value in node.outputs:
             if value.shape is not None and plan.alive.touched(str(value.name)):
                 new = plan.changed(value)
-                value.shape = ir.Shape([new.get(axis, dim) for axis, dim in enumerate(value.shape)])
+                dims = enumerate(value.shape)
+                value.shape = ir.Shape([_length(dim, new[axis]) if axis in new else dim for axis, dim in dims])
+
+
+def _length(dim: int | ir.SymbolicDim, after: int) -> int | None:
+    """The new length of an axis; one that depends on a dynamic axis too is found by inference."""
+    return after if isinstance(dim, int) else None
 
 
 def _drop_unused(graph: ir.Graph) -> None:

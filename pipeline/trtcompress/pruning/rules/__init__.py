@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import convolutions, elementwise, movement, norms, products, recurrent
+from . import convolutions, elementwise, lookups, movement, norms, products, recurrent
 from .registry import RULES, Rule
 
-__all__ = ["RULES", "Rule", "convolutions", "elementwise", "movement", "norms", "products", "recurrent"]
+__all__ = ["RULES", "Rule", "convolutions", "elementwise", "lookups", "movement", "norms", "products", "recurrent"]

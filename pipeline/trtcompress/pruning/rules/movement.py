@@ -8,7 +8,7 @@ import numpy as np
 
 from ..coupler import Coupler, Term
 from ..factors import Factor, Ints, factor_of
-from ..replay import collapses, replay
+from ..replay import collapses, replay, slice_parameters
 from .registry import rule
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def movement(coupler: Coupler, node: ir.Node) -> None:
     coupler.settle(x)
     if node.op_type == "Gather":
         _seal_looked_up(coupler, node)
+    if node.op_type == "Slice":
+        _tie_strides(coupler, node)
     parts: list[list[Factor]] = [[] for _ in node.outputs]
     for factor in coupler.of(x):
         for index, spread in enumerate(moved(coupler, node, factor)):
@@ -66,6 +68,20 @@ def _seal_looked_up(coupler: Coupler, node: ir.Node) -> None:
         return
     axis = node.attributes.get_int("axis", 0) % max(1, len(coupler.shape(x)))
     coupler.seal(x, f"{node.op_type} '{node.name}' looks up along it", {axis})
+
+
+def _tie_strides(coupler: Coupler, node: ir.Node) -> None:
+    """Of every second (third ...) element the ones between go with it, so that the stride stays right."""
+    arrays = [None, *(_parameter(coupler, node, index) for index in range(1, len(node.inputs)))]
+    shape = coupler.shape(node.inputs[0])
+    _, _, axes, steps = slice_parameters(arrays, len(shape))
+    for axis, step in zip(axes, steps, strict=True):
+        for factor in coupler.of(node.inputs[0]):
+            if step > 1 and axis in factor.axes:
+                rows = np.moveaxis(factor.labels, factor.axes.index(axis), -1)
+                for start in range(0, rows.shape[-1], step):
+                    together = rows[..., start : start + step]
+                    coupler.labels.tie(together, together[..., :1])
 
 
 def _apart(coupler: Coupler, node: ir.Node, factors: list[Factor]) -> list[Factor]:
