@@ -62,6 +62,12 @@ def chain() -> Chain:
     np.savez(folder / "samples.npz", x=samples, labels=_answers(samples))
     run("simplify", "exported.onnx", "-o", "simple.onnx")
     run("inspect", "simple.onnx")
+    run(
+        "prune",
+        *("simple.onnx", "--macs", "0.6", "--multiple", "1", "--data", "samples.npz"),
+        *("--plan", "prune.json", "-o", "pruned.onnx"),
+    )
+    run("inspect groups", "simple.onnx", "--groups")
     run("calibrate", "simple.onnx", "--data", "samples.npz", "-o", "ranges.json")
     for target in TARGETS:
         run(f"quantize {target}", "simple.onnx", "--ranges", "ranges.json", "--target", target, "-o", f"{target}.onnx")

@@ -25,6 +25,7 @@ def gates(limits: GateLimits, *, emulated: bool = False, measured: bool = True, 
         size_bytes=given.get("size_bytes", 30_000_000),
         emulated=emulated,
         measured=measured,
+        to_pruned=given.get("to_pruned"),
     )
     assert len({gate.gate for gate in found}) == len(found)
     return {gate.gate: gate for gate in found}
@@ -41,6 +42,31 @@ def test_without_limits_on_accuracy_there_are_default_ones(limits: GateLimits):
 def test_without_labels_the_default_drop_is_left_out_but_an_asked_one_is_not_measured():
     assert "max_metric_drop" not in gates(GateLimits(), metrics=())
     assert gates(GateLimits(max_metric_drop=0.01), metrics=())["max_metric_drop"].verdict == "not_measured"
+
+
+def test_what_was_pruned_is_held_to_the_metric_and_its_engine_to_the_pruned_model():
+    close = (OutputParity("logits", 0.01, 0.01, 0.999, 40.0),)
+    found = gates(GateLimits(), to_pruned=close)
+    assert set(found) == {"max_metric_drop:top1", "min_cosine:logits[to pruned]"}
+    assert found["max_metric_drop:top1"].verdict == "fail"
+    assert found["min_cosine:logits[to pruned]"] == Gate("min_cosine:logits[to pruned]", 0.99, 0.999, "pass")
+    far = gates(GateLimits(), to_pruned=PARITY, emulated=True)
+    assert far["min_cosine:boxes[to pruned][emulated]"].verdict == "fail"
+    assert far["min_cosine:boxes[to pruned]"].verdict == "not_measured"
+
+
+def test_what_a_cut_costs_is_not_measured_without_a_metric():
+    found = gates(GateLimits(), metrics=(), to_pruned=PARITY[:1])
+    assert {name: gate.verdict for name, gate in found.items()} == {
+        "max_metric_drop": "not_measured",
+        "min_cosine:logits[to pruned]": "pass",
+    }
+    assert verdict(found.values()) == "not_measured"
+
+
+@pytest.mark.parametrize("limits", [GateLimits(min_cosine=0.9), GateLimits(max_metric_drop=0.05)])
+def test_limits_that_are_given_stay_those_to_the_model_as_it_came(limits: GateLimits):
+    assert gates(limits, to_pruned=PARITY) == gates(limits)
 
 
 def test_a_limit_on_one_kind_of_accuracy_replaces_the_defaults():

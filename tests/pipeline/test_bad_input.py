@@ -72,7 +72,12 @@ targets: [cpu]
         ("targets: [cpu]", "gates: [0.9]", ("build.yaml:5: gates",)),
         ("targets: [cpu]", "metric: [topp1]", ("there is no metric 'topp1'", "top1")),
         ("targets: [cpu]", "metric: ['nowhere:share']", ("nowhere",)),
-        ("targets: [cpu]", "prune: {amount: 0.5}", ("build.yaml:5: prune", "reserved")),
+        ("targets: [cpu]", "recover: {epochs: 1}", ("build.yaml:5: recover", "reserved")),
+        ("targets: [cpu]", "prune: {mac: 0.5}", ("build.yaml:5: prune.mac", "did you mean 'macs'?")),
+        ("targets: [cpu]", "prune: {macs: 30}", ("build.yaml:5: prune.macs", "less than 1")),
+        ("targets: [cpu]", "prune: {multiple: 8}", ("build.yaml:5: prune", "none is there")),
+        ("targets: [cpu]", "prune: {macs: 0.5, importance: ob}", ("build.yaml:5: prune.importance", "mean 'obs'?")),
+        ("targets: [cpu]", "prune: {plan: plan.json}", ("plan.json", "no such plan")),
         ("[cpu]", "[rtx-4900]", ("there is no target 'rtx-4900'", "did you mean", "rtx-4090")),
         ("[cpu]", "[cpu", ("build.yaml:", "this is not YAML")),
         ("name: bad", "name: ../bad", ("build.yaml:1: name",)),
@@ -118,6 +123,29 @@ def test_options_of_build(small, tmp_path, more, words):
         (("simplify", "none.onnx", "-o", "o.onnx"), ("none.onnx", "no such file")),
         (("calibrate", "{model}", "--data", "none.npz", "-o", "r.json"), ("none.npz", "no such file")),
         (("calibrate", "{model}", "--data", "nowhere:some", "-o", "r.json"), ("nowhere",)),
+        (("prune", "none.onnx", "--macs", "0.5", "-o", "o.onnx"), ("none.onnx", "no such file")),
+        (("prune", "{model}", "-o", "o.onnx"), ("exactly one of macs, params, speedup and plan", "--macs 0.7")),
+        (("prune", "{model}", "--macs", "0.5", "--params", "0.5", "-o", "o.onnx"), ("macs and params are there",)),
+        (("prune", "{model}", "--macs", "0", "-o", "o.onnx"), ("--macs", "0.0 is not in the range 0<x<1")),
+        (("prune", "{model}", "--macs", "nan", "-o", "o.onnx"), ("--macs", "less than 1")),
+        (("prune", "{model}", "--params", "1", "-o", "o.onnx"), ("--params", "1.0 is not in the range 0<x<1")),
+        (("prune", "{model}", "--speedup", "1", "-o", "o.onnx"), ("--speedup", "1.0 is not in the range x>1")),
+        (("prune", "{model}", "--speedup", "inf", "-o", "o.onnx"), ("--speedup", "finite")),
+        (("prune", "{model}", "--macs", "0.5", "--multiple", "0", "-o", "o.onnx"), ("--multiple",)),
+        (("prune", "{model}", "--macs", "0.5", "--depth", "0", "-o", "o.onnx"), ("--depth",)),
+        (("prune", "{model}", "--macs", "0.5", "--keep", "nothing.*", "-o", "o.onnx"), ("nothing.*",)),
+        (("prune", "{model}", "--macs", "0.5", "--importance", "obs", "-o", "o.onnx"), ("obs", "--data")),
+        (("prune", "{model}", "--macs", "0.5", "--data", "none.npz", "-o", "o.onnx"), ("none.npz", "no such file")),
+        (("prune", "{model}", "--macs", "0.5", "--axis", "x.width=8", "-o", "o.onnx"), ("no dynamic axis 'width'",)),
+        (("prune", "{model}", "--macs", "0.5", "-o", "no/o.onnx"), ("no such folder to write into", "mkdir -p no")),
+        (("prune", "{model}", "--macs", "0.5", "--plan", "no/p.json", "-o", "o.onnx"), ("mkdir -p no",)),
+        (("prune", "{model}", "--macs", "0.5", "--plan", "o.onnx", "-o", "o.onnx"), ("--plan o.onnx", "written")),
+        (
+            ("prune", "{model}", "--macs", "0.5", "--plan", "{model}", "-o", "o.onnx"),
+            ("--plan", "the model that is read"),
+        ),
+        (("prune", "{model}", "--plan", "none.json", "-o", "o.onnx"), ("no such plan", "none.json", "--plan")),
+        (("prune", "{model}", "--plan", "p.json", "--keep", "c*", "-o", "o.onnx"), ("the plan has decided already",)),
         (("quantize", "{model}", "--ranges", "none.json", "-o", "o.onnx"), ("none.json", "trtcompress calibrate")),
         (("quantize", "{model}", "--ranges", "{ranges}", "--target", "cpux", "-o", "o.onnx"), ("no target 'cpux'",)),
         (("compile", "{model}", "--target", "rtx-4190", "-o", "e"), ("no target 'rtx-4190'", "did you mean")),
@@ -233,6 +261,8 @@ MODELS: dict[Callable[[Path, Small], None], tuple[str, ...]] = {
     [
         ("build", "m.onnx", "--data", "{data}", "--store", "store"),
         ("inspect", "m.onnx"),
+        ("inspect", "m.onnx", "--groups"),
+        ("prune", "m.onnx", "--macs", "0.5", "-o", "out.onnx"),
         ("simplify", "m.onnx", "-o", "out.onnx"),
         ("calibrate", "m.onnx", "--data", "{data}", "-o", "out.json"),
         ("quantize", "m.onnx", "--ranges", "{ranges}", "-o", "out.onnx"),
@@ -240,7 +270,7 @@ MODELS: dict[Callable[[Path, Small], None], tuple[str, ...]] = {
         ("validate", "{model}", "--reference", "m.onnx", "--data", "{data}"),
         ("validate", "m.onnx", "--reference", "{model}", "--data", "{data}"),
     ],
-    ids=lambda args: " ".join(args[:2]),
+    ids=lambda args: " ".join(args[:3]),
 )
 def test_models(small, tmp_path, make, args):
     make(tmp_path / "m.onnx", small)
@@ -256,6 +286,38 @@ def test_a_pickled_module_in_a_config(small, tmp_path):
         warnings.simplefilter("error")
         refused(tmp_path, UNUSABLE, ("net.pt", "--trust-pickle"), "build", "build.yaml", "--store", "store")
     assert not (tmp_path / "ran").exists()
+
+
+# --- pruning
+
+
+def test_a_budget_that_cannot_be_met(small, tmp_path):
+    words = (str(small.model), "%", "hint: ")
+    refused(tmp_path, FAILED, words, "prune", small.model, "--macs", "0.001", "-o", "o.onnx")
+
+
+def test_a_model_that_is_quantized_already_is_not_pruned(small, tmp_path):
+    quantized = small.folder / "quantized.onnx"
+    done("quantize", small.model, "--ranges", small.folder / "ranges.json", "-o", quantized)
+    words = ("quantized", str(quantized), "hint: ")
+    refused(tmp_path, UNUSABLE, words, "prune", quantized, "--macs", "0.5", "-o", "o.onnx")
+
+
+def test_plans_that_do_not_fit(small, tmp_path):
+    plan, cut = tmp_path / "plan.json", ("--macs", "0.5", "--multiple", "1", "--data", small.data)
+    done("prune", small.model, *cut, "--plan", plan, "-o", tmp_path / "pruned.onnx")
+    again = ("--plan", plan, "-o", "o.onnx")
+    refused(tmp_path, UNUSABLE, ("sample", "hint: "), "prune", small.model, *again)
+    with np.load(small.data) as arrays:
+        np.savez(tmp_path / "other.npz", x=arrays["x"] + 1)
+    refused(tmp_path, UNUSABLE, ("sample",), "prune", small.model, *again, "--data", "other.npz")
+    refused(tmp_path, UNUSABLE, ("another model",), "prune", tmp_path / "pruned.onnx", *again, "--data", small.data)
+    whole = plan.read_text()
+    for text in (whole[: len(whole) // 2], whole.replace('"groups"', '"grups"'), "null"):
+        plan.write_text(text)
+        refused(tmp_path, UNUSABLE, ("not a prune plan", str(plan), "hint: "), "prune", small.model, *again)
+    plan.write_text(whole.replace('"version": 1', '"version": 2'))
+    refused(tmp_path, UNUSABLE, ("a plan of version 2",), "prune", small.model, *again)
 
 
 def test_a_dynamic_axis_without_a_range(small, tmp_path):
@@ -319,6 +381,7 @@ ARRAYS: dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]] = {
     "args",
     [
         ("build", "{model}", "--data", "d.npz", "--store", "store"),
+        ("prune", "{model}", "--macs", "0.5", "--data", "d.npz", "-o", "o.onnx"),
         ("calibrate", "{model}", "--data", "d.npz", "-o", "r.json"),
         ("validate", "{model}", "--reference", "{model}", "--data", "d.npz"),
     ],

@@ -20,9 +20,11 @@ HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "pydantic", "tensorrt", "tenso
 
 CONTRACT = {
     "build": "--data --target --set --out --store --jobs --json --quiet --no-cache --until --dry-run",
-    "inspect": "--json",
+    "inspect": "--json --groups",
     "export": "-o",
     "simplify": "-o",
+    "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
+    "--keep --depth --plan --samples --axis --json -o",
     "calibrate": "--data --method -o",
     "quantize": "--ranges --target -o",
     "compile": "--target -o",
@@ -41,6 +43,7 @@ ARGUMENTS = {
     "inspect": "M.onnx",
     "export": "PACKAGE.MODULE:FUNCTION",
     "simplify": "M.onnx",
+    "prune": "M.onnx",
     "calibrate": "M.onnx",
     "quantize": "M.onnx",
     "compile": "M.onnx",
@@ -123,6 +126,9 @@ def test_nothing_to_do_shows_the_help():
         (("build", "m.yaml", "--jobs", "-1"), "--jobs"),
         (("calibrate", "m.onnx", "--data", "d", "-o", "r.json", "--method", "entropie"), "entropie"),
         (("cache", "clear"), "clear"),
+        (("prune", "m.onnx", "--macs", "1.5", "-o", "p.onnx"), "1.5 is not in the range 0<x<1"),
+        (("prune", "m.onnx", "--macs", "0.5", "--importance", "l3", "-o", "p.onnx"), "'l1', 'l2', 'energy'"),
+        (("prune", "m.onnx", "--macs", "0.5", "--allocation", "even", "-o", "p.onnx"), "'uniform', 'global', 'damage'"),
         (("schema", "bild"), "no --json output 'bild'"),
     ],
 )
@@ -160,6 +166,8 @@ printf '%s\n' "${COMPREPLY[@]}"
         (["build", "x.yaml", "--until", "q"], {s.name for s in STAGES if s.name.startswith("q")}),
         (["compile", "m.onnx", "--target", "rtx-40"], {name for name in targets() if name.startswith("rtx-40")}),
         (["calibrate", "m.onnx", "--method", "m"], {"minmax", "mse"}),
+        (["prune", "m.onnx", "--importance", "l"], {"l1", "l2"}),
+        (["prune", "m.onnx", "--no-"], {"--no-reconstruct"}),
         (["validate", "d", "--metric", "top"], {"top1", "top5"}),
         (["build", "--no-"], {"--no-cache"}),
         (["cache", "v"], {"verify"}),

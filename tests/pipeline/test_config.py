@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trtcompress.config import BuildConfig
+from trtcompress.config import Allocation, BuildConfig, Importance
 from trtcompress.config_file import check_config, load_config, parse_yaml
 from trtcompress_graph.axes import AxisRange
 
@@ -79,7 +79,16 @@ def test_short_forms_stand_for_long_ones(short: dict[str, Any], long: dict[str, 
         ({"targets": ["cpu", "cpu:float"]}, "'cpu' is there twice"),
         ({"name": "../up"}, "name"),
         ({"name": ".hidden"}, "name"),
-        ({"prune": {"ratio": 0.5}}, "reserved"),
+        ({"prune": {}}, "exactly one of macs, params, speedup and plan says how far to cut; none is there"),
+        ({"prune": {"macs": 0.5, "params": 0.5}}, "macs and params are there"),
+        ({"prune": {"macs": 1.0}}, "less than 1"),
+        ({"prune": {"params": 0}}, "greater than 0"),
+        ({"prune": {"speedup": 1}}, "greater than 1"),
+        ({"prune": {"macs": float("nan")}}, "macs"),
+        ({"prune": {"macs": 0.5, "multiple": 0}}, "multiple"),
+        ({"prune": {"macs": 0.5, "depth": 1.5}}, "depth"),
+        ({"prune": {"macs": 0.5, "importance": "l3"}}, "'l1', 'l2', 'energy', 'activation', 'obs' or 'random'"),
+        ({"prune": {"plan": "p.json", "keep": ["head.*"], "multiple": 4}}, "remove multiple, keep"),
         ({"recover": {"epochs": 1}}, "reserved"),
         ({"data": {"calibration": {"source": "d.npz", "samples": 0}}}, "samples"),
         ({"gates": {"min_speedup": 0}}, "min_speedup"),
@@ -103,6 +112,22 @@ _length = st.integers(1, 64)
 _lengths = st.lists(_length, min_size=3, max_size=3).map(sorted) | _length
 _texts = st.text(st.characters(codec="ascii", exclude_categories=["C"], exclude_characters="$"), min_size=1, max_size=8)
 _source = st.fixed_dictionaries({"source": _texts}, optional={"samples": st.none() | st.integers(1, 500)})
+_share = st.floats(0.01, 0.99)
+_budgets = st.sampled_from(["macs", "params"]).flatmap(lambda name: st.fixed_dictionaries({name: _share}))
+_budgets |= st.fixed_dictionaries({"speedup": st.floats(1.01, 9)})
+_how = st.fixed_dictionaries(
+    {},
+    optional={
+        "importance": st.sampled_from(get_args(Importance)),
+        "allocation": st.sampled_from(get_args(Allocation)),
+        "reconstruct": st.booleans(),
+        "multiple": _length,
+        "keep": st.lists(_texts, max_size=2) | _texts,
+        "depth": _share,
+        "samples": _length,
+    },
+)
+_cuts = st.builds(lambda budget, how: budget | how, _budgets, _how) | st.just({"plan": "plan.json"})
 _sections = st.fixed_dictionaries(
     {
         "name": _names,
@@ -118,7 +143,7 @@ _sections = st.fixed_dictionaries(
     },
     optional={
         "metric": st.lists(_texts, max_size=2),
-        "prune": st.none(),
+        "prune": st.none() | _cuts,
         "recover": st.none(),
         "quantize": st.fixed_dictionaries(
             {},
@@ -151,8 +176,11 @@ def read(sections: dict[str, Any]) -> BuildConfig:
 def test_any_valid_sections_load_and_come_back(sections: dict[str, Any]):
     config = read(sections)
     dumped = config.model_dump(mode="json")
-    for section in ("quantize", "gates", "measure", "triton"):
-        assert sections.get(section, {}).items() <= dumped[section].items()
+    for section in ("prune", "quantize", "gates", "measure", "triton"):
+        given = sections.get(section) or {}
+        assert {k: [v] if k == "keep" and isinstance(v, str) else v for k, v in given.items()} == {
+            key: dumped[section][key] for key in given
+        }
     assert read(dumped) == config
     SCHEMA.validate(sections)
     SCHEMA.validate(dumped)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from toy_stages import NoSettings, Text, plan, scopes
-from trtcompress.config import Loaded
+from trtcompress.config import BuildConfig, Loaded
 from trtcompress.config_file import load_config
 from trtcompress.digests import FileDigests
 from trtcompress.plan import Plan, encoding_of, make_plan
@@ -55,6 +56,32 @@ def test_the_nearest_value_is_taken(tmp_path: Path):
 
 def test_reserved_stages_pass_on_what_they_take(tmp_path: Path):
     assert needs(plan(tmp_path / "p", scopes()), f"code {INT8}")["polished"] == (("ground", ""),)
+
+
+class Asked(NoSettings):
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self | None:
+        return cls() if config.prune is not None else None
+
+
+def test_a_stage_that_is_not_asked_for_passes_on_what_it_takes(tmp_path: Path):
+    ground, *_, code, assemble, _ = scopes()
+
+    @stage(output="polished", takes="ground", version=1, leaves=".")
+    def polish(ground: Text, settings: Asked) -> Text:
+        return ground
+
+    @stage(output="weighed", version=1, leaves=".")
+    def weigh(polished: Text, settings: Asked) -> Text:
+        return polished
+
+    stages = (ground, polish, weigh, code, assemble)
+    plain = plan(tmp_path / "p", stages)
+    assert not {"polish", "weigh"} & set(labels(plain))
+    assert needs(plain, f"code {INT8}")["polished"] == (("ground", ""),)
+    asked = plan(tmp_path / "p", stages, prune={"macs": 0.5})
+    assert labels(asked)[:3] == ["ground", "polish", "weigh"]
+    assert needs(asked, f"code {INT8}")["polished"] == (("polished", ""),)
 
 
 def test_the_real_stages(tmp_path: Path):
@@ -114,6 +141,7 @@ def loaded(folder: Path, *overrides: str) -> Loaded:
         ("data.calibration.source=gone.npz", "no such file or folder"),
         ("data.evaluation=gone:samples", "there is no module 'gone'"),
         ("metric=[top2]", "top2"),
+        ("prune.plan=gone.json", "no such plan"),
         ("metric=['gone:score']", "there is no module 'gone'"),
         ("model={source: 'code:make', sources: ['*.bin']}", "matches no file"),
     ],
@@ -128,6 +156,8 @@ def test_until_ends_the_plan(tmp_path: Path):
     config, files = loaded(tmp_path), FileDigests(tmp_path / "memory")
     assert labels(make_plan(config, STAGES, files, "simplify")) == ["export", "simplify"]
     assert labels(make_plan(config, STAGES, files, "prune")) == ["export", "simplify"]
+    pruned = loaded(tmp_path, "prune.macs=0.5")
+    assert labels(make_plan(pruned, STAGES, files, "prune")) == ["export", "simplify", "prune"]
     with pytest.raises(UsageError, match="the stages are: export, simplify, prune") as caught:
         make_plan(config, STAGES, files, "quantise")
     assert caught.value.where == "--until"
