@@ -27,6 +27,7 @@ PROGRAM = str(Path(sys.executable).with_name("trtcompress"))
 OUR_SOURCES = ("pipeline/trtcompress/pruning", "graph/trtcompress_graph")
 
 READ_NO_SAMPLES = ("torch-pruning", "onnxsim", "trtcompress-l2")
+"""What these cut does not depend on the calibration samples."""
 
 
 class MethodError(Exception):
@@ -63,8 +64,9 @@ class Job:
     @property
     def version(self) -> str:
         """Of what decides the result: the task, the method's code or package."""
-        sources = [HERE / f"tasks/{self.task}.py", HERE / "paired.py", HERE / "prune_methods.py"]
+        sources = [HERE / f"tasks/{self.task}.py", HERE / "paired.py"]
         if self.method in OURS:
+            sources.append(HERE / "prune_methods.py")
             sources += [path for folder in OUR_SOURCES for path in sorted((HERE.parent / folder).rglob("*.py"))]
         elif self.method in PEERS:
             sources += [HERE / "search.py", HERE / f"{PEERS[self.method].partition('-')[0]}_peer.py"]
@@ -118,7 +120,7 @@ def cut_model(job: Job, task: Task, code: str) -> Cut:
             return Cut(path, record["seconds"], record["peak_gib"])
     path.unlink(missing_ok=True)
     samples = path.with_name("samples")
-    if job.method in OURS and job.method not in READ_NO_SAMPLES:
+    if job.method in OURS:
         write_samples(task.calibration(job.fold), samples)
     ended = run_measured(command(job.method, job.task, job.fold, job.kept, full, samples, path), cwd=HERE)
     shutil.rmtree(samples, ignore_errors=True)

@@ -28,8 +28,8 @@ def command(method: str, task: str, fold: int, kept: float, full: Path, samples:
     """What to run for a method."""
     if method in OURS:
         program = str(Path(sys.executable).with_name("trtcompress"))
-        data = [] if "--no-reconstruct" in OURS[method] else ["--data", str(samples)]
-        return [program, "prune", str(full), "--macs", str(kept), *data, *OURS[method], "-o", str(out), "--json"]
+        budget = ["--macs", str(kept), "--data", str(samples)]  # costs are counted at the first sample's shape
+        return [program, "prune", str(full), *budget, *OURS[method], "-o", str(out), "--json"]
     return [sys.executable, __file__, method, task, str(fold), str(kept), str(full), str(out)]
 
 
