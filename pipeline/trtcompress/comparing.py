@@ -52,7 +52,7 @@ def compare(
     progress: Progress,
     origin: Runner | None,
 ) -> list[Emulation]:
-    """Outputs and metrics of each runner against those of the reference. Outputs are kept only where a metric needs them.
+    """Outputs and metrics of each runner against the reference. Outputs are kept only where a metric needs them.
 
     Args:
         base: of the reference.
