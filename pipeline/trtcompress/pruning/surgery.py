@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .coupling import Coupling
 from .cut import Alive, Cut, shrink
 from .factors import Shape
 from .parameters import CutGraph, Parameters, of_node
+from .shape_values import shape_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -131,6 +133,9 @@ def _retarget(
     if held is not None:
         _replace(graph, node, place, _with_lengths(held, new, node.op_type), names)
         return
+    found = shape_value(target, plan.after)
+    if found is not None and all(found[axis] in (-1, length) for axis, length in new.items()):
+        return  # it follows the shapes that it is computed from
     shape, before = node.outputs[0].shape, plan.before(node.outputs[0])
     # An axis that holds a dynamic one too, such as batch times heads, is scaled.
     shares = {
@@ -138,8 +143,25 @@ def _retarget(
         for axis, length in lengths.items()
         if shape is not None and not isinstance(shape[axis], int)
     }
-    if shares or not _in_pieces(graph, node, place, new, plan, names):
-        _computed(graph, node, place, new, shares, plan, names)
+    change = _Change(new, shares)
+    if not _in_pieces(graph, node, place, change, plan, names):
+        node.replace_input_with(place, _computed(graph, node, target, change, plan, names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """New lengths in a shape, by place; those in `shares` (after, before) hold a dynamic axis too and are scaled."""
+
+    lengths: Mapping[int, int]
+    shares: Mapping[int, tuple[int, int]]
+
+    def within(self, start: int, size: int) -> _Change:
+        """What concerns a piece of the shape."""
+        inside = range(start, start + size)
+        return _Change(
+            {place - start: length for place, length in self.lengths.items() if place in inside},
+            {place - start: share for place, share in self.shares.items() if place in inside},
+        )
 
 
 def _with_lengths(held: Array, lengths: Mapping[int, int], op: str) -> Array:
@@ -151,31 +173,25 @@ def _with_lengths(held: Array, lengths: Mapping[int, int], op: str) -> Array:
     return new
 
 
-def _in_pieces(
-    graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
-) -> bool:
-    """Exchange the pieces of a shape that a Concat joins; False where one of them is computed along with others."""
+def _in_pieces(graph: ir.Graph, node: ir.Node, place: int, change: _Change, plan: CutGraph, names: FreshNames) -> bool:
+    """Exchange the pieces of a shape that a Concat joins; False where there is none."""
     import onnx_ir as ir
 
     target = node.inputs[place]
     joint = target.producer() if target is not None else None
     if joint is None or joint.op_type != "Concat":
         return False
+    own = len(joint.outputs[0].uses()) == 1
     pieces: list[ir.Value | None] = []
     start = 0
     for value in joint.inputs:
         size = plan.before(value)[0] if plan.before(value) else 0
-        inside = {axis - start: length for axis, length in lengths.items() if start <= axis < start + size}
-        held = plan.stored(value)
+        inside = change.within(start, size)
         start += size
-        if not inside:
-            pieces.append(value)
-        elif held is not None or size == 1:
-            array = np.array([inside[0]], np.int64) if held is None else _with_lengths(held, inside, node.op_type)
-            pieces.append(initializer(graph, names.tensor(f"{node.name}.shape"), array))
-        else:
-            return False
-    if len(joint.outputs[0].uses()) == 1:
+        if inside.lengths:
+            value = _piece(graph, joint if own else node, value, inside, plan, names)
+        pieces.append(value)
+    if own:
         for index, value in enumerate(pieces):
             joint.replace_input_with(index, value)
         return True
@@ -186,33 +202,39 @@ def _in_pieces(
     return True
 
 
+def _piece(
+    graph: ir.Graph, node: ir.Node, value: ir.Value | None, change: _Change, plan: CutGraph, names: FreshNames
+) -> ir.Value | None:
+    """A piece of a shape with new lengths: stored, where they are known."""
+    held = plan.stored(value)
+    if held is not None:
+        new = _with_lengths(held, change.lengths, node.op_type)
+        return value if (new == held).all() else initializer(graph, names.tensor(f"{node.name}.shape"), new)
+    if plan.before(value)[0] == 1 and not change.shares:
+        return initializer(graph, names.tensor(f"{node.name}.shape"), np.array([change.lengths[0]], np.int64))
+    return _computed(graph, node, value, change, plan, names)
+
+
 def _computed(
-    graph: ir.Graph,
-    node: ir.Node,
-    place: int,
-    lengths: Mapping[int, int],
-    shares: Mapping[int, tuple[int, int]],
-    plan: CutGraph,
-    names: FreshNames,
-) -> None:
-    """Nodes behind a computed shape set the new lengths, scale those of `shares` (after, before), and leave the rest."""
+    graph: ir.Graph, node: ir.Node, value: ir.Value | None, change: _Change, plan: CutGraph, names: FreshNames
+) -> ir.Value | None:
+    """Nodes behind a computed shape (or a piece of it) set the new lengths, scale the shares, and leave the rest."""
     import onnx_ir as ir
 
-    target = node.inputs[place]
-    times, over, more = (np.full(plan.before(target)[0], n, np.int64) for n in (1, 1, 0))
-    for axis, length in lengths.items():
+    times, over, more = (np.full(plan.before(value)[0], n, np.int64) for n in (1, 1, 0))
+    for axis, length in change.lengths.items():
         times[axis], more[axis] = 0, length
-    for axis, (after, before) in shares.items():
+    for axis, (after, before) in change.shares.items():
         times[axis], over[axis], more[axis] = after, before, 0
     for op, array in (("Mul", times), ("Div", over), ("Add", more)):
         if (array == (0 if op == "Add" else 1)).all():
             continue
         constant = initializer(graph, names.tensor(f"{node.name}.shape_{op.lower()}"), array)
-        made = ir.node(op, [target, constant], name=names.node(f"{node.name}.shape_{op.lower()}"))
-        made.outputs[0].name = names.tensor(f"{node.name}.shape_{op.lower()}")
+        made = ir.node(op, [value, constant], name=names.node(f"{node.name}.shape_{op.lower()}"))
+        value = made.outputs[0]
+        value.name = names.tensor(f"{node.name}.shape_{op.lower()}")
         graph.insert_before(node, made)
-        target = made.outputs[0]
-    node.replace_input_with(place, target)
+    return value
 
 
 def _forget_shapes(graph: ir.Graph, plan: CutGraph) -> None:
