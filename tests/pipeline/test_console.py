@@ -40,6 +40,15 @@ def test_quarters_of_the_work_where_it_is_known(lines):
     assert [line.split()[-1] for line in lines[1:]] == ["30/100", "60/100", "90/100"]
 
 
+def test_quarters_begin_anew_where_a_step_does_the_next_thing(lines):
+    listener, step = ConsoleListener(), SimpleNamespace(label="prune")
+    listener.started(step)
+    for total in (100, 50):
+        for done in range(0, total, 10):
+            listener.progressed(step, done, total)
+    assert [line.split()[-1] for line in lines[1:]] == ["30/100", "60/100", "90/100", "20/50", "40/50"]
+
+
 def test_now_and_then_where_it_is_not_known(lines, monkeypatch):
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))

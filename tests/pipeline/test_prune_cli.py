@@ -175,6 +175,13 @@ def test_a_model_with_nothing_to_cut(tmp_path):
     assert trtcompress("prune", model.path, "--macs", 0.5, "-o", tmp_path / "p.onnx").code == 4
 
 
+def test_a_model_that_is_quantized_has_nothing_to_cut(small):
+    done("calibrate", small.model, "--data", small.data, "-o", small.folder / "ranges.json")
+    quantized = small.folder / "quantized.onnx"
+    done("quantize", small.model, "--ranges", small.folder / "ranges.json", "-o", quantized)
+    assert "prune the float model, then quantize it" in done("inspect", quantized, "--groups").err
+
+
 def test_what_is_no_plan_is_told(tmp_path):
     path = tmp_path / "plan.json"
     for text, words in (

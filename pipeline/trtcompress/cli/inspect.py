@@ -65,10 +65,10 @@ def command(model: str, axis_options: tuple[str, ...], top: int, groups: bool, a
             f"can be quantized: {found.quantizable_nodes} nodes, {100 * found.quantizable_macs:.1f} % of the MACs"
         )
     if found.prunable is not None:
-        _show_groups(found.prunable)
+        _show_groups(found.prunable, quantized=bool(found.quantized_already))
 
 
-def _show_groups(found: Prunable) -> None:
+def _show_groups(found: Prunable, *, quantized: bool) -> None:
     """What is cut together and what a unit of it costs; what stays whole, by reason."""
     from .output import few, print_table
 
@@ -84,4 +84,4 @@ def _show_groups(found: Prunable) -> None:
     )
     print_table(("left whole", "because"), [(few(left.weights), left.why) for left in found.left])
     if not found.groups:
-        say("nothing can be pruned")
+        say("nothing can be pruned" + ("; prune the float model, then quantize it" if quantized else ""))
