@@ -10,6 +10,7 @@ from .load import load_ir, save_ir
 from .model import Model
 from .naming import name_nodes, name_unnamed_axes
 from .opset import upgrade
+from .recurrent import drop_zero_states
 from .rewrites import rewrite
 from .shapes import infer
 
@@ -31,8 +32,9 @@ def simplify(model: Model, out: Path) -> Model:
     """Write the model in opset 20 or newer: constants folded, dead and doubled nodes gone, shapes filled in.
 
     Batch norm, Mul and Add behind a convolution go into its weights, an `If` with a constant condition becomes
-    the branch that is taken, initializers are no inputs any more, and each node has a name of its own. Tensors
-    and initializers that are still there have the names that they had. Equal models give equal bytes.
+    the branch that is taken, recurrent layers lose initial states that are zero, initializers are no inputs any more,
+    and each node has a name of its own. Tensors and initializers that are still there have the names that they had.
+    Equal models give equal bytes.
 
     Args:
         model: what `read_model` returned.
@@ -58,6 +60,7 @@ def simplify_ir(graph: ir.Model, where: str) -> ir.Model:
     _fold_constants(graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     fold_affine(graph)
+    drop_zero_states(graph)
     _share_small_constants(graph)
     common.CommonSubexpressionEliminationPass()(graph)
     common.RemoveUnusedNodesPass()(graph)
