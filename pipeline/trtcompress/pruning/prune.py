@@ -1,46 +1,27 @@
-"""Pruning a model: analyse, score, allocate, cut, solve anew."""
+"""Pruning a model: analyse, score, spread the budget, cut, solve anew."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
+
+from .choice import Choice, choose
+from .execution import carry_out, check_plan, cost_of, group_cuts, samples_digest
+from .options import Kind, PruneOptions
+from .plan import Cost, PrunePlan
+from .subject import Subject, study
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
 
-    from .plan import PrunePlan
+__all__ = ["Kind", "PruneOptions", "Pruned", "apply_plan", "prune"]
 
-Kind = Literal["macs", "params", "speedup"]
-
-
-@dataclass(frozen=True, slots=True)
-class PruneOptions:
-    """How far and how to cut.
-
-    Attributes:
-        budget: what `value` counts: the share of MACs or parameters that is kept, or how many times faster.
-        importance: a name of `importance.IMPORTANCES`; None: `obs` with data, `l2` without.
-        allocation: a name of `allocation.ALLOCATIONS`; None: `damage` with data, `uniform` without.
-        reconstruct: solve the consumers' weights anew; None: with data.
-        multiple: widths fall on multiples of it.
-        keep: globs of weights, tensors, nodes or groups that stay whole.
-        depth: share of the residual blocks that is kept; 1 keeps all.
-        seed: of what is random.
-    """
-
-    budget: Kind
-    value: float
-    importance: str | None = None
-    allocation: str | None = None
-    reconstruct: bool | None = None
-    multiple: int = 8
-    keep: tuple[str, ...] = ()
-    depth: float = 1.0
-    seed: int = 0
+Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +37,10 @@ class Pruned:
     notes: tuple[str, ...]
 
 
+def _silent(what: str, done: int, total: int | None) -> None:
+    """No progress."""
+
+
 def prune(
     model: Model,
     out: Path,
@@ -63,9 +48,11 @@ def prune(
     *,
     shapes: Mapping[str, tuple[int, ...]],
     data: Dataset | None = None,
-    progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+    progress: Progress = _silent,
 ) -> Pruned:
     """Cut a simplified model and write it to `out`.
+
+    Nothing stands under that name before the cut graph was checked and has run.
 
     Args:
         model: simplified (`trtcompress_graph.simplify`); float.
@@ -81,20 +68,108 @@ def prune(
         ModelError: the model is quantized.
         DataError: samples that do not fit the model.
     """
-    raise RuntimeError("not yet")
+    options = options.resolved(data is not None)
+    subject = study(model, shapes)
+    choice = choose(subject, options, data, progress)
+    speedup = None
+    if options.budget == "speedup":
+        from .speedup import parts_for_speedup
+
+        parts, speedup = parts_for_speedup(subject, choice, options.value, out.parent, progress)
+    else:
+        parts = choice.parts("macs" if options.budget == "macs" else "parameters", options.value)
+    units = choice.task.gone(parts)
+    written = carry_out(subject, units, out, solve=bool(options.reconstruct), data=data, progress=progress)
+    plan = _plan(subject, choice, units, parts, written, data, speedup)
+    return Pruned(written, plan, tuple(_notes(subject, choice)))
 
 
 def apply_plan(
-    model: Model,
-    out: Path,
-    plan: PrunePlan,
-    *,
-    data: Dataset | None = None,
-    progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+    model: Model, out: Path, plan: PrunePlan, *, data: Dataset | None = None, progress: Progress = _silent
 ) -> Pruned:
     """Cut a model as a plan says; the same bytes as when the plan was made.
 
     Raises:
         DataError: the plan was made for another model, or with other samples, or needs samples.
     """
-    raise RuntimeError("not yet")
+    check_plan(plan, model)
+    if plan.data is not None:
+        if data is None:
+            raise DataError("the plan solved weights from samples", where="plan", hint="give the same --data again")
+        if samples_digest(data)[0] != plan.data:
+            raise DataError(
+                "the plan was made with other samples",
+                where=data.source,
+                hint="give the same --data and --samples, or make a new plan with a budget",
+            )
+    subject = study(model, plan.shapes)
+    units = []
+    for held in plan.groups:
+        group = next((group for group in subject.coupling.groups if group.name == held.group), None)
+        if group is None or len(group.units) != held.units:
+            raise DataError(
+                f"the plan names a group '{held.group}' of {held.units} units, which the model does not have",
+                where="plan",
+                hint="make a new plan with a budget",
+            )
+        units += [group.units[place] for place in held.gone]
+    written = carry_out(
+        subject, units, out, solve=plan.reconstruct, data=data if plan.data else None, progress=progress
+    )
+    return Pruned(written, plan, ())
+
+
+def _plan(
+    subject: Subject,
+    choice: Choice,
+    units: Iterable[int],
+    parts: Mapping[str, int],
+    written: Model,
+    data: Dataset | None,
+    speedup: float | None,
+) -> PrunePlan:
+    """All that was decided."""
+    from .allocation.damage import curve
+
+    options = choice.options
+    solved = bool(options.reconstruct) and data is not None
+    digest, samples = samples_digest(data) if data is not None and solved else (None, 0)
+    damages = {
+        group.name: float(f"{curve(choice.curves[group.name], (parts[group.name],), group)[parts[group.name]]:.6g}")
+        for group in choice.task.groups
+        if group.name in choice.curves
+    }
+    full = choice.task.costs.full
+    return PrunePlan(
+        model_sha256=subject.model.digest,
+        shapes={name: tuple(shape) for name, shape in subject.inputs.items()},
+        importance=str(options.importance),
+        allocation=str(options.allocation),
+        multiple=options.multiple,
+        reconstruct=bool(options.reconstruct),
+        samples=samples,
+        data=digest,
+        speedup=speedup,
+        before=Cost(macs=full.macs, parameters=full.parameters),
+        after=cost_of(written, subject),
+        groups=group_cuts(subject, units, {n: dict(s) for n, s in choice.task.scores.items()}, damages),
+    )
+
+
+def _notes(subject: Subject, choice: Choice) -> Iterable[str]:
+    """What a user should know."""
+    reasons: dict[str, list[str]] = {}
+    for left in subject.coupling.left:
+        reasons.setdefault(left.why, []).append(left.weight)
+    for why, weights in reasons.items():
+        names = list(dict.fromkeys(weights))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield f"left whole: {names[0]}{more}: {why}"
+    nodes = [node for node, labels in subject.coupling.normalized.items() if labels.size]
+    cut = {label for group in choice.task.groups for label in group.units}
+    touched = [node for node in nodes if cut.intersection(subject.coupling.normalized[node].tolist())]
+    if touched:
+        yield (
+            f"{len(touched)} nodes, '{touched[0]}' first, normalize or reduce over an axis that can be cut: their "
+            "statistics are of what is kept"
+        )

@@ -35,11 +35,11 @@ def shape_value(value: ir.Value | None, shape_of: Callable[[ir.Value], Shape], d
         shape = shape_of(node.inputs[0])
         start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))
         return np.array(shape[start:end], np.int64)
-    feeds = {}
+    feeds: dict[str, Any] = {}
     for given in node.inputs:
         if given is not None:
             held = shape_value(given, shape_of, depth - 1)
             if held is None:
                 return None
             feeds[str(given.name)] = held
-    return ReferenceEvaluator(ir.serde.serialize_node(node)).run(None, feeds)[0]
+    return next(iter(ReferenceEvaluator(ir.serde.serialize_node(node)).run(None, feeds)))

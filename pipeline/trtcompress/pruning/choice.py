@@ -1,0 +1,172 @@
+"""Choosing what goes: score, rank, spread the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.cores import usable_cores
+from trtcompress_graph.errors import PruneError
+
+from .allocation import Task, find_allocation
+from .allocation.task import Curve, Parts
+from .budget import Costs
+from .groups import Group
+from .importance import Evidence, find_importance
+from .keeping import without_kept
+from .meter import FRACTIONS, Meter
+from .options import WINDOW, PruneOptions
+from .subject import Subject
+from .widths import primary, widths
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
+    from trtcompress_calibration.samples import Sample
+
+HELD_BACK = 48
+"""Samples on which damage is measured; the statistics come from the others, so that they are new to the repair."""
+
+_BATCH = 8
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What can go, ranked.
+
+    Attributes:
+        curves: measured damage by group, as far as it was measured.
+    """
+
+    task: Task
+    options: PruneOptions
+    evidence: Evidence
+    curves: dict[str, Curve]
+
+    def nearest(self, price: str, limit: float) -> Parts:
+        """The widest cut within a budget, however far below it the multiples make it."""
+        return find_allocation(str(self.options.allocation)).allocate(self.task.within(price, limit))
+
+    def parts(self, price: str, limit: float) -> Parts:
+        """How much of each group stays.
+
+        Raises:
+            PruneError: the budget cannot be met; says how far it gets and what holds it.
+        """
+        task = self.task.within(price, limit)
+        word = "MACs" if price == "macs" else "parameters"
+        if not task.groups:
+            raise PruneError(
+                "nothing can be cut", where="prune", hint="`trtcompress inspect M.onnx --groups` tells what holds it"
+            )
+        least = task.share(task.least())
+        if least > limit:
+            raise PruneError(
+                f"at most {1 - least:.1%} of the {word} can be cut: {least:.3f} is left, not {limit}; "
+                f"what stays whole holds it: {_holds(self)}",
+                where="prune",
+                hint=f"ask for {least + 0.01:.2f} or more, a smaller --multiple, or drop a --keep",
+            )
+        parts = self.nearest(price, limit)
+        share = task.share(parts)
+        if not limit - WINDOW <= share <= limit:
+            raise PruneError(
+                f"widths on multiples of {self.options.multiple} come to {share:.3f} of the {word}, not within "
+                f"{WINDOW} below {limit}",
+                where="prune",
+                hint=f"give a smaller --multiple, or ask for {share:.3f}",
+            )
+        return parts
+
+
+def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progress: Progress) -> Choice:
+    """Score and rank everything that may go; with data, from one pass of the samples.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+        DataError: samples that do not fit.
+    """
+    from .layers import linear_layers
+
+    coupling = subject.coupling
+    groups = primary(coupling, without_kept(subject.graph.graph, coupling, options.keep))
+    allowed = {group.name: widths(coupling, group, subject.shapes, options.multiple) for group in groups}
+    groups = tuple(group for group in groups if len(allowed[group.name]) > 1)
+    importance = find_importance(str(options.importance))
+    needs_grams = importance.needs_data or find_allocation(str(options.allocation)).needs_data
+    layers = linear_layers(subject.graph.graph, subject.shapes)
+    grams = {}
+    if data is not None and needs_grams:
+        from .gram import collect_grams
+
+        read = _Rest(data) if _many(data) else data
+        grams = dict(collect_grams(subject.model, layers, read, shapes=subject.shapes, progress=progress))
+    evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed)
+    scores = {}
+    for place, group in enumerate(groups):
+        scores[group.name] = dict(importance.score(evidence, group))
+        progress("score groups", place + 1, len(groups))
+    ranked = {
+        group.name: tuple(tuple(sorted(cell, key=scores[group.name].__getitem__)) for cell in group.cells)
+        for group in groups
+    }
+    costs = Costs(subject.graph.graph, coupling, subject.shapes)
+    curves: dict[str, Curve] = {}
+    task = Task(coupling, groups, allowed, ranked, scores, costs, "macs", 1.0)
+    if data is not None and find_allocation(str(options.allocation)).needs_data:
+        task = task.measured(_measure(subject, evidence, data, task, curves, progress))
+    return Choice(task, options, evidence, curves)
+
+
+def _measure(
+    subject: Subject, evidence: Evidence, data: Dataset, task: Task, curves: dict[str, Curve], progress: Progress
+) -> Callable[[Group], Curve]:
+    """Measures a group when it is asked for, once."""
+    from trtcompress_calibration.batching import batches
+
+    done = 0
+    total = len(task.groups) * len(FRACTIONS)
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        progress("measure damage", done, total)
+
+    held = list(islice(iter(data), HELD_BACK))
+    feeds = [batch.inputs for batch in batches(held, subject.model.inputs, _BATCH)]
+    meter = Meter(subject.graph, evidence, feeds, usable_cores(), told)
+
+    def measure(group: Group) -> Curve:
+        if group.name not in curves:
+            curves[group.name] = meter.curve(group, task.ranked[group.name], task.widths[group.name])
+        return curves[group.name]
+
+    return measure
+
+
+class _Rest:
+    """The samples that are not held back."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self.source = data.source
+        self.total = None if data.total is None else max(0, data.total - HELD_BACK)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return islice(iter(self._data), HELD_BACK, None)
+
+
+def _many(data: Dataset) -> bool:
+    """Whether enough samples are left when some are held back."""
+    return next(islice(iter(data), 3 * HELD_BACK, None), None) is not None
+
+
+def _holds(choice: Choice) -> str:
+    """What is left whole, the most frequent reasons first."""
+    reasons: dict[str, int] = {}
+    for left in choice.task.coupling.left:
+        reasons[left.why] = reasons.get(left.why, 0) + 1
+    first = sorted(reasons, key=lambda why: -reasons[why])[:3]
+    return "; ".join(first) if first else f"widths on multiples of {choice.options.multiple}"

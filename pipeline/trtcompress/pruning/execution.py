@@ -1,0 +1,139 @@
+"""Carrying a cut out: into the graph, through the reconstruction, onto the disk, and into the plan."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtcompress_graph.load import copy_model, load_ir, save_ir
+from trtcompress_graph.model import Model
+
+from .cut import Alive, Cut
+from .plan import Cost, GroupCut, PrunePlan, TensorCut
+from .soundness import check_runs_like
+from .subject import Subject
+from .surgery import apply_cut
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def carry_out(
+    subject: Subject, units: Iterable[int], out: Path, *, solve: bool, data: Dataset | None, progress: Progress
+) -> Model:
+    """Cut units out of a model, mend what is left, check it, and write it.
+
+    Args:
+        subject: the model.
+        units: what goes.
+        out: the file to write.
+        solve: mend: with data solve the consumers' weights anew, without merge what goes into what is alike.
+        data: samples.
+        progress: told how far it is.
+
+    Raises:
+        PruneError: the cut does not hold together.
+        DataError: samples that do not fit.
+    """
+    cut = Cut.of(subject.coupling.relations, units)
+    graph = load_ir(subject.model)
+    if solve and data is None:
+        from .merging import merge
+
+        merge(graph, subject, cut)
+    apply_cut(graph, subject.coupling, cut, subject.shapes)
+    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+        model = save_ir(graph, Path(folder) / "cut.onnx")
+        if solve and data is not None and cut.dead:
+            from .reconstruction import reconstruct
+
+            model = reconstruct(
+                subject.model,
+                model,
+                Path(folder) / "solved.onnx",
+                subject.coupling,
+                cut,
+                data,
+                shapes=subject.shapes,
+                progress=progress,
+            )
+        check_runs_like(subject.model, model, subject.inputs)
+        return copy_model(model, out)
+
+
+def group_cuts(
+    subject: Subject, units: Iterable[int], scores: dict[str, dict[int, float]], damages: dict[str, float]
+) -> tuple[GroupCut, ...]:
+    """For the plan: what goes of each group that is cut."""
+    gone = set(units)
+    alive = Alive(subject.coupling.factors, Cut.of(subject.coupling.relations, gone))
+    found = []
+    for group in subject.coupling.groups:
+        places = tuple(place for place, unit in enumerate(group.units) if unit in gone)
+        if not places:
+            continue
+        held = scores.get(group.name, {})
+        found.append(
+            GroupCut(
+                group=group.name,
+                kind=group.kind,
+                units=len(group.units),
+                kept=len(group.units) - len(places),
+                gone=places,
+                scores=tuple(float(f"{held[unit]:.6g}") for unit in group.units) if held else (),
+                damage=damages.get(group.name),
+                tensors=tuple(_tensor_cuts(subject, alive, group.weights)),
+            )
+        )
+    return tuple(found)
+
+
+def _tensor_cuts(subject: Subject, alive: Alive, weights: Iterable[tuple[str, int]]) -> Iterable[TensorCut]:
+    for name, axis in weights:
+        for factor in subject.coupling.factors[name]:
+            if factor.axes[-1] == axis:
+                kept = np.flatnonzero(alive.kept(factor.labels).reshape(-1)) % factor.labels.shape[-1]
+                yield TensorCut(tensor=name, axis=axis, length=subject.shapes[name][axis], kept=tuple(kept.tolist()))
+
+
+def cost_of(model: Model, subject: Subject) -> Cost:
+    """What a written model costs at the shapes of the subject."""
+    from trtcompress_graph.cost import model_cost
+
+    cost = model_cost(model, subject.inputs)
+    return Cost(macs=cost.macs, parameters=cost.parameters)
+
+
+def samples_digest(data: Dataset) -> tuple[str, int]:
+    """SHA-256 over all samples in their order, and how many there are. One pass of reading."""
+    digest = hashlib.sha256()
+    count = 0
+    for sample in data:
+        for name, array in sorted(sample.inputs.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        count += 1
+    return digest.hexdigest(), count
+
+
+def check_plan(plan: PrunePlan, model: Model) -> None:
+    """Refuse a plan of another model.
+
+    Raises:
+        DataError: it is.
+    """
+    from trtcompress_graph.errors import DataError
+
+    if plan.model_sha256 != model.digest:
+        raise DataError(
+            f"the plan was made for another model: SHA-256 {plan.model_sha256[:12]}, and this is {model.digest[:12]}",
+            where=str(model.path),
+            hint="give the model that the plan was made for, or make a new plan with a budget",
+        )
