@@ -64,7 +64,7 @@ def chain() -> Chain:
     run("inspect", "simple.onnx")
     run(
         "prune",
-        *("simple.onnx", "--macs", "0.6", "--multiple", "1", "--data", "samples.npz"),
+        *("simple.onnx", "--macs", "0.63", "--multiple", "1", "--data", "samples.npz"),
         *("--plan", "prune.json", "-o", "pruned.onnx"),
     )
     run("inspect groups", "simple.onnx", "--groups")

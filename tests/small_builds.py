@@ -27,8 +27,8 @@ class Small:
             return dict(arrays)
 
 
-def small_classifier(folder: Path, samples: int = 24) -> Small:
-    model = write_cnn(folder / "small.onnx")
+def small_classifier(folder: Path, samples: int = 24, width: int = 16) -> Small:
+    model = write_cnn(folder / "small.onnx", width=width)
     x = np.random.default_rng(1).normal(size=(samples, 3, 16, 16)).astype(np.float32)
     data = folder / "samples.npz"
     np.savez(data, x=x, labels=answers(model, x=x).argmax(1))

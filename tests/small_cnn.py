@@ -10,17 +10,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def write_cnn(
-    path: Path, *, int8: bool = False, fp16: bool = False, quantized_bias: bool = False, batch: int | str = "batch"
+    path: Path,
+    *,
+    int8: bool = False,
+    fp16: bool = False,
+    quantized_bias: bool = False,
+    batch: int | str = "batch",
+    width: int = 16,
 ) -> Path:
     """Two convolutions with ReLU, pooling and a Gemm: `x` (batch, 3, 16, 16) to `logits` (batch, 10)."""
-    builder = _Builder(np.float16 if fp16 else np.float32)
+    builder = _Builder(np.float16 if fp16 else np.float32, width)
     tensor, channels = "x", 3
     for index in (0, 1):
         tensor = builder.conv(index, tensor, channels, int8, quantized_bias)
-        channels = 16
+        channels = width
     builder.node("GlobalAveragePool", [tensor], "pooled", "pool")
     builder.node("Flatten", ["pooled"], "flat", "flatten")
-    weight = builder.constant("fc.weight", builder.random(16, 10))
+    weight = builder.constant("fc.weight", builder.random(width, 10))
     bias = builder.constant("fc.bias", np.zeros(10, builder.dtype))
     builder.node("Gemm", ["flat", weight, bias], "logits", "fc")
     model = builder.model(batch)
@@ -30,8 +36,9 @@ def write_cnn(
 
 
 class _Builder:
-    def __init__(self, dtype: type) -> None:
+    def __init__(self, dtype: type, width: int) -> None:
         self.dtype = dtype
+        self.width = width
         self.rng = np.random.default_rng(0)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -48,7 +55,7 @@ class _Builder:
         return output
 
     def conv(self, index: int, tensor: str, channels: int, int8: bool, quantized_bias: bool) -> str:
-        weight, bias = self.random(16, channels, 3, 3), np.zeros(16, self.dtype)
+        weight, bias = self.random(self.width, channels, 3, 3), np.zeros(self.width, self.dtype)
         name = f"conv{index}"
         if int8:
             tensor = self.pair(tensor, f"{name}.input")

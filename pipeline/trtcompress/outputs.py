@@ -157,7 +157,7 @@ class PruneResult(Settings):
     allocation: str
     multiple: int
     reconstruct: bool
-    samples: int = Field(description="that were read")
+    samples: int = Field(description="that the weights were solved anew with")
     groups: tuple[CutGroup, ...]
     blocks: tuple[CutBlock, ...]
     notes: tuple[str, ...]

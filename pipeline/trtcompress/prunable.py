@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from .pruning.coupling import Coupling
-    from .pruning.groups import Group
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def prunable(model: Model, axes: Axes) -> Prunable:
@@ -40,37 +37,25 @@ def prunable(model: Model, axes: Axes) -> Prunable:
         for left in coupling.left:
             whole.setdefault(left.why, []).append(f"{left.weight}[{left.axis}]")
         return Prunable(
-            groups=_groups(loaded.graph, coupling, shapes),
+            groups=tuple(_groups(loaded.graph, coupling, shapes)),
             left=tuple(LeftWhole(why=why, weights=tuple(weights)) for why, weights in whole.items()),
         )
 
 
-def _groups(graph: ir.Graph, coupling: Coupling, shapes: Shapes) -> tuple[PrunableGroup, ...]:
-    from trtcompress_graph.cost import graph_cost
+def _groups(graph: ir.Graph, coupling: Coupling, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[PrunableGroup]:
+    """Each group, with what its smallest cut takes away, by unit."""
+    from .pruning.budget import Costs
 
-    full = graph_cost(graph, shapes)
-    found = []
+    costs = Costs(graph, coupling, shapes)
     for group in coupling.groups:
-        units = len(group.units) // group.step
-        less = graph_cost(graph, _without_one_part(coupling, group, shapes))
-        found.append(
-            PrunableGroup(
-                group=group.name,
-                kind=group.kind,
-                units=len(group.units),
-                parts=group.step,
-                macs=(full.macs - less.macs) / units,
-                parameters=(full.parameters - less.parameters) / units,
-                weights=tuple(f"{name}[{axis}]" for name, axis in group.weights),
-            )
+        units = [unit for cell in group.cells for unit in cell[: len(cell) // group.step]]
+        less = costs.of(units)
+        yield PrunableGroup(
+            group=group.name,
+            kind=group.kind,
+            units=len(group.units),
+            parts=group.step,
+            macs=(costs.full.macs - less.macs) / len(units),
+            parameters=(costs.full.parameters - less.parameters) / len(units),
+            weights=tuple(f"{name}[{axis}]" for name, axis in group.weights),
         )
-    return tuple(found)
-
-
-def _without_one_part(coupling: Coupling, group: Group, shapes: Shapes) -> Shapes:
-    """Shapes of all tensors after the smallest cut of a group."""
-    from .pruning.cut import Alive, Cut
-
-    units = [unit for cell in group.cells for unit in cell[: len(cell) // group.step]]
-    alive = Alive(coupling.factors, Cut.of(coupling.relations, units))
-    return {name: alive.shape(name, shape) for name, shape in shapes.items()}

@@ -16,13 +16,14 @@ from small_builds import Small, answers, small_classifier
 from trtcompress.cli.prune import ALLOCATIONS, IMPORTANCES
 from trtcompress.config import Allocation, Importance
 from trtcompress.cutting import read_plan, write_plan
+from trtcompress.pruning import allocation, importance
 from trtcompress_graph.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Small:
     """With a pruned model and its plan beside it."""
-    made = small_classifier(tmp_path_factory.mktemp("small"))
+    made = small_classifier(tmp_path_factory.mktemp("small"), width=64)
     prune(made, "--macs", 0.5, "--data", made.data, "--plan", made.folder / "plan.json")
     return made
 
@@ -35,9 +36,11 @@ def weights(path: Path) -> dict[str, tuple[int, ...]]:
     return {weight.name: tuple(weight.dims) for weight in onnx.load(path).graph.initializer}
 
 
-def test_choices_are_those_of_the_config():
+def test_choices_are_those_of_the_config_and_of_the_registries():
     assert tuple(IMPORTANCES.choices) == get_args(Importance)
     assert tuple(ALLOCATIONS.choices) == get_args(Allocation)
+    assert set(IMPORTANCES.choices) == importance.IMPORTANCES.keys()
+    assert set(ALLOCATIONS.choices) == allocation.ALLOCATIONS.keys()
 
 
 @pytest.mark.parametrize(("budget", "cost"), [("macs", "macs"), ("params", "parameters")])
@@ -96,9 +99,9 @@ def test_a_plan_comes_back_from_its_file(small, tmp_path):
 
 
 def test_what_is_kept_stays_whole(small):
-    told = prune(small, "--macs", 0.7, "--keep", "conv1.*", out="kept.onnx").json
-    assert weights(small.folder / "kept.onnx")["conv1.bias"] == (16,)
-    assert weights(small.folder / "kept.onnx")["conv0.bias"] < (16,)
+    told = prune(small, "--macs", 0.7, "--keep", "conv1.bias", out="kept.onnx").json
+    assert weights(small.folder / "kept.onnx")["conv1.bias"] == (64,)
+    assert weights(small.folder / "kept.onnx")["conv0.bias"] < (64,)
     assert [group["group"] for group in told["groups"]] == ["conv0.weight"]
 
 
@@ -148,10 +151,10 @@ def test_lengths_are_the_given_ones_else_those_of_the_first_sample(pixels, more,
 def test_inspect_lists_what_is_cut_together(small):
     found = done("inspect", small.model, "--groups", "--json").json["prunable"]
     first, second = found["groups"]
-    assert (first["group"], first["kind"], first["units"], first["parts"]) == ("conv0.weight", "channels", 16, 16)
+    assert (first["group"], first["kind"], first["units"], first["parts"]) == ("conv0.weight", "channels", 64, 64)
     assert first["weights"] == ["conv0.weight[0]", "conv0.bias[0]", "conv1.weight[1]"]
-    assert first["macs"] == (3 + 16) * 9 * 256
-    assert first["parameters"] == 3 * 9 + 1 + 16 * 9
+    assert first["macs"] == (3 + 64) * 9 * 256
+    assert first["parameters"] == 3 * 9 + 1 + 64 * 9
     assert second["weights"] == ["conv1.weight[0]", "conv1.bias[0]", "fc.weight[0]"]
     assert found["left"] == [
         {"why": "an output of the model keeps its meaning", "weights": ["fc.weight[1]", "fc.bias[0]"]}

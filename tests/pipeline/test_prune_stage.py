@@ -136,7 +136,7 @@ def test_a_plan_is_applied_again(made, tmp_path):
     ("override", "code", "words"),
     [
         ("prune={macs: 0.5, keep: ['nothing.*']}", 2, "nothing.*"),
-        ("prune={macs: 0.001}", 4, "stage prune"),
+        ("prune={macs: 0.001, multiple: 1}", 4, "0.001"),
         ("prune={plan: gone.json}", 2, "no such plan"),
         ("prune={plan: samples.npz}", 3, "this is not a prune plan"),
     ],
