@@ -16,7 +16,7 @@ from .budget import Costs
 from .groups import Group
 from .importance import Evidence, find_importance
 from .keeping import without_kept
-from .meter import FRACTIONS, Meter
+from .meter import FRACTIONS, Answers, Meter
 from .options import WINDOW, PruneOptions
 from .subject import Subject
 from .widths import primary, widths
@@ -49,12 +49,18 @@ class Choice:
         """The widest cut within a budget, however far below it the multiples make it."""
         return find_allocation(str(self.options.allocation)).allocate(self.task.within(price, limit))
 
-    def parts(self, price: str, limit: float) -> Parts:
+    def parts(self, price: str, wanted: float, *, of: float = 1.0) -> Parts:
         """How much of each group stays.
+
+        Args:
+            price: `macs` or `parameters`.
+            wanted: share of it that may stay.
+            of: cost of the whole model over that of this one, where blocks were taken out of it.
 
         Raises:
             PruneError: the budget cannot be met; says how far it gets and what holds it.
         """
+        limit = wanted * of
         task = self.task.within(price, limit)
         word = "MACs" if price == "macs" else "parameters"
         if not task.groups:
@@ -64,19 +70,19 @@ class Choice:
         least = task.share(task.least())
         if least > limit:
             raise PruneError(
-                f"at most {1 - least:.1%} of the {word} can be cut: {least:.3f} is left, not {limit}; "
+                f"at most {1 - least / of:.1%} of the {word} can be cut: {least / of:.3f} is left, not {wanted}; "
                 f"what stays whole holds it: {_holds(self)}",
                 where="prune",
-                hint=f"ask for {least + 0.01:.2f} or more, a smaller --multiple, or drop a --keep",
+                hint=f"ask for {least / of + 0.01:.2f} or more, a smaller --multiple, or drop a --keep",
             )
         parts = self.nearest(price, limit)
         share = task.share(parts)
-        if not limit - WINDOW <= share <= limit:
+        if not wanted - WINDOW <= share / of <= wanted:
             raise PruneError(
-                f"widths on multiples of {self.options.multiple} come to {share:.3f} of the {word}, not within "
-                f"{WINDOW} below {limit}",
+                f"widths on multiples of {self.options.multiple} come to {share / of:.3f} of the {word}, not within "
+                f"{WINDOW} below {wanted}",
                 where="prune",
-                hint=f"give a smaller --multiple, or ask for {share:.3f}",
+                hint=f"give a smaller --multiple, or ask for {share / of:.3f}",
             )
         return parts
 
@@ -124,8 +130,6 @@ def _measure(
     subject: Subject, evidence: Evidence, data: Dataset, task: Task, curves: dict[str, Curve], progress: Progress
 ) -> Callable[[Group], Curve]:
     """Measures a group when it is asked for, once."""
-    from trtcompress_calibration.batching import batches
-
     done = 0
     total = len(task.groups) * len(FRACTIONS)
 
@@ -134,9 +138,7 @@ def _measure(
         done += 1
         progress("measure damage", done, total)
 
-    held = list(islice(iter(data), HELD_BACK))
-    feeds = [batch.inputs for batch in batches(held, subject.model.inputs, _BATCH)]
-    meter = Meter(subject.graph, evidence, feeds, usable_cores(), told)
+    meter = Meter(answers_of(subject, data), evidence, told)
 
     def measure(group: Group) -> Curve:
         if group.name not in curves:
@@ -144,6 +146,15 @@ def _measure(
         return curves[group.name]
 
     return measure
+
+
+def answers_of(subject: Subject, data: Dataset) -> Answers:
+    """What the model answers to the samples that are held back."""
+    from trtcompress_calibration.batching import batches
+
+    held = list(islice(iter(data), HELD_BACK))
+    feeds = [batch.inputs for batch in batches(held, subject.model.inputs, _BATCH)]
+    return Answers(subject.graph, feeds, usable_cores())
 
 
 class _Rest:

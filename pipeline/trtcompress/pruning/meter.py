@@ -14,6 +14,7 @@ from .groups import Group
 from .importance import Evidence
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 FRACTIONS = (0.4, 0.6, 0.75, 0.875)
@@ -24,36 +25,58 @@ RIDGE = 1e-2
 Arrays = list[NDArray[Any]]
 
 
+class Answers:
+    """What the full model answers to some samples, and how far another graph is from it.
+
+    Args:
+        model: the full graph.
+        feeds: batches of inputs; kept, with the answers.
+        threads: for ONNX Runtime.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Iterable[Mapping[str, NDArray[Any]]], threads: int) -> None:
+        import onnx_ir as ir
+
+        self.proto = ir.serde.serialize_model(model)
+        self._feeds = list(feeds)
+        self._threads = threads
+        self._full = self._run(self.proto)
+        self._powers = [_power([batch[place] for batch in self._full]) for place in range(len(self._full[0]))]
+
+    def damage(self, proto: onnx.ModelProto) -> float:
+        """Squared error of the outputs over their variance, the mean of all outputs."""
+        errors = np.zeros(len(self._powers))
+        for full, others in zip(self._full, self._run(proto), strict=True):
+            for place, (a, b) in enumerate(zip(full, others, strict=True)):
+                errors[place] += float(np.square(a.astype(np.float64) - b).sum())
+        damage = float(np.mean(errors / self._powers))
+        return damage if np.isfinite(damage) else 1e9
+
+    def _run(self, proto: onnx.ModelProto) -> list[Arrays]:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = self._threads
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [session.run(None, dict(feeds)) for feeds in self._feeds]
+
+
 class Meter:
     """Measures one group after another on the graph of full size, with what goes set to zero and the rest repaired.
 
-    Costs a session and a pass over the samples for each width. Keeps the answers of the full model for them.
+    Costs a session and a pass over the samples for each width.
 
     Args:
-        model: the graph.
+        answers: of the full model.
         evidence: with the statistics that consumers are repaired from.
-        feeds: batches of inputs.
-        threads: for ONNX Runtime.
         told: called after each measurement.
     """
 
-    def __init__(
-        self,
-        model: ir.Model,
-        evidence: Evidence,
-        feeds: Iterable[Mapping[str, NDArray[Any]]],
-        threads: int,
-        told: Callable[[], None] = lambda: None,
-    ) -> None:
-        import onnx_ir as ir
-
+    def __init__(self, answers: Answers, evidence: Evidence, told: Callable[[], None] = lambda: None) -> None:
+        self._answers = answers
         self._evidence = evidence
-        self._feeds = list(feeds)
-        self._threads = threads
         self._told = told
-        self._proto = ir.serde.serialize_model(model)
-        self._full = self._run({})
-        self._powers = [_power([batch[place] for batch in self._full]) for place in range(len(self._full[0]))]
 
     def curve(self, group: Group, ranked: tuple[tuple[int, ...], ...], allowed: tuple[int, ...]) -> Curve:
         """Damage by parts that stay, at some of the widths that are allowed."""
@@ -68,14 +91,17 @@ class Meter:
         return found
 
     def damage(self, units: Iterable[int]) -> float:
-        """Squared error of the outputs over their variance, the mean of all outputs."""
-        cut = Cut.of(self._evidence.coupling.relations, units)
-        errors = np.zeros(len(self._powers))
-        for full, cut_answers in zip(self._full, self._run(self._weights(cut)), strict=True):
-            for place, (a, b) in enumerate(zip(full, cut_answers, strict=True)):
-                errors[place] += float(np.square(a.astype(np.float64) - b).sum())
-        damage = float(np.mean(errors / self._powers))
-        return damage if np.isfinite(damage) else 1e9
+        """Damage at the output when these units go."""
+        import onnx
+
+        weights = self._weights(Cut.of(self._evidence.coupling.relations, units))
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._answers.proto)
+        for tensor in proto.graph.initializer:
+            if tensor.name in weights:
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(dtype), tensor.name))
+        return self._answers.damage(proto)
 
     def _weights(self, cut: Cut) -> dict[str, NDArray[Any]]:
         """Weights of the full graph with what goes set to zero, and the consumers repaired."""
@@ -109,23 +135,6 @@ class Meter:
                 mask = alive.mask(layer.bias, evidence.shapes[layer.bias])
                 changed[layer.bias] = bias if mask is None else bias * mask
         return changed
-
-    def _run(self, weights: Mapping[str, NDArray[Any]]) -> list[Arrays]:
-        """Answers for each batch, with some weights exchanged."""
-        import onnx
-        import onnxruntime as ort
-
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._proto)
-        for tensor in proto.graph.initializer:
-            if tensor.name in weights:
-                dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(dtype), tensor.name))
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = self._threads
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [session.run(None, dict(feeds)) for feeds in self._feeds]
 
 
 def _power(batches: Arrays) -> float:

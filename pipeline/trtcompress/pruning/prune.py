@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtcompress_graph.errors import DataError
+from trtcompress_graph.errors import DataError, PruneError
 from trtcompress_graph.model import Model
 
+from .allocation.task import Parts
 from .choice import Choice, choose
 from .execution import carry_out, check_plan, cost_of, group_cuts, samples_digest
-from .options import Kind, PruneOptions
-from .plan import Cost, PrunePlan
+from .options import WINDOW, Kind, PruneOptions
+from .plan import BlockCut, PrunePlan
+from .shallower import choose_blocks, take_out
+from .speedup import parts_for_speedup
 from .subject import Subject, study
 
 if TYPE_CHECKING:
@@ -69,19 +73,47 @@ def prune(
         DataError: samples that do not fit the model.
     """
     options = options.resolved(data is not None)
-    subject = study(model, shapes)
-    choice = choose(subject, options, data, progress)
-    speedup = None
-    if options.budget == "speedup":
-        from .speedup import parts_for_speedup
-
-        parts, speedup = parts_for_speedup(subject, choice, options.value, out.parent, progress)
-    else:
-        parts = choice.parts("macs" if options.budget == "macs" else "parameters", options.value)
-    units = choice.task.gone(parts)
-    written = carry_out(subject, units, out, solve=bool(options.reconstruct), data=data, progress=progress)
-    plan = _plan(subject, choice, units, parts, written, data, speedup)
+    whole = study(model, shapes)
+    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+        subject, blocks = _shallower(whole, options, data, Path(folder), progress)
+        choice = choose(subject, options, data, progress)
+        parts, speedup = _parts(whole, subject, choice, out.parent, progress)
+        units = choice.task.gone(parts)
+        written = carry_out(subject, units, out, solve=bool(options.reconstruct), data=data, progress=progress)
+        plan = _plan(whole, subject, choice, units, parts, written, data, speedup, blocks)
     return Pruned(written, plan, tuple(_notes(subject, choice)))
+
+
+def _shallower(
+    whole: Subject, options: PruneOptions, data: Dataset | None, folder: Path, progress: Progress
+) -> tuple[Subject, tuple[BlockCut, ...]]:
+    """The model without the residual blocks that go."""
+    if options.depth == 1:
+        return whole, ()
+    blocks = choose_blocks(whole, options.depth, options.keep, data, progress)
+    return study(take_out(whole.model, blocks, whole, folder), whole.inputs), blocks
+
+
+def _parts(
+    whole: Subject, subject: Subject, choice: Choice, folder: Path, progress: Progress
+) -> tuple[Parts, float | None]:
+    """How much of each group stays, for the budget of the whole model; and the speedup, where that is the budget."""
+    options = choice.options
+    if options.budget == "speedup":
+        return parts_for_speedup(whole, subject, choice, folder, progress)
+    price = "macs" if options.budget == "macs" else "parameters"
+    if subject is whole:
+        return choice.parts(price, options.value), None
+    before, now = getattr(cost_of(whole.model, whole), price), getattr(choice.task.costs.full, price)
+    if options.value - WINDOW <= now / before <= options.value:
+        return {group.name: group.step for group in choice.task.groups}, None
+    if now / before < options.value:
+        raise PruneError(
+            f"without the residual blocks {now / before:.3f} of the {price} is left, less than {options.value}",
+            where="prune: depth",
+            hint=f"ask for {now / before:.3f}, or give a larger --depth",
+        )
+    return choice.parts(price, options.value, of=before / now), None
 
 
 def apply_plan(
@@ -102,7 +134,19 @@ def apply_plan(
                 where=data.source,
                 hint="give the same --data and --samples, or make a new plan with a budget",
             )
-    subject = study(model, plan.shapes)
+    whole = study(model, plan.shapes)
+    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+        subject = whole
+        if plan.blocks:
+            subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
+        units = _units(subject, plan)
+        data = data if plan.data else None
+        written = carry_out(subject, units, out, solve=plan.reconstruct, data=data, progress=progress)
+    return Pruned(written, plan, ())
+
+
+def _units(subject: Subject, plan: PrunePlan) -> list[int]:
+    """What a plan cuts, in the labels of the model."""
     units = []
     for held in plan.groups:
         group = next((group for group in subject.coupling.groups if group.name == held.group), None)
@@ -113,13 +157,11 @@ def apply_plan(
                 hint="make a new plan with a budget",
             )
         units += [group.units[place] for place in held.gone]
-    written = carry_out(
-        subject, units, out, solve=plan.reconstruct, data=data if plan.data else None, progress=progress
-    )
-    return Pruned(written, plan, ())
+    return units
 
 
 def _plan(
+    whole: Subject,
     subject: Subject,
     choice: Choice,
     units: Iterable[int],
@@ -127,6 +169,7 @@ def _plan(
     written: Model,
     data: Dataset | None,
     speedup: float | None,
+    blocks: tuple[BlockCut, ...],
 ) -> PrunePlan:
     """All that was decided."""
     from .allocation.damage import curve
@@ -139,9 +182,8 @@ def _plan(
         for group in choice.task.groups
         if group.name in choice.curves
     }
-    full = choice.task.costs.full
     return PrunePlan(
-        model_sha256=subject.model.digest,
+        model_sha256=whole.model.digest,
         shapes={name: tuple(shape) for name, shape in subject.inputs.items()},
         importance=str(options.importance),
         allocation=str(options.allocation),
@@ -150,8 +192,9 @@ def _plan(
         samples=samples,
         data=digest,
         speedup=speedup,
-        before=Cost(macs=full.macs, parameters=full.parameters),
+        before=cost_of(whole.model, whole),
         after=cost_of(written, subject),
+        blocks=blocks,
         groups=group_cuts(subject, units, {n: dict(s) for n, s in choice.task.scores.items()}, damages),
     )
 

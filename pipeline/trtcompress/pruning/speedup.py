@@ -23,7 +23,11 @@ _SECONDS = 2.0
 
 
 def parts_for_speedup(
-    subject: Subject, choice: Choice, wanted: float, folder: Path, progress: Callable[[str, int, int | None], None]
+    whole: Subject,
+    subject: Subject,
+    choice: Choice,
+    folder: Path,
+    progress: Callable[[str, int, int | None], None],
 ) -> tuple[Parts, float]:
     """The widest cut that is as much faster, and how much faster it was.
 
@@ -32,6 +36,7 @@ def parts_for_speedup(
     Raises:
         PruneError: it is not that fast even with as little as may stay.
     """
+    wanted = choice.options.value
     task = choice.task.within("macs", 1.0)
     low, high = task.share(task.least()), 1.0
     best: tuple[Parts, float] | None = None
@@ -39,7 +44,7 @@ def parts_for_speedup(
     for turn in range(_ROUNDS):
         middle = low if turn == 0 else (low + high) / 2
         parts = task.least() if turn == 0 else choice.nearest("macs", middle)
-        found = _speedup(subject, choice.task.gone(parts), folder)
+        found = _speedup(whole, subject, choice.task.gone(parts), folder)
         progress("time cuts", turn + 1, _ROUNDS)
         fastest = max(fastest, found)
         if found >= wanted:
@@ -56,11 +61,11 @@ def parts_for_speedup(
     return best
 
 
-def _speedup(subject: Subject, units: list[int], folder: Path) -> float:
+def _speedup(whole: Subject, subject: Subject, units: list[int], folder: Path) -> float:
     """Median ratio of the times of the full and of the cut model."""
     with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as inside:
         cut = carry_out(subject, units, Path(inside) / "cut.onnx", solve=False, data=None, progress=_silent)
-        return _ratio(subject.model, cut, subject)
+        return _ratio(whole.model, cut, subject)
 
 
 def _ratio(full: Model, cut: Model, subject: Subject) -> float:
