@@ -178,7 +178,7 @@ class TwoTowers(nn.Module):
 def clip() -> tuple[nn.Module, dict[str, Tensor]]:
     from transformers import CLIPConfig
 
-    text = {**SMALL, "eos_token_id": 89, "bos_token_id": 88}
+    text = {**SMALL, "eos_token_id": 2, "bos_token_id": 1}  # with 2 the greatest word ends a text
     vision = {**SMALL, "hidden_size": 40, "intermediate_size": 76, "image_size": 32, "patch_size": 8}
     del vision["vocab_size"], vision["max_position_embeddings"]
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=36)

@@ -79,7 +79,7 @@ def unbound_attention() -> Made:
     return Residual(36, UnboundAttention(36, 3, 10), UnboundAttention(36, 2, 14)), tokens()
 
 
-@torch_graph(axes={"src": {"batch": BATCH}})
+@torch_graph(axes={"input": {"batch@1": BATCH}})
 def torch_encoder() -> Made:
     """PyTorch's own encoder layer, with words first inside."""
     layer = nn.TransformerEncoderLayer(36, 3, 52, batch_first=False, norm_first=True)

@@ -137,9 +137,8 @@ def _unsound(full: onnx.ModelProto, pruned: onnx.ModelProto) -> str:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return f"the checker says: {error}"
     operators = {node.name: node.op_type for node in pruned.graph.node}
-    lost = {node.name for node in full.graph.node if operators.get(node.name) != node.op_type}
-    if lost - _computes_lengths(full):
-        return f"nodes are lost or are others: {sorted(lost)[:4]}"
+    if lost := [node.name for node in full.graph.node if operators.get(node.name) != node.op_type]:
+        return f"nodes are lost or are others: {lost[:4]}"
     before, after = _weights(full), _weights(pruned)
     if set(before) != set(after):
         return f"weights have other names: {sorted(set(before) ^ set(after))[:4]}"
@@ -152,16 +151,9 @@ def _unsound(full: onnx.ModelProto, pruned: onnx.ModelProto) -> str:
     return ""
 
 
-def _computes_lengths(proto: onnx.ModelProto) -> set[str]:
-    """Names of nodes that make integers: what computes a shape may become a constant."""
-    graph = proto.graph
-    integers = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.INT64}
-    return {node.name for node in graph.node if set(node.output) <= integers}
-
-
 def _weights(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    return {t.name: tuple(t.dims) for t in proto.graph.initializer if t.data_type in floats and np.prod(t.dims) > 1}
+    return {t.name: tuple(t.dims) for t in proto.graph.initializer if t.data_type in floats}
 
 
 def _run(proto: onnx.ModelProto, feeds: Feeds) -> list[Array]:

@@ -35,7 +35,7 @@ def light(name: str) -> onnx.ModelProto:
     proto = onnx.load(asset("onnx", f"light/light_{name}.onnx"))
     proto.ir_version = 8  # so that initializers need not be inputs
     rng = np.random.default_rng(1)
-    roles = {n: (node.op_type, i) for node in proto.graph.node for i, n in enumerate(node.input)}
+    roles = _roles(proto)
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
@@ -49,12 +49,19 @@ def light(name: str) -> onnx.ModelProto:
     return proto
 
 
+def _roles(proto: onnx.ModelProto) -> dict[str, tuple[str, int]]:
+    """The operator that reads each tensor, and where; of what is reshaped only the one that reads that."""
+    roles = {n: (node.op_type, i) for node in proto.graph.node for i, n in enumerate(node.input)}
+    moved = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type in ("Reshape", "Unsqueeze")}
+    return roles | {name: roles[out] for name, out in moved.items() if out in roles}
+
+
 def _drawn(
     name: str, shape: tuple[int, ...], role: tuple[str, int] | None, rng: np.random.Generator
 ) -> onnx.TensorProto:
     if len(shape) > 1:
         array = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-    elif role in (("BatchNormalization", 1), ("BatchNormalization", 4)):
+    elif role in (("BatchNormalization", 1), ("BatchNormalization", 4), ("Mul", 0), ("Mul", 1)):
         array = rng.uniform(0.5, 1.5, shape)
     else:
         array = rng.standard_normal(shape) * 0.3

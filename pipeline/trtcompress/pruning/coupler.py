@@ -46,7 +46,7 @@ class Coupler:
         normalized: nodes that take statistics over an axis that has labels, with these labels.
         constants: by name, tensors that are stored.
         skipped: nodes that are left whole with all that is in them, with the reason.
-        blanks: computed tensors of one value whose shape can be chosen; they take labels as weights do.
+        blanks: computed tensors that repeat one value along axes whose lengths can be chosen (`blank`).
     """
 
     shapes: Mapping[str, Shape]
@@ -84,6 +84,15 @@ class Coupler:
         """Give a computed tensor its factors."""
         if value is not None and value.name:
             self.factors[value.name] = [factor for factor in factors if factor is not None]
+
+    def blank(self, value: ir.Value, axes: Collection[int]) -> None:
+        """A computed tensor has the same value all along these axes: they take labels as those of weights do.
+
+        Not where an axis is dynamic, as its length is another for other inputs.
+        """
+        fixed = {axis for axis, dim in enumerate(value.shape or ()) if isinstance(dim, int)}
+        self.blanks.add(str(value.name))
+        self._decided[str(value.name)] = set(range(len(self.shape(value)))) - (fixed & set(axes))
 
     def free(self, value: ir.Value | None) -> set[int]:
         """Axes of a weight that nothing was decided about."""

@@ -131,7 +131,7 @@ def walk(graph: ir.Graph, shapes: Mapping[str, Shape]) -> Coupler:
     coupler = Coupler(shapes, constants)
     for node in graph:
         if node.op_type == "ConstantOfShape" and node.domain in ("", "ai.onnx"):
-            coupler.blanks.add(str(node.outputs[0].name))
+            coupler.blank(node.outputs[0], range(len(coupler.shape(node.outputs[0]))))
         if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):
             what = "runs graphs of its own, which are left whole"
             _leave_whole(coupler, node, what)

@@ -28,12 +28,12 @@ class Parameters:
 
     Attributes:
         inputs: new values of stored inputs, by their place.
-        shapes: lengths that a shape input must have, by axis, for each input place; the rest of it stays.
+        shapes: inputs that are shapes, by their place: of which axis of the output each element is the length.
         attributes: new values; None removes one.
     """
 
     inputs: Mapping[int, Ints] = field(default_factory=dict)
-    shapes: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     attributes: Mapping[str, int | None] = field(default_factory=dict)
 
 
@@ -94,28 +94,22 @@ def parameters(ops: str) -> Callable[[Rule], Rule]:
     return keep
 
 
-@parameters("Reshape Expand")
+@parameters("ConstantOfShape Expand Reshape")
 def _target(cut: CutGraph, node: ir.Node) -> Parameters:
-    return Parameters(shapes={1: cut.changed(node.outputs[0])})
-
-
-@parameters("ConstantOfShape")
-def _filled(cut: CutGraph, node: ir.Node) -> Parameters:
-    return Parameters(shapes={0: cut.changed(node.outputs[0])})
+    """A target of Expand may have fewer axes than the output."""
+    place = 0 if node.op_type == "ConstantOfShape" else 1
+    rank, given = len(cut.before(node.outputs[0])), cut.before(node.inputs[place])
+    return Parameters(shapes={place: tuple(range(rank - given[0], rank))}) if given else Parameters()
 
 
 @parameters("Resize")
 def _sizes(cut: CutGraph, node: ir.Node) -> Parameters:
-    """Only where sizes are given for all axes; scales of 1 stay right."""
-    changed = cut.changed(node.outputs[0])
-    if len(node.inputs) < 4 or node.inputs[3] is None or not changed:
+    """Only where sizes are given; scales of 1 stay right."""
+    if len(node.inputs) < 4 or node.inputs[3] is None:
         return Parameters()
-    named = node.attributes.get_ints("axes", None)
-    if named is None:
-        return Parameters(shapes={3: changed})
     rank = len(cut.before(node.outputs[0]))
-    places = {axis % rank: place for place, axis in enumerate(named)}
-    return Parameters(shapes={3: {places[axis]: n for axis, n in changed.items() if axis in places}})
+    named = node.attributes.get_ints("axes", None)
+    return Parameters(shapes={3: tuple(range(rank) if named is None else (axis % rank for axis in named))})
 
 
 @parameters("Split")

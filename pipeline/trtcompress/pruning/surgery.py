@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .coupling import Coupling
 from .cut import Alive, Cut, shrink
 from .factors import Shape
 from .parameters import CutGraph, Parameters, of_node
-from .shape_values import shape_value
+from .shape_values import ShapeValues, measured
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,9 +79,8 @@ def _write(graph: ir.Graph, node: ir.Node, wanted: Parameters, plan: CutGraph, n
             node.attributes[name] = ir.AttrInt64(name, number)
     for place, array in wanted.inputs.items():
         _replace(graph, node, place, array, names)
-    for place, lengths in wanted.shapes.items():
-        if lengths:
-            _retarget(graph, node, place, lengths, plan, names)
+    for place, axes in wanted.shapes.items():
+        _retarget(graph, node, place, axes, plan, names)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, place: int, array: Array, names: FreshNames) -> None:
@@ -122,30 +122,39 @@ _ROLES = {
 
 
 def _retarget(
-    graph: ir.Graph, node: ir.Node, place: int, lengths: Mapping[int, int], plan: CutGraph, names: FreshNames
+    graph: ir.Graph, node: ir.Node, place: int, axes: tuple[int, ...], plan: CutGraph, names: FreshNames
 ) -> None:
     """Write new lengths into a shape: into what is stored, or behind what is computed."""
-    target = node.inputs[place]
+    target, output = node.inputs[place], node.outputs[0]
+    before, after = plan.before(output), plan.after(output)
     held = plan.stored(target)
-    rank = plan.before(target)[0]
-    offset = rank - (rank if node.op_type == "Resize" else len(plan.before(node.outputs[0])))
-    new = {axis + offset: length for axis, length in lengths.items() if axis + offset >= 0}
     if held is not None:
-        _replace(graph, node, place, _with_lengths(held, new, node.op_type), names)
+        new = {i: after[axis] for i, axis in enumerate(axes) if before[axis] != after[axis]}
+        kept = plan.after(node.inputs[0])[: len(axes)] if node.op_type == "Reshape" else ()
+        _replace(graph, node, place, _with_lengths(held, new, node.op_type, kept), names)
         return
-    found = shape_value(target, plan.after)
-    if found is not None and all(found[axis] in (-1, length) for axis, length in new.items()):
-        return  # it follows the shapes that it is computed from
-    shape, before = node.outputs[0].shape, plan.before(node.outputs[0])
-    # An axis that holds a dynamic one too, such as batch times heads, is scaled.
-    shares = {
-        axis + offset: (length, before[axis])
-        for axis, length in lengths.items()
-        if shape is not None and not isinstance(shape[axis], int)
-    }
-    change = _Change(new, shares)
-    if not _in_pieces(graph, node, place, change, plan, names):
-        node.replace_input_with(place, _computed(graph, node, target, change, plan, names))
+    if before == after and not any(plan.alive.touched(str(value.name)) for value in measured(target)):
+        return
+    found = ShapeValues(plan.after).of(target)
+    told = [before[axis] for axis in axes] if found is None else found.tolist()
+    wrong = [i for i, axis in enumerate(axes) if not _says(node, told[i], after[axis])]
+    if wrong:
+        change = _Change({i: after[axes[i]] for i in wrong}, _shares(output, axes, told, after, wrong))
+        if not _in_pieces(graph, node, place, change, plan, names):
+            node.replace_input_with(place, _computed(graph, node, target, change, plan, names))
+
+
+def _says(node: ir.Node, told: int, length: int) -> bool:
+    """Whether an element of a shape gives this length; -1 (and 0) is found out, an Expand to 1 is one of the input."""
+    return told == length or (node.op_type == "Reshape" and told in (-1, 0)) or (node.op_type == "Expand" and told == 1)
+
+
+def _shares(
+    output: ir.Value, axes: tuple[int, ...], told: list[int], after: Shape, wrong: list[int]
+) -> dict[int, tuple[int, int]]:
+    """An axis that holds a dynamic one too, such as batch times heads, is scaled: what it says, to what it should."""
+    shape = output.shape
+    return {i: (after[axes[i]], told[i]) for i in wrong if shape is None or not isinstance(shape[axes[i]], int)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +173,13 @@ class _Change:
         )
 
 
-def _with_lengths(held: Array, lengths: Mapping[int, int], op: str) -> Array:
-    """A stored shape with new lengths; what is to be found out (-1), or broadcast to (1), stays."""
+def _with_lengths(held: Array, lengths: Mapping[int, int], op: str, kept: Shape = ()) -> Array:
+    """A stored shape with new lengths; what is to be found out (-1), kept (0) or broadcast to (1) stays."""
     new = held.copy()
-    for axis, length in lengths.items():
-        if new[axis] != -1 and not (op == "Expand" and new[axis] == 1):
-            new[axis] = length
+    for i, length in lengths.items():
+        found = new[i] == -1 or (new[i] == 0 and kept[i : i + 1] == (length,))
+        if not found and not (op == "Expand" and new[i] == 1):
+            new[i] = length
     return new
 
 
@@ -225,7 +235,8 @@ def _computed(
     for axis, length in change.lengths.items():
         times[axis], more[axis] = 0, length
     for axis, (after, before) in change.shares.items():
-        times[axis], over[axis], more[axis] = after, before, 0
+        common = gcd(after, before)
+        times[axis], over[axis], more[axis] = after // common, before // common, 0
     for op, array in (("Mul", times), ("Div", over), ("Add", more)):
         if (array == (0 if op == "Add" else 1)).all():
             continue

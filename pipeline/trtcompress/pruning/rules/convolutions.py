@@ -47,7 +47,8 @@ def _grouped(coupler: Coupler, node: ir.Node, groups: int, out_axis: int) -> Non
     assert x is not None
     assert w is not None
     why = f"{node.op_type} '{node.name}' works in groups"
-    inputs = coupler.along(x, 1, why).reshape(groups, -1)
+    read = f"{node.op_type} '{node.name}' reads channels in groups that cannot be cut"
+    inputs = coupler.along(x, 1, read).reshape(groups, -1)
     each = coupler.shape(y)[1] // groups
     if inputs.shape[1] == 1 and each == 1:
         outputs = inputs

@@ -29,6 +29,8 @@ def movement(coupler: Coupler, node: ir.Node) -> None:
     coupler.settle(x)
     if node.op_type == "Gather":
         _seal_looked_up(coupler, node)
+    if node.op_type in ("Pad", "Slice"):
+        _seal_computed(coupler, node)
     if node.op_type == "Slice":
         _tie_strides(coupler, node)
     parts: list[list[Factor]] = [[] for _ in node.outputs]
@@ -41,6 +43,8 @@ def movement(coupler: Coupler, node: ir.Node) -> None:
                 coupler.labels.pin(spread.reshape(-1)[:1], f"{node.op_type} '{node.name}' picks that one out")
     for output, factors in zip(node.outputs, parts, strict=True):
         coupler.give(output, _apart(coupler, node, factors))
+    if node.op_type == "Expand":
+        _blank_expanded(coupler, node)
 
 
 def moved(coupler: Coupler, node: ir.Node, factor: Factor) -> list[Ints]:
@@ -68,6 +72,24 @@ def _seal_looked_up(coupler: Coupler, node: ir.Node) -> None:
         return
     axis = node.attributes.get_int("axis", 0) % max(1, len(coupler.shape(x)))
     coupler.seal(x, f"{node.op_type} '{node.name}' looks up along it", {axis})
+
+
+def _seal_computed(coupler: Coupler, node: ir.Node) -> None:
+    """Where bounds or amounts are computed, an axis whose length they change stays whole."""
+    x, y = node.inputs[0], node.outputs[0]
+    if all(value is None or value.name in coupler.constants for value in node.inputs[1:]):
+        return
+    lengths = enumerate(zip(coupler.shape(x), coupler.shape(y), strict=True))
+    changed = {axis for axis, (before, after) in lengths if before != after}
+    coupler.seal(x, f"{node.op_type} '{node.name}' has bounds there that are computed", changed)
+
+
+def _blank_expanded(coupler: Coupler, node: ir.Node) -> None:
+    """Along an axis that is expanded all is the same, so that the shape may say another length."""
+    x, y = node.inputs[0], node.outputs[0]
+    rank = len(coupler.shape(y))
+    before = (1,) * (rank - len(coupler.shape(x))) + coupler.shape(x)
+    coupler.blank(y, [axis for axis in range(rank) if before[axis] == 1 < coupler.shape(y)[axis]])
 
 
 def _tie_strides(coupler: Coupler, node: ir.Node) -> None:

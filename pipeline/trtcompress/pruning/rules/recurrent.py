@@ -25,23 +25,23 @@ def recurrent(coupler: Coupler, node: ir.Node) -> None:
     x, w, r = node.inputs[0], node.inputs[1], node.inputs[2]
     assert x is not None
     assert w is not None
-    why = f"{node.op_type} '{node.name}'"
+    told = f"{node.op_type} '{node.name}'"
     directions, _, hidden = coupler.shape(r)
     gates = GATES[node.op_type]
     units = coupler.labels.fresh((directions, hidden))
     if node.attributes.get_int("layout", 0):
-        why += " with the batch in front (layout 1)"
         for value in (x, w, r):
-            coupler.seal(value, why)
+            coupler.seal(value, f"{told} has the batch in front (layout 1), which no rule covers")
         return
+    read, why = f"{told} reads an axis there that cannot be cut", f"{told} shares a weight that is cut otherwise"
     coupler.bind(w, (0, 1), _tiled(units, gates), why)
-    coupler.bind(w, (2,), coupler.along(x, 2, why), why)
+    coupler.bind(w, (2,), coupler.along(x, 2, read), why)
     coupler.bind(r, (0, 1), _tiled(units, gates), why)
     coupler.overlay(r, (0, 2), units)
     inputs = [*node.inputs, *[None] * (8 - len(node.inputs))]
     coupler.bind(inputs[3], (0, 1), _tiled(units, 2 * gates), why)
-    coupler.bind(inputs[5], (0, 2), units, why)
-    coupler.bind(inputs[6], (0, 2), units, why)
+    for state in inputs[5:7]:
+        coupler.bind(state, (0, 2), units, f"{told} starts from states that cannot be cut")
     coupler.bind(inputs[7], (0, 1), _tiled(units, 3), why)
     coupler.give(node.outputs[0], [Factor.over((1, 3), units)])
     for output in node.outputs[1:]:
