@@ -94,7 +94,8 @@ def _costs(graph: Iterable[ir.Node], shapes: Mapping[str, Shape], seen: set[str]
         for name, tensor in () if _hands_on(node) else _parameters(node):
             if name not in seen:
                 seen.add(name)
-                tensors.append((prod(shapes.get(name, tuple(tensor.shape.numpy()))), tensor.dtype.bitwidth))
+                size = prod(shapes[name]) if name in shapes else tensor.size
+                tensors.append((size, tensor.dtype.bitwidth))
         rule = _MACS.get(node.op_type)
         yield NodeCost(
             name=node.name or str(node.outputs[0].name),

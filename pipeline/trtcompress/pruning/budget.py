@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from trtcompress_graph.cost import graph_cost
 
 from .coupling import Coupling
 from .cut import Alive, Cut
-from .factors import Shape
+from .factors import Factor, Ints, Shape
 from .plan import Cost
 
 if TYPE_CHECKING:
@@ -33,21 +35,36 @@ class Costs:
         self._coupling = coupling
         used = {str(value.name) for node in graph for value in (*node.inputs, *node.outputs) if value is not None}
         self._shapes = {name: shape for name, shape in shapes.items() if name in used}
+        self._joint: dict[str, tuple[Factor, ...]] = {}
+        plain: list[tuple[str, int, Ints]] = []
+        for name, factors in coupling.factors.items():
+            if name in self._shapes and all(len(factor.axes) == 1 for factor in factors):
+                plain += [(name, factor.axes[0], factor.labels) for factor in factors]
+            elif name in self._shapes:
+                self._joint[name] = factors
+        self._places = [(name, axis) for name, axis, _ in plain]
+        self._labels = np.concatenate([labels for _, _, labels in plain]) if plain else np.zeros(0, np.int64)
+        self._starts = np.cumsum([0, *(len(labels) for _, _, labels in plain)])[:-1]
         self.full = self._cost(self._shapes)
 
-    def of(self, units: Iterable[int]) -> Cost:
+    def of(self, units: Collection[int]) -> Cost:
         """The cost of the graph without these units.
 
         Raises:
             PruneError: what lives is not a box.
         """
-        alive = Alive(self._coupling.factors, Cut.of(self._coupling.relations, units))
-        touched = {
-            name: alive.shape(name, self._shapes[name])
-            for name in self._coupling.factors
-            if name in self._shapes and alive.touched(name)
-        }
-        return self._cost(self._shapes | touched)
+        cut = Cut.of(self._coupling.relations, units)
+        changed: dict[str, list[int]] = {}
+        if self._places:
+            living = np.ones(cut.count, np.int64)
+            living[list(cut.dead)] = 0
+            lengths = np.add.reduceat(living[self._labels], self._starts)
+            for (name, axis), length in zip(self._places, lengths.tolist(), strict=True):
+                if length != self._shapes[name][axis]:
+                    changed.setdefault(name, list(self._shapes[name]))[axis] = length
+        alive = Alive(self._joint, cut)
+        joint = {name: alive.shape(name, self._shapes[name]) for name in self._joint if alive.touched(name)}
+        return self._cost(self._shapes | {name: tuple(shape) for name, shape in changed.items()} | joint)
 
     def _cost(self, shapes: Mapping[str, Shape]) -> Cost:
         cost = graph_cost(self._graph, shapes)

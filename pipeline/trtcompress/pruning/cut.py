@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Cut:
     count: int
 
     @classmethod
-    def of(cls, relations: Relations, units: Iterable[int]) -> Cut:
+    def of(cls, relations: Relations, units: Collection[int]) -> Cut:
         """The cut of these units."""
         return cls(relations.closure(units), relations.count)
 

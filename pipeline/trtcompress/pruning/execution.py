@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def carry_out(
-    subject: Subject, units: Iterable[int], out: Path, *, solve: bool, data: Dataset | None, progress: Progress
+    subject: Subject, units: Collection[int], out: Path, *, solve: bool, data: Dataset | None, progress: Progress
 ) -> Model:
     """Cut units out of a model, mend what is left, check it, and write it.
 
@@ -69,7 +69,7 @@ def carry_out(
 
 
 def group_cuts(
-    subject: Subject, units: Iterable[int], scores: dict[str, dict[int, float]], damages: dict[str, float]
+    subject: Subject, units: Collection[int], scores: dict[str, dict[int, float]], damages: dict[str, float]
 ) -> tuple[GroupCut, ...]:
     """For the plan: what goes of each group that is cut."""
     gone = set(units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class Meter:
             self._told()
         return found
 
-    def damage(self, units: Iterable[int]) -> float:
+    def damage(self, units: Collection[int]) -> float:
         """Damage at the output when these units go."""
         import onnx
 

@@ -164,7 +164,7 @@ def _plan(
     whole: Subject,
     subject: Subject,
     choice: Choice,
-    units: Iterable[int],
+    units: list[int],
     parts: Mapping[str, int],
     written: Model,
     data: Dataset | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +60,12 @@ class Relations:
             tuple((roots[link.parents], link.kind) for link in labels.links),
         )
 
-    def closure(self, dead: Iterable[int]) -> frozenset[int]:
+    def closure(self, dead: Collection[int]) -> frozenset[int]:
         """All that falls: children with their parents, and parents of which one row has no living child."""
-        fallen: set[int] = set()
+        alone = {label for label in dead if label not in self.children and label not in self.rows}
+        fallen: set[int] = set(alone)
         left: dict[tuple[int, int], int] = {}
-        stack = list(dead)
+        stack = [label for label in dead if label not in alone]
         while stack:
             label = stack.pop()
             if label in fallen:
