@@ -108,7 +108,8 @@ def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progre
         from .gram import collect_grams
 
         read = _Rest(data) if _many(data) else data
-        grams = dict(collect_grams(subject.model, layers, read, shapes=subject.shapes, progress=progress))
+        dense = [layer for layer in layers if layer.kind != "depthwise"]
+        grams = dict(collect_grams(subject.model, dense, read, shapes=subject.shapes, progress=progress))
     evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed)
     scores = {}
     for place, group in enumerate(groups):
