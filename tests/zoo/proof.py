@@ -23,7 +23,7 @@ from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 from trtcompress_graph.shapes import graph_shapes
 
-from .entries import REGISTRY, Feeds
+from .entries import REGISTRY, Entry, Feeds
 from .masked import masked
 
 TOLERANCE = 1e-4
@@ -34,6 +34,9 @@ NOISE = 2.4e-7
 
 INFLUENCE = 100 * TOLERANCE
 """What the cut must at least change in some output: else a wrong cut would not show."""
+
+UNSEEN = "the cut changes no output by more than"
+"""So begins the answer where a cut may be right, and nothing shows it."""
 
 Array = NDArray[Any]
 
@@ -60,14 +63,18 @@ class Subject:
 
 def subject(name: str, model: Model) -> Subject:
     """Analyse a graph of the zoo at its usual shapes."""
-    entry = REGISTRY[name]
+    return subject_of(REGISTRY[name], model)
+
+
+def subject_of(entry: Entry, model: Model) -> Subject:
+    """The same of any graph; the entry tells shapes and inputs."""
     bindings = entry.shapes(model)
     graph = load_ir(model)
     shapes = tuple(graph_shapes(graph, model, binding) for binding in bindings)
     feeds = tuple(entry.feeds(model, binding) for binding in bindings)
     proto = onnx.load(model.path)
     answers = tuple(_run(proto, feed) for feed in feeds)
-    return Subject(name, model, proto, shapes, analyse(graph.graph, shapes[0]), feeds, answers)
+    return Subject(entry.name, model, proto, shapes, analyse(graph.graph, shapes[0]), feeds, answers)
 
 
 def seeded_part(group: Group, seed: int) -> tuple[int, ...]:
@@ -106,7 +113,7 @@ def _differs(given: Subject, pruned: onnx.ModelProto, cut: Cut) -> str:
             if not error <= TOLERANCE * scale + NOISE:
                 return f"output '{output.name}' is off by {error:.3g} where the greatest value is {scale:.3g}"
             changed = max(changed, _apart(b, whole) / scale if scale else 0.0)
-    return "" if changed > INFLUENCE else f"the cut changes no output by more than {changed:.3g} of its greatest value"
+    return "" if changed > INFLUENCE else f"{UNSEEN} {changed:.3g} of its greatest value"
 
 
 def stretched(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
