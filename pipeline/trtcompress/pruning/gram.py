@@ -1,0 +1,234 @@
+"""Streamed second moments of what a layer reads, and of what its outputs lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcompress_calibration.batching import batches
+from trtcompress_calibration.samples import Batch, Sample
+from trtcompress_calibration.tapped_session import TappedSession
+from trtcompress_graph.cores import usable_cores
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.model import Model, TensorSpec
+
+from .factors import Shape
+from .layers import Ints, Layer
+
+Doubles = NDArray[np.float64]
+
+MOST_FEATURES = 4608
+"""Wider layers (512 channels under 3 x 3 have just as many) get the moments of their channels alone."""
+
+BATCH = 8
+_MEMORY = 600 << 20
+"""Bytes of all matrices that one pass sums up."""
+
+_CHUNK = 1 << 25
+"""Elements of rows that are multiplied at once."""
+
+
+class Gram:
+    """Sums over rows in float64; the products are float32.
+
+    Leading axes are systems of their own, such as the channels of a depthwise layer.
+
+    Attributes:
+        count: rows so far.
+        sums: sum of the rows, [..., features].
+        products: sum of `row row^T`, [..., features, features].
+        target_sums: sum of the targets, [..., outputs].
+        cross: sum of `row target^T`, [..., features, outputs].
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: Doubles = np.zeros(())
+        self.products: Doubles = np.zeros(())
+        self.target_sums: Doubles = np.zeros(())
+        self.cross: Doubles = np.zeros(())
+
+    def add(self, rows: NDArray[Any], targets: NDArray[Any] | None = None) -> None:
+        """Add rows [..., n, features] and, if wanted, their targets [..., n, outputs]."""
+        step = max(1, _CHUNK // max(1, rows.size // max(1, rows.shape[-2])))
+        for start in range(0, rows.shape[-2], step):
+            part = rows[..., start : start + step, :]
+            turned = np.swapaxes(part, -1, -2)
+            self.count += part.shape[-2]
+            self.sums = self.sums + part.sum(axis=-2, dtype=np.float64)
+            self.products = self.products + np.matmul(turned, part)
+            if targets is not None:
+                wanted = targets[..., start : start + step, :]
+                self.target_sums = self.target_sums + wanted.sum(axis=-2, dtype=np.float64)
+                self.cross = self.cross + np.matmul(turned, wanted)
+
+    def __add__(self, other: Gram) -> Gram:
+        both = Gram()
+        both.count = self.count + other.count
+        both.sums = self.sums + other.sums
+        both.products = self.products + other.products
+        both.target_sums = self.target_sums + other.target_sums
+        both.cross = self.cross + other.cross
+        return both
+
+    @property
+    def mean(self) -> Doubles:
+        """Mean row."""
+        return self.sums / self.count
+
+    @property
+    def covariance(self) -> Doubles:
+        """Second moments about the mean."""
+        mean = self.mean
+        return self.products / self.count - mean[..., :, None] * mean[..., None, :]
+
+    @property
+    def target_mean(self) -> Doubles:
+        """Mean target."""
+        return self.target_sums / self.count
+
+    @property
+    def cross_covariance(self) -> Doubles:
+        """Second moments of rows and targets about their means."""
+        return self.cross / self.count - self.mean[..., :, None] * self.target_mean[..., None, :]
+
+
+def row_limit(features: int, limit: int) -> int:
+    """Rows that are enough for a layer: fewer, the more a row costs, but four times the unknowns."""
+    return max(4 * features, min(limit, int(limit * (512 / features) ** 2)))
+
+
+def sampled(seed: Sequence[int], count: int, share: float) -> Ints | None:
+    """A share of the places 0 .. count, rising; None for all."""
+    kept = max(1, round(share * count))
+    if kept >= count:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(count, kept, replace=False))
+
+
+def full_batches(data: Iterable[Sample], inputs: Sequence[TensorSpec], size: int = BATCH) -> Iterator[Batch]:
+    """Batches, without one that repeats samples, unless there is no other."""
+    filled: Batch | None = None
+    given = False
+    for batch in batches(data, inputs, size):
+        if batch.repeated:
+            filled = batch
+            continue
+        given = True
+        yield batch
+    if filled is not None and not given:
+        yield filled
+        given = True
+    if not given:
+        raise DataError("there are no samples", hint="name data that holds at least one sample")
+
+
+def collect_grams(
+    model: Model,
+    layers: Sequence[Layer],
+    data: Iterable[Sample],
+    *,
+    shapes: Mapping[str, Shape],
+    limit_rows: int = 400_000,
+    progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+) -> dict[str, Gram]:
+    """Moments of what each layer reads, by its name; layers that read alike share them.
+
+    A depthwise layer has one system a channel. A layer of more than `MOST_FEATURES` features has the moments of its
+    channels, averaged over the window. One pass of the model does for as many layers as fit into memory; nothing
+    grows with the samples.
+
+    Args:
+        model: the full model.
+        layers: of its graph.
+        data: samples that fit the model; read once a pass.
+        shapes: concrete shape of every tensor at one sample.
+        limit_rows: a layer sees about so many rows, taken from all samples; fewer where a row is wide.
+        progress: told how many samples were read.
+
+    Raises:
+        DataError: there are no samples, or the model fails on one.
+    """
+    alike: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in layers:
+        alike.setdefault((layer.kind == "depthwise", *layer.reads_alike()), []).append(layer)
+    found: dict[str, Gram] = {}
+    firsts = [same[0] for same in alike.values()]
+    for part in _passes(firsts, shapes):
+        grams = _one_pass(model, part, data, limit_rows, progress)
+        for same in alike.values():
+            if same[0].name in grams:
+                found |= {layer.name: grams[same[0].name] for layer in same}
+    return found
+
+
+def _size(layer: Layer, shapes: Mapping[str, Shape]) -> int:
+    """Bytes of the matrix of a layer."""
+    features, channels = layer.features(shapes[layer.x]), shapes[layer.x][layer.channel_axis]
+    if layer.kind == "depthwise":
+        return 8 * channels * layer.window**2
+    return 8 * (features if features <= MOST_FEATURES else channels) ** 2
+
+
+def _passes(layers: Iterable[Layer], shapes: Mapping[str, Shape]) -> Iterator[list[Layer]]:
+    part: list[Layer] = []
+    held = 0
+    for layer in layers:
+        size = _size(layer, shapes)
+        if part and held + size > _MEMORY:
+            yield part
+            part, held = [], 0
+        part.append(layer)
+        held += size
+    if part:
+        yield part
+
+
+def _one_pass(
+    model: Model,
+    layers: Sequence[Layer],
+    data: Iterable[Sample],
+    limit: int,
+    progress: Callable[[str, int, int | None], None],
+) -> dict[str, Gram]:
+    total = _length(data)
+    session = TappedSession(model, dict.fromkeys(layer.x for layer in layers), usable_cores(), reuse=False)
+    grams = {layer.name: Gram() for layer in layers}
+    done = 0
+    for number, batch in enumerate(full_batches(data, model.inputs)):
+        try:
+            held = {**batch.inputs, **session.run(batch.inputs)}
+        except Exception as error:  # ONNX Runtime's exception classes share no base
+            raise DataError(f"the model fails on it: {error}", where=f"sample {batch.indices[0]}") from error
+        for index, layer in enumerate(layers):
+            x = held[layer.x]
+            wanted = row_limit(layer.features(x.shape), limit)
+            expected = layer.count(x.shape) / batch.count * (total or 0)
+            places = sampled((number, index), layer.count(x.shape), wanted / expected if expected else 1.0)
+            _add(grams[layer.name], layer, layer.rows(x, places))
+        done += batch.count
+        progress("inputs of the layers", done, total)
+    return grams
+
+
+def _add(gram: Gram, layer: Layer, rows: NDArray[Any]) -> None:
+    if layer.kind == "depthwise":
+        rows = by_channel(rows, layer.window)
+    elif rows.shape[1] > MOST_FEATURES:
+        rows = rows.reshape(len(rows), -1, layer.window).mean(axis=2)
+    gram.add(rows)
+
+
+def by_channel(rows: NDArray[Any], window: int) -> NDArray[Any]:
+    """Rows [n, channels * window] as one system a channel, [channels, n, window]."""
+    return np.ascontiguousarray(rows.reshape(len(rows), -1, window).transpose(1, 0, 2))
+
+
+def _length(data: Iterable[Sample]) -> int | None:
+    total = getattr(data, "total", None)
+    if total is None and isinstance(data, Sequence):
+        total = len(data)
+    return total
