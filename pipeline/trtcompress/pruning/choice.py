@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ from .widths import primary, widths
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
     from trtcompress_calibration.samples import Sample
+
+    from .gram import Gram
+    from .layers import Layer
 
 HELD_BACK = 48
 """Samples on which damage is measured; the statistics come from the others, so that they are new to the repair."""
@@ -101,15 +104,8 @@ def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progre
     allowed = {group.name: widths(coupling, group, subject.shapes, options.multiple) for group in groups}
     groups = tuple(group for group in groups if len(allowed[group.name]) > 1)
     importance = find_importance(str(options.importance))
-    needs_grams = importance.needs_data or find_allocation(str(options.allocation)).needs_data
     layers = linear_layers(subject.graph.graph, subject.shapes)
-    grams = {}
-    if data is not None and needs_grams:
-        from .gram import collect_grams
-
-        read = _Rest(data) if _many(data) else data
-        dense = [layer for layer in layers if layer.kind != "depthwise"]
-        grams = dict(collect_grams(subject.model, dense, read, shapes=subject.shapes, progress=progress))
+    grams = moments(subject, layers, data, progress) if data is not None else {}
     evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed)
     scores = {}
     for place, group in enumerate(groups):
@@ -125,6 +121,15 @@ def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progre
     if data is not None and find_allocation(str(options.allocation)).needs_data:
         task = task.measured(_measure(subject, evidence, data, task, curves, progress))
     return Choice(task, options, evidence, curves)
+
+
+def moments(subject: Subject, layers: Sequence[Layer], data: Dataset, progress: Progress) -> Mapping[str, Gram]:
+    """Statistics of what dense layers read, from the samples that are not held back."""
+    from .gram import collect_grams
+
+    read = _Rest(data) if _many(data) else data
+    dense = [layer for layer in layers if layer.kind != "depthwise"]
+    return collect_grams(subject.model, dense, read, shapes=subject.shapes, progress=progress)
 
 
 def _measure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,20 @@ from .surgery import apply_cut
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
 
+    from .gram import Gram
+
 Progress = Callable[[str, int, int | None], None]
 
 
 def carry_out(
-    subject: Subject, units: Collection[int], out: Path, *, solve: bool, data: Dataset | None, progress: Progress
+    subject: Subject,
+    units: Collection[int],
+    out: Path,
+    *,
+    solve: bool,
+    data: Dataset | None,
+    progress: Progress,
+    grams: Mapping[str, Gram] | None = None,
 ) -> Model:
     """Cut units out of a model, mend what is left, check it, and write it.
 
@@ -37,6 +46,7 @@ def carry_out(
         solve: mend: with data solve the consumers' weights anew, without merge what goes into what is alike.
         data: samples.
         progress: told how far it is.
+        grams: statistics of layers' inputs, where they are known; else they are measured.
 
     Raises:
         PruneError: the cut does not hold together.
@@ -49,11 +59,15 @@ def carry_out(
 
         merge(graph, subject, cut)
     apply_cut(graph, subject.coupling, cut, subject.shapes)
-    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         model = save_ir(graph, Path(folder) / "cut.onnx")
         if solve and data is not None and cut.dead:
+            from .choice import moments
+            from .layers import linear_layers
             from .reconstruction import reconstruct
 
+            if grams is None:
+                grams = moments(subject, linear_layers(subject.graph.graph, subject.shapes), data, progress)
             model = reconstruct(
                 subject.model,
                 model,
@@ -62,6 +76,7 @@ def carry_out(
                 cut,
                 data,
                 shapes=subject.shapes,
+                grams=grams,
                 progress=progress,
             )
         check_runs_like(subject.model, model, subject.inputs)

@@ -74,12 +74,13 @@ def prune(
     """
     options = options.resolved(data is not None)
     whole = study(model, shapes)
-    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         subject, blocks = _shallower(whole, options, data, Path(folder), progress)
         choice = choose(subject, options, data, progress)
         parts, speedup = _parts(whole, subject, choice, out.parent, progress)
         units = choice.task.gone(parts)
-        written = carry_out(subject, units, out, solve=bool(options.reconstruct), data=data, progress=progress)
+        solve, grams = bool(options.reconstruct), choice.evidence.grams
+        written = carry_out(subject, units, out, solve=solve, data=data, progress=progress, grams=grams)
         plan = _plan(whole, subject, choice, units, parts, written, data, speedup, blocks)
     return Pruned(written, plan, tuple(_notes(subject, choice)))
 
@@ -135,7 +136,7 @@ def apply_plan(
                 hint="give the same --data and --samples, or make a new plan with a budget",
             )
     whole = study(model, plan.shapes)
-    with tempfile.TemporaryDirectory(prefix="prune-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         subject = whole
         if plan.blocks:
             subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)

@@ -63,7 +63,7 @@ def parts_for_speedup(
 
 def _speedup(whole: Subject, subject: Subject, units: list[int], folder: Path) -> float:
     """Median ratio of the times of the full and of the cut model."""
-    with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as inside:
+    with tempfile.TemporaryDirectory(prefix=".speed.", dir=folder) as inside:
         cut = carry_out(subject, units, Path(inside) / "cut.onnx", solve=False, data=None, progress=_silent)
         return _ratio(whole.model, cut, subject)
 
