@@ -120,10 +120,13 @@ class Coupler:
             self.factors[name] = [*held[name], *added]
 
     def settle(self, value: ir.Value | None) -> None:
-        """Give every free axis of a weight labels of its own."""
+        """Give every free axis of a weight labels of its own; those of a blank are left as they are from here on."""
         for axis in sorted(self.free(value)):
             assert value is not None
-            self.adopt(value, (axis,), self.labels.fresh((self.shape(value)[axis],)))
+            if value.name in self.blanks:
+                self._decided[str(value.name)].add(axis)
+            else:
+                self.adopt(value, (axis,), self.labels.fresh((self.shape(value)[axis],)))
 
     def seal(self, value: ir.Value | None, why: str, axes: Collection[int] | None = None) -> None:
         """Leave a tensor whole: all of it, or along some axes. Joint factors stay along their other axes."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .coupler import Coupler
-from .factors import Factor, Ints, Shape
+from .factors import Factor, Ints, Shape, varying
 from .groups import Group, Left, group_labels, left_whole
 from .relations import Relations
 from .rules import RULES
@@ -86,7 +86,7 @@ def _settled(graph: ir.Graph, coupler: Coupler, weights: list[str]) -> tuple[Cou
     """The coupling as it stands, and label sets that could not be cut for want of equal or consistent parts."""
     roots = coupler.labels.roots()
     factors = {
-        name: tuple(Factor(factor.axes, roots[factor.labels]) for factor in held)
+        name: tuple(_settled_factor(factor.axes, roots[factor.labels]) for factor in held)
         for name, held in coupler.factors.items()
         if held
     }
@@ -104,12 +104,32 @@ def _settled(graph: ir.Graph, coupler: Coupler, weights: list[str]) -> tuple[Cou
         failed.append(frozenset(group.units))
         for label in fallen:
             why.setdefault(label, reason)
-    covered = frozenset().union(*(relations.closure(group.units) for group in good))
-    open_ = [labels for labels in (*failed, *grouping.uneven) if labels.isdisjoint(covered)]
+    open_ = _open([*failed, *grouping.uneven], good, relations)
     normalized = {name: np.unique(roots[labels]) for name, labels in coupler.normalized.items()}
     inner = tuple(Left(name, None, reason) for name, reason in coupler.skipped)
     left = (*left_whole(weights, factors, good, why), *inner)
     return Coupling(factors, relations, tuple(good), left, normalized), open_
+
+
+def _settled_factor(axes: tuple[int, ...], labels: Ints) -> Factor:
+    """A factor without the axes along which its labels have become the same."""
+    kept = varying(labels) if len(axes) > 1 else ()
+    if not kept or len(kept) == len(axes):
+        return Factor(axes, labels)
+    place = tuple(slice(None) if i in kept else 0 for i in range(len(axes)))
+    return Factor(tuple(axes[i] for i in kept), np.ascontiguousarray(labels[place]))
+
+
+def _open(failed: list[frozenset[int]], good: list[Group], relations: Relations) -> list[frozenset[int]]:
+    """Those of the sets that no good group cuts, be it with the heads that they are in.
+
+    Channels inside the groups of a convolution are worth more than its groups.
+    """
+    if not failed:
+        return []
+    units = [unit for group in good if group.kind != "groups" for unit in group.units]
+    covered = frozenset().union(*(relations.closure([unit]) for unit in units))
+    return [labels for labels in failed if labels.isdisjoint(covered)]
 
 
 def _tie_columns(coupler: Coupler, found: Coupling, failed: Iterable[frozenset[int]]) -> bool:
