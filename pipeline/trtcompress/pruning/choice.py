@@ -78,7 +78,7 @@ class Choice:
                 where="prune",
                 hint=f"ask for {least / of + 0.01:.2f} or more, a smaller --multiple, or drop a --keep",
             )
-        parts = self.nearest(price, limit)
+        parts = task.nudged(self.nearest(price, limit), WINDOW * of)
         share = task.share(parts)
         if not wanted - WINDOW <= share / of <= wanted:
             raise PruneError(

@@ -20,7 +20,7 @@ from .subject import Subject
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-ALIKE = 0.2
+ALIKE = 0.6
 """Cosine below which two channels have nothing to say about each other."""
 
 Matrix = NDArray[np.float64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations, islice
 
 from ..budget import Costs
 from ..coupling import Coupling
@@ -11,6 +12,10 @@ from ..groups import Group
 
 Parts = Mapping[str, int]
 """By group, how many parts (of `group.step`) stay."""
+
+_NUDGED = 24
+_TRIES = 400
+"""Counts of the graph that finding a cut inside the window may cost."""
 
 Curve = Mapping[int, float]
 """By parts that stay, what the output loses."""
@@ -79,3 +84,39 @@ class Task:
             else:
                 now[name] = wider
         return now
+
+    def nudged(self, parts: Parts, window: float) -> Parts:
+        """Bring a cut that multiples keep outside of the window into it, by small changes of one or two groups.
+
+        Tries the neighbouring widths, the smallest changes first, for at most some hundreds of counts; where none
+        fits, the cut is left as it is.
+        """
+        low = self.limit - window
+        if low <= self.share(parts) <= self.limit:
+            return parts
+        moves = [
+            (abs(reach), group.name, part)
+            for group in self.groups
+            for reach, part in self._near(group, parts[group.name])
+        ]
+        moves.sort()
+        single = [{name: part} for _, name, part in moves]
+        double = [
+            {one: part, other: changed}
+            for (_, one, part), (_, other, changed) in combinations(moves[:_NUDGED], 2)
+            if one != other
+        ]
+        for change in islice((*single, *double), _TRIES):
+            if low <= self.share(dict(parts) | change) <= self.limit:
+                return dict(parts) | change
+        return parts
+
+    def _near(self, group: Group, now: int) -> list[tuple[int, int]]:
+        """Widths near the present one, with how many steps they are away."""
+        allowed = self.widths[group.name]
+        place = allowed.index(now)
+        return [
+            (other - place, allowed[other])
+            for other in range(max(0, place - 3), min(len(allowed), place + 4))
+            if other != place
+        ]
