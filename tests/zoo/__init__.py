@@ -15,7 +15,7 @@ from .cache import made
 from .entries import REGISTRY, Entry, Feeds, Shapes
 from .masked import masked
 
-__all__ = ["FAMILIES", "NAMES", "Entry", "Feeds", "Shapes", "exported", "feeds", "masked", "model", "shapes"]
+__all__ = ["FAMILIES", "NAMES", "Entry", "Feeds", "Shapes", "feeds", "kind", "masked", "model", "shapes"]
 
 FAMILIES = (convolutional, images, language, operators, recurrent, shipped)
 """The modules that fill the registry when they are imported."""
@@ -23,9 +23,12 @@ FAMILIES = (convolutional, images, language, operators, recurrent, shipped)
 NAMES: tuple[str, ...] = tuple(sorted(REGISTRY))
 
 
-def exported(name: str) -> bool:
-    """Whether PyTorch makes the graph, which takes seconds."""
-    return REGISTRY[name].exported
+def kind(name: str) -> str:
+    """What making the graph costs: `written` at once, `shipped` (large) and `exported` by PyTorch some seconds."""
+    entry = REGISTRY[name]
+    if entry.exported:
+        return "exported"
+    return "shipped" if entry.home == shipped.__name__ else "written"
 
 
 @functools.cache
