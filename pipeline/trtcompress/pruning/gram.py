@@ -27,7 +27,7 @@ BATCH = 8
 _MEMORY = 600 << 20
 """Bytes of all matrices that one pass sums up."""
 
-_CHUNK = 1 << 25
+_CHUNK = 1 << 23
 """Elements of rows that are multiplied at once."""
 
 
@@ -58,11 +58,12 @@ class Gram:
             part = rows[..., start : start + step, :]
             turned = np.swapaxes(part, -1, -2)
             self.count += part.shape[-2]
-            self.sums = self.sums + part.sum(axis=-2, dtype=np.float64)
+            ones = np.ones(part.shape[-2], np.float32)
+            self.sums = self.sums + np.matmul(ones, part)
             self.products = self.products + np.matmul(turned, part)
             if targets is not None:
                 wanted = targets[..., start : start + step, :]
-                self.target_sums = self.target_sums + wanted.sum(axis=-2, dtype=np.float64)
+                self.target_sums = self.target_sums + np.matmul(ones, wanted)
                 self.cross = self.cross + np.matmul(turned, wanted)
 
     def __add__(self, other: Gram) -> Gram:
@@ -96,8 +97,11 @@ class Gram:
         return self.cross / self.count - self.mean[..., :, None] * self.target_mean[..., None, :]
 
 
-def row_limit(features: int, limit: int) -> int:
+def row_limit(layer: Layer, x: Shape, limit: int) -> int:
     """Rows that are enough for a layer: fewer, the more a row costs, but four times the unknowns."""
+    if layer.kind == "depthwise":
+        return min(limit, 2000 * (layer.window + 1))
+    features = layer.features(x)
     return max(4 * features, min(limit, int(limit * (512 / features) ** 2)))
 
 
@@ -205,7 +209,7 @@ def _one_pass(
             raise DataError(f"the model fails on it: {error}", where=f"sample {batch.indices[0]}") from error
         for index, layer in enumerate(layers):
             x = held[layer.x]
-            wanted = row_limit(layer.features(x.shape), limit)
+            wanted = row_limit(layer, x.shape, limit)
             expected = layer.count(x.shape) / batch.count * (total or 0)
             places = sampled((number, index), layer.count(x.shape), wanted / expected if expected else 1.0)
             _add(grams[layer.name], layer, layer.rows(x, places))

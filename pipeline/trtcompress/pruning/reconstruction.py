@@ -180,7 +180,7 @@ class _Solver:
         """Batches to take, and the share of their rows."""
         shape = self._shapes[layer.x]
         expected = layer.count(shape) * sum(read.size for read in self._batches)
-        wanted = row_limit(layer.features(shape), self._limit)
+        wanted = row_limit(layer, shape, self._limit)
         count = len(self._batches)
         stride = max(1, min(int(expected / (_OVERSAMPLED * wanted)), count // _BATCHES))
         return range(0, count, stride), wanted * stride / expected
