@@ -85,6 +85,17 @@ def graph_cost(graph: ir.Graph, shapes: Mapping[str, Shape]) -> ModelCost:
     )
 
 
+def node_macs(node: ir.Node, shapes: Mapping[str, Shape]) -> int:
+    """Multiply-accumulates of one node, without those of graphs inside it."""
+    rule = _MACS.get(node.op_type)
+    return rule(node, shapes) if rule else 0
+
+
+def parameter_names(graph: ir.Graph) -> set[str]:
+    """Stored tensors that count as parameters, of the graph itself."""
+    return {name for node in graph if not _hands_on(node) for name, _ in _parameters(node)}
+
+
 def _costs(graph: Iterable[ir.Node], shapes: Mapping[str, Shape], seen: set[str]) -> Iterable[NodeCost]:
     """Cost of each node, of the graphs inside too; `seen` holds the weights that were counted."""
     for node in graph:
@@ -96,11 +107,10 @@ def _costs(graph: Iterable[ir.Node], shapes: Mapping[str, Shape], seen: set[str]
                 seen.add(name)
                 size = prod(shapes[name]) if name in shapes else tensor.size
                 tensors.append((size, tensor.dtype.bitwidth))
-        rule = _MACS.get(node.op_type)
         yield NodeCost(
             name=node.name or str(node.outputs[0].name),
             op=node.op_type,
-            macs=rule(node, shapes) if rule else 0,
+            macs=node_macs(node, shapes),
             parameters=sum(size for size, _ in tensors),
             bytes=sum(size * bits for size, bits in tensors) // 8,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtcompress_graph.cost import graph_cost
+from trtcompress_graph.cost import graph_cost, node_macs, parameter_names
 
 from .coupling import Coupling
 from .cut import Alive, Cut
@@ -31,7 +32,6 @@ class Costs:
     """
 
     def __init__(self, graph: ir.Graph, coupling: Coupling, shapes: Mapping[str, Shape]) -> None:
-        self._graph = graph
         self._coupling = coupling
         used = {str(value.name) for node in graph for value in (*node.inputs, *node.outputs) if value is not None}
         self._shapes = {name: shape for name, shape in shapes.items() if name in used}
@@ -45,7 +45,14 @@ class Costs:
         self._places = [(name, axis) for name, axis, _ in plain]
         self._labels = np.concatenate([labels for _, _, labels in plain]) if plain else np.zeros(0, np.int64)
         self._starts = np.cumsum([0, *(len(labels) for _, _, labels in plain)])[:-1]
-        self.full = self._cost(self._shapes)
+        cost = graph_cost(graph, self._shapes)
+        self.full = Cost(macs=cost.macs, parameters=cost.parameters)
+        self._stored = parameter_names(graph) & self._shapes.keys()
+        self._near: dict[str, list[ir.Node]] = {}
+        for node in graph:
+            for value in (*node.inputs, *node.outputs):
+                if value is not None and value.name in coupling.factors:
+                    self._near.setdefault(str(value.name), []).append(node)
 
     def of(self, units: Collection[int]) -> Cost:
         """The cost of the graph without these units.
@@ -64,8 +71,13 @@ class Costs:
                     changed.setdefault(name, list(self._shapes[name]))[axis] = length
         alive = Alive(self._joint, cut)
         joint = {name: alive.shape(name, self._shapes[name]) for name in self._joint if alive.touched(name)}
-        return self._cost(self._shapes | {name: tuple(shape) for name, shape in changed.items()} | joint)
+        return self._changed({name: tuple(shape) for name, shape in changed.items()} | joint)
 
-    def _cost(self, shapes: Mapping[str, Shape]) -> Cost:
-        cost = graph_cost(self._graph, shapes)
-        return Cost(macs=cost.macs, parameters=cost.parameters)
+    def _changed(self, new: Mapping[str, Shape]) -> Cost:
+        """The cost with some shapes changed: only nodes that they touch are counted anew."""
+        shapes = {**self._shapes, **new}
+        nodes = {node for name in new for node in self._near.get(name, ())}
+        macs = sum(node_macs(node, shapes) - node_macs(node, self._shapes) for node in nodes)
+        stored = new.keys() & self._stored
+        parameters = sum(prod(new[name]) - prod(self._shapes[name]) for name in stored)
+        return Cost(macs=self.full.macs + macs, parameters=self.full.parameters + parameters)
