@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_moments_do_not_depend_on_batches(cuts: list[int], free: bool) -> None:
     rows, targets = rng.normal(1, 2, (60, 7)).astype(np.float32), rng.normal(size=(60, 3)).astype(np.float32)
     streamed, halves = Gram(), (Gram(), Gram())
     edges = sorted({0, 60, *cuts})
-    for turn, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for turn, (start, stop) in enumerate(pairwise(edges)):
         streamed.add(rows[start:stop], targets[start:stop] if free else None)
         halves[turn % 2].add(rows[start:stop], targets[start:stop] if free else None)
     both = halves[0] + halves[1]

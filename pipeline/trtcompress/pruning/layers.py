@@ -106,7 +106,8 @@ class Layer:
             return math.prod(x[:-1])
         rank = len(self.kernel)
         ends = zip(x[2:], self.pads[:rank], self.pads[rank:], self.dilations, self.kernel, self.strides, strict=True)
-        return x[0] * math.prod((n + a + b - d * (k - 1) - 1) // s + 1 for n, a, b, d, k, s in ends)
+        lengths = ((n + a + b - d * (k - 1) - 1) // s + 1 for n, a, b, d, k, s in ends)
+        return math.prod((x[0], *lengths))
 
     def matrix(self, weight: Array) -> NDArray[np.float64]:
         """The weight as [features, outputs]; of a depthwise layer [kernel, channels]."""
@@ -180,7 +181,7 @@ def _matmul(node: ir.Node, shapes: Mapping[str, Shape]) -> Layer | None:
     if x is None or not _stored(weight) or len(_shape(weight, shapes)) != 2 or len(_shape(x, shapes)) < 2:
         return None
     y, bias = node.outputs[0], None
-    uses = y.uses()
+    uses = tuple(y.uses())
     if len(uses) == 1 and not y.is_graph_output() and uses[0].node.op_type == "Add":
         adds = uses[0].node
         other = adds.inputs[1 - uses[0].idx]

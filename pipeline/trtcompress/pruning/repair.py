@@ -127,10 +127,11 @@ def _path(system: _System, ridges: tuple[float, ...]) -> Iterator[Doubles]:
 def _scale(covariance: Doubles) -> Doubles:
     """Mean variance; 1 where nothing varies."""
     mean = np.asarray(np.trace(covariance, axis1=-2, axis2=-1) / covariance.shape[-1])
-    return np.where(mean > 1e-12, mean, 1.0)
+    scale: Doubles = np.where(mean > 1e-12, mean, 1.0)
+    return scale
 
 
 def _solve(covariance: Doubles, cross: Doubles, ridge: float | Doubles) -> Doubles:
     """Ridge least squares, the ridge relative to the mean variance."""
     held = covariance + np.asarray(ridge * _scale(covariance))[..., None, None] * np.eye(covariance.shape[-1])
-    return np.linalg.solve(held, cross)
+    return np.asarray(np.linalg.solve(held, cross), np.float64)

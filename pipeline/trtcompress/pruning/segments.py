@@ -223,7 +223,7 @@ def segments(
                 runs = sum(work[place + 1] - work[start] for place in inside) + work[end] - work[start]
                 options.append((best[start][0] + runs / _SPEED + kept[end] / _DISK, start))
         best[end] = min(options)
-    found = []
+    found: list[Segment] = []
     end = last
     while end:
         start = best[end][1]

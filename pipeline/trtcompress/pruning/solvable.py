@@ -122,7 +122,7 @@ def _compared(graph: ir.Graph, node: ir.Node, layer: Layer, shapes: Mapping[str,
     """Look through an addition of another branch, then through a clamp, where nothing else reads what is before."""
     value = node.outputs[0]
     if layer.y != value.name:
-        value = value.uses()[0].node.outputs[0]
+        value = next(iter(value.uses())).node.outputs[0]
     reader = _only_reader(value)
     if reader is not None and reader.op_type == "Add" and _alike(reader, shapes):
         value = reader.outputs[0]
@@ -187,5 +187,5 @@ def _array(value: ir.Value | None) -> NDArray[Any]:
 def _bias_place(node: ir.Node, layer: Layer) -> tuple[ir.Node, int]:
     if layer.kind != "matmul":
         return node, 2
-    use = node.outputs[0].uses()[0]
+    use = next(iter(node.outputs[0].uses()))
     return use.node, 1 - use.idx
