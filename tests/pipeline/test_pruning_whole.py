@@ -13,12 +13,13 @@ from onnx import numpy_helper
 from float_graphs import Net, images, residual_net, run
 from trtcompress.pruning.allocation import ALLOCATIONS
 from trtcompress.pruning.depth import residual_blocks
-from trtcompress.pruning.execution import carry_out, samples_digest
+from trtcompress.pruning.execution import carry_out
 from trtcompress.pruning.gram import collect_grams
 from trtcompress.pruning.importance import IMPORTANCES, Evidence, find_importance
 from trtcompress.pruning.layers import linear_layers
 from trtcompress.pruning.plan import PrunePlan
 from trtcompress.pruning.prune import PruneOptions, apply_plan, prune
+from trtcompress.pruning.samples import Samples as Counted
 from trtcompress.pruning.subject import study
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.errors import DataError, PruneError, UsageError
@@ -241,10 +242,10 @@ def test_speedup_is_measured(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_samples_is_of_their_contents() -> None:
-    one, count = samples_digest(Samples(3))  # type: ignore[arg-type]
-    assert count == 3
-    assert one == samples_digest(Samples(3))[0]  # type: ignore[arg-type]
-    assert one != samples_digest(Samples(3, seed=2))[0]  # type: ignore[arg-type]
+    one = Counted.of(Samples(3))  # type: ignore[arg-type]
+    assert one.total == 3
+    assert one.digest == Counted.of(Samples(3)).digest  # type: ignore[arg-type]
+    assert one.digest != Counted.of(Samples(3, seed=2)).digest  # type: ignore[arg-type]
 
 
 def test_the_full_model_is_not_touched(tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.cores import usable_cores
@@ -18,18 +17,13 @@ from .importance import Evidence, find_importance
 from .keeping import without_kept
 from .meter import FRACTIONS, Answers, Meter
 from .options import WINDOW, PruneOptions
+from .samples import Samples
 from .subject import Subject
 from .widths import primary, widths
 
 if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
-    from trtcompress_calibration.samples import Sample
-
     from .gram import Gram
     from .layers import Layer
-
-HELD_BACK = 48
-"""Samples on which damage is measured; the statistics come from the others, so that they are new to the repair."""
 
 _BATCH = 8
 Progress = Callable[[str, int, int | None], None]
@@ -90,7 +84,7 @@ class Choice:
         return parts
 
 
-def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progress: Progress) -> Choice:
+def choose(subject: Subject, options: PruneOptions, data: Samples | None, progress: Progress) -> Choice:
     """Score and rank everything that may go; with data, from one pass of the samples.
 
     Raises:
@@ -123,17 +117,16 @@ def choose(subject: Subject, options: PruneOptions, data: Dataset | None, progre
     return Choice(task, options, evidence, curves)
 
 
-def moments(subject: Subject, layers: Sequence[Layer], data: Dataset, progress: Progress) -> Mapping[str, Gram]:
+def moments(subject: Subject, layers: Sequence[Layer], data: Samples, progress: Progress) -> Mapping[str, Gram]:
     """Statistics of what dense layers read, from the samples that are not held back."""
     from .gram import collect_grams
 
-    read = _Rest(data) if _many(data) else data
     dense = [layer for layer in layers if layer.kind != "depthwise"]
-    return collect_grams(subject.model, dense, read, shapes=subject.shapes, progress=progress)
+    return collect_grams(subject.model, dense, data.rest, shapes=subject.shapes, progress=progress)
 
 
 def _measure(
-    subject: Subject, evidence: Evidence, data: Dataset, task: Task, curves: dict[str, Curve], progress: Progress
+    subject: Subject, evidence: Evidence, data: Samples, task: Task, curves: dict[str, Curve], progress: Progress
 ) -> Callable[[Group], Curve]:
     """Measures a group when it is asked for, once."""
     done = 0
@@ -154,30 +147,12 @@ def _measure(
     return measure
 
 
-def answers_of(subject: Subject, data: Dataset) -> Answers:
+def answers_of(subject: Subject, data: Samples) -> Answers:
     """What the model answers to the samples that are held back."""
     from trtcompress_calibration.batching import batches
 
-    held = list(islice(iter(data), HELD_BACK))
-    feeds = [batch.inputs for batch in batches(held, subject.model.inputs, _BATCH)]
+    feeds = [batch.inputs for batch in batches(data.held_back, subject.model.inputs, _BATCH)]
     return Answers(subject.graph, feeds, usable_cores())
-
-
-class _Rest:
-    """The samples that are not held back."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._data = data
-        self.source = data.source
-        self.total = None if data.total is None else max(0, data.total - HELD_BACK)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return islice(iter(self._data), HELD_BACK, None)
-
-
-def _many(data: Dataset) -> bool:
-    """Whether enough samples are left when some are held back."""
-    return next(islice(iter(data), 3 * HELD_BACK, None), None) is not None
 
 
 def _holds(choice: Choice) -> str:

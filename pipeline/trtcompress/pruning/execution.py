@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,13 +14,12 @@ from trtcompress_graph.model import Model
 
 from .cut import Alive, Cut
 from .plan import Cost, GroupCut, PrunePlan, TensorCut
+from .samples import Samples
 from .soundness import check_runs_like
 from .subject import Subject
 from .surgery import apply_cut
 
 if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
-
     from .gram import Gram
 
 Progress = Callable[[str, int, int | None], None]
@@ -33,7 +31,7 @@ def carry_out(
     out: Path,
     *,
     solve: bool,
-    data: Dataset | None,
+    data: Samples | None,
     progress: Progress,
     grams: Mapping[str, Gram] | None = None,
 ) -> Model:
@@ -124,18 +122,6 @@ def cost_of(model: Model, subject: Subject) -> Cost:
 
     cost = model_cost(model, subject.inputs)
     return Cost(macs=cost.macs, parameters=cost.parameters)
-
-
-def samples_digest(data: Dataset) -> tuple[str, int]:
-    """SHA-256 over all samples in their order, and how many there are. One pass of reading."""
-    digest = hashlib.sha256()
-    count = 0
-    for sample in data:
-        for name, array in sorted(sample.inputs.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        count += 1
-    return digest.hexdigest(), count
 
 
 def check_plan(plan: PrunePlan, model: Model) -> None:

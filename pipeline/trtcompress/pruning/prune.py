@@ -13,9 +13,10 @@ from trtcompress_graph.model import Model
 
 from .allocation.task import Parts
 from .choice import Choice, choose
-from .execution import carry_out, check_plan, cost_of, group_cuts, samples_digest
+from .execution import carry_out, check_plan, cost_of, group_cuts
 from .options import WINDOW, Kind, PruneOptions
 from .plan import BlockCut, PrunePlan
+from .samples import Samples
 from .shallower import choose_blocks, take_out
 from .speedup import parts_for_speedup
 from .subject import Subject, study
@@ -74,19 +75,20 @@ def prune(
     """
     options = options.resolved(data is not None)
     whole = study(model, shapes)
+    samples = Samples.of(data) if data is not None else None
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        subject, blocks = _shallower(whole, options, data, Path(folder), progress)
-        choice = choose(subject, options, data, progress)
+        subject, blocks = _shallower(whole, options, samples, Path(folder), progress)
+        choice = choose(subject, options, samples, progress)
         parts, speedup = _parts(whole, subject, choice, out.parent, progress)
         units = choice.task.gone(parts)
         solve, grams = bool(options.reconstruct), choice.evidence.grams
-        written = carry_out(subject, units, out, solve=solve, data=data, progress=progress, grams=grams)
-        plan = _plan(whole, subject, choice, units, parts, written, data, speedup, blocks)
+        written = carry_out(subject, units, out, solve=solve, data=samples, progress=progress, grams=grams)
+        plan = _plan(whole, subject, choice, units, parts, written, samples, speedup, blocks)
     return Pruned(written, plan, tuple(_notes(subject, choice)))
 
 
 def _shallower(
-    whole: Subject, options: PruneOptions, data: Dataset | None, folder: Path, progress: Progress
+    whole: Subject, options: PruneOptions, data: Samples | None, folder: Path, progress: Progress
 ) -> tuple[Subject, tuple[BlockCut, ...]]:
     """The model without the residual blocks that go."""
     if options.depth == 1:
@@ -126,10 +128,11 @@ def apply_plan(
         DataError: the plan was made for another model, or with other samples, or needs samples.
     """
     check_plan(plan, model)
+    samples = Samples.of(data) if data is not None and plan.data is not None else None
     if plan.data is not None:
-        if data is None:
+        if data is None or samples is None:
             raise DataError("the plan solved weights from samples", where="plan", hint="give the same --data again")
-        if samples_digest(data)[0] != plan.data:
+        if samples.digest != plan.data:
             raise DataError(
                 "the plan was made with other samples",
                 where=data.source,
@@ -141,8 +144,7 @@ def apply_plan(
         if plan.blocks:
             subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
         units = _units(subject, plan)
-        data = data if plan.data else None
-        written = carry_out(subject, units, out, solve=plan.reconstruct, data=data, progress=progress)
+        written = carry_out(subject, units, out, solve=plan.reconstruct, data=samples, progress=progress)
     return Pruned(written, plan, ())
 
 
@@ -168,7 +170,7 @@ def _plan(
     units: list[int],
     parts: Mapping[str, int],
     written: Model,
-    data: Dataset | None,
+    data: Samples | None,
     speedup: float | None,
     blocks: tuple[BlockCut, ...],
 ) -> PrunePlan:
@@ -176,8 +178,7 @@ def _plan(
     from .allocation.damage import curve
 
     options = choice.options
-    solved = bool(options.reconstruct) and data is not None
-    digest, samples = samples_digest(data) if data is not None and solved else (None, 0)
+    solved = data if options.reconstruct else None
     damages = {
         group.name: float(f"{curve(choice.curves[group.name], (parts[group.name],), group)[parts[group.name]]:.6g}")
         for group in choice.task.groups
@@ -190,8 +191,8 @@ def _plan(
         allocation=str(options.allocation),
         multiple=options.multiple,
         reconstruct=bool(options.reconstruct),
-        samples=samples,
-        data=digest,
+        samples=solved.total if solved else 0,
+        data=solved.digest if solved else None,
         speedup=speedup,
         before=cost_of(whole.model, whole),
         after=cost_of(written, subject),

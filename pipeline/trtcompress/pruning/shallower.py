@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,16 +14,14 @@ from trtcompress_graph.model import Model
 from .choice import answers_of
 from .depth import Block, remove_blocks, residual_blocks, without_kept_blocks
 from .plan import BlockCut
+from .samples import Samples
 from .subject import Subject
-
-if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
 
 Progress = Callable[[str, int, int | None], None]
 
 
 def choose_blocks(
-    subject: Subject, share: float, keep: Sequence[str], data: Dataset | None, progress: Progress
+    subject: Subject, share: float, keep: Sequence[str], data: Samples | None, progress: Progress
 ) -> tuple[BlockCut, ...]:
     """The blocks whose removal costs the output least, so that this share of them stays.
 
