@@ -34,6 +34,9 @@ def recurrent(coupler: Coupler, node: ir.Node) -> None:
             coupler.seal(value, f"{told} has the batch in front (layout 1), which no rule covers")
         return
     read, why = f"{told} reads an axis there that cannot be cut", f"{told} shares a weight that is cut otherwise"
+    whole = coupler.labels.fresh((directions,))
+    coupler.labels.link(whole, units, "directions")
+    coupler.labels.pin(whole, f"{told} keeps its directions")
     coupler.bind(w, (0, 1), _tiled(units, gates), why)
     coupler.bind(w, (2,), coupler.along(x, 2, read), why)
     coupler.bind(r, (0, 1), _tiled(units, gates), why)
