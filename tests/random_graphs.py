@@ -325,7 +325,7 @@ def graphs(draw: Draw, steps: int = 9) -> onnx.ModelProto:
         choices = [*STEPS[len(s.shape(x))], *ANY] if s.shape(x)[_channels(s, x)] <= LARGEST else [activation]
         x = draw(st.sampled_from(choices))(s, x)
         if draw(st.integers(0, 3)) == 0:
-            x = draw(st.sampled_from([name for name in s.values if name != "x"]))
+            x = draw(st.sampled_from([name for name, held in s.values.items() if name != "x" and held.ndim in STEPS]))
     outputs = [_head(s, name) for name in list(s.unread)]
     return model(
         s.nodes,
