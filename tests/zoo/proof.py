@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ class Subject:
 
     Attributes:
         shapes: of every tensor, for each binding of the dynamic axes.
-        coupling: found at the first binding.
+        couplings: found at each binding; it is the same but for axes that hold a dynamic one too.
         feeds: one set of inputs for each binding.
         answers: of the full graph, for each binding.
     """
@@ -56,9 +55,26 @@ class Subject:
     model: Model
     proto: onnx.ModelProto
     shapes: tuple[Mapping[str, tuple[int, ...]], ...]
-    coupling: Coupling
+    couplings: tuple[Coupling, ...]
     feeds: tuple[Feeds, ...]
     answers: tuple[list[Array], ...]
+
+    @property
+    def coupling(self) -> Coupling:
+        """At the usual binding."""
+        return self.couplings[0]
+
+    def cut(self, units: tuple[int, ...], at: int) -> Cut:
+        """The cut of units of the usual coupling, in the coupling of another binding.
+
+        Raises:
+            KeyError: there a group is missing.
+        """
+        other = self.couplings[at]
+        there = {
+            one: two for g in self.coupling.groups for one, two in zip(g.units, other.group(g.name).units, strict=True)
+        }
+        return Cut.of(other.relations, [there[unit] for unit in units])
 
 
 def subject(name: str, model: Model) -> Subject:
@@ -74,7 +90,8 @@ def subject_of(entry: Entry, model: Model) -> Subject:
     feeds = tuple(entry.feeds(model, binding) for binding in bindings)
     proto = onnx.load(model.path)
     answers = tuple(_run(proto, feed) for feed in feeds)
-    return Subject(entry.name, model, proto, shapes, analyse(graph.graph, shapes[0]), feeds, answers)
+    couplings = tuple(analyse(graph.graph, at) for at in shapes)
+    return Subject(entry.name, model, proto, shapes, couplings, feeds, answers)
 
 
 def seeded_part(group: Group, seed: int, most: bool = False) -> tuple[int, ...]:
@@ -102,20 +119,14 @@ def prove_cut(given: Subject, units: tuple[int, ...]) -> str:
     graph = load_ir(given.model)
     apply_cut(graph, given.coupling, cut, given.shapes[0])
     pruned = ir.serde.serialize_model(graph)
-    return _unsound(given.proto, pruned) or _differs(given, pruned, cut)
+    return _unsound(given.proto, pruned) or _differs(given, pruned, units)
 
 
-def _differs(given: Subject, pruned: onnx.ModelProto, cut: Cut) -> str:
-    alive = Alive(given.coupling.factors, cut)
-    usual = given.shapes[0]
-
-    def mask(name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-        found = alive.mask(name, usual[name])
-        return None if found is None else stretched(np.broadcast_to(found, usual[name]), shape)
-
+def _differs(given: Subject, pruned: onnx.ModelProto, units: tuple[int, ...]) -> str:
     changed = 0.0
-    for shapes, feeds, full in zip(given.shapes, given.feeds, given.answers, strict=True):
-        expected = _run(masked(given.proto, shapes, mask), feeds)
+    for at, (shapes, feeds, full) in enumerate(zip(given.shapes, given.feeds, given.answers, strict=True)):
+        alive = Alive(given.couplings[at].factors, given.cut(units, at))
+        expected = _run(masked(given.proto, shapes, alive.mask), feeds)
         for output, a, b, whole in zip(given.proto.graph.output, _run(pruned, feeds), expected, full, strict=True):
             if a.shape != b.shape:
                 return f"output '{output.name}' has the shape {a.shape} instead of {b.shape}"
@@ -124,22 +135,6 @@ def _differs(given: Subject, pruned: onnx.ModelProto, cut: Cut) -> str:
                 return f"output '{output.name}' is off by {error:.3g} where the greatest value is {scale:.3g}"
             changed = max(changed, _apart(b, whole) / scale if scale else 0.0)
     return "" if changed > INFLUENCE else f"{UNSEEN} {changed:.3g} of its greatest value"
-
-
-def stretched(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask at other lengths of the dynamic axes, which may be joined with others (a batch of heads)."""
-    for axis, length in enumerate(shape):
-        if mask.shape[axis] == length:
-            continue
-        first = mask.take([0], axis)
-        period = math.gcd(mask.shape[axis], length)
-        rows = np.moveaxis(mask, axis, 0).reshape(-1, period, *np.delete(mask.shape, axis))
-        if (mask == first).all():
-            mask = np.repeat(first, length, axis)
-            continue
-        assert (rows == rows[:1]).all(), f"a mask of {mask.shape} cannot be told for {shape}"
-        mask = np.moveaxis(np.tile(rows[0], (length // period, *[1] * (mask.ndim - 1))), 0, axis)
-    return mask
 
 
 def _apart(a: Array, b: Array) -> float:

@@ -140,8 +140,11 @@ def _bounds(cut: CutGraph, node: ir.Node) -> Parameters:
         first, last, step = slice(starts[place], ends[place], steps[place]).indices(living.size)
         if step < 0:
             continue  # only the reversal of a whole axis can hold, whose bounds stay
-        starts[place] = first if first < step else int(living[:first].sum())
-        ends[place] = int(living[:last].sum())
+        # With a step, blocks of so many live and die together, counted from the start of the axis.
+        offset = first % step
+        starts[place] = int(living[: first - offset].sum()) + offset
+        if last < living.size:
+            ends[place] = starts[place] + (int(living[first:last:step].sum()) - 1) * step + 1
     if (starts, ends) == slice_parameters([None, *given], rank)[:2]:
         return Parameters()
     return Parameters(inputs={1: np.array(starts, np.int64), 2: np.array(ends, np.int64)})
