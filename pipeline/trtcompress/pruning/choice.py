@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.cores import usable_cores
@@ -101,10 +103,11 @@ def choose(subject: Subject, options: PruneOptions, data: Samples | None, progre
     layers = linear_layers(subject.graph.graph, subject.shapes)
     grams = moments(subject, layers, data, progress) if data is not None else {}
     evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed)
-    scores = {}
-    for place, group in enumerate(groups):
-        scores[group.name] = dict(importance.score(evidence, group))
-        progress("score groups", place + 1, len(groups))
+    scores: dict[str, Mapping[int, float]] = {}
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for found in pool.map(partial(importance.score, evidence), groups):
+            scores[groups[len(scores)].name] = dict(found)
+            progress("score groups", len(scores), len(groups))
     ranked = {
         group.name: tuple(tuple(sorted(cell, key=scores[group.name].__getitem__)) for cell in group.cells)
         for group in groups

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from trtcompress_calibration.batching import batches
 from trtcompress_calibration.samples import Batch, Sample
 from trtcompress_calibration.tapped_session import TappedSession
-from trtcompress_graph.cores import usable_cores
+from trtcompress_graph.cores import one_blas_thread, usable_cores
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model, TensorSpec
 
@@ -202,20 +204,27 @@ def _one_pass(
     session = TappedSession(model, dict.fromkeys(layer.x for layer in layers), usable_cores(), reuse=False)
     grams = {layer.name: Gram() for layer in layers}
     done = 0
-    for number, batch in enumerate(full_batches(data, model.inputs)):
-        try:
-            held = {**batch.inputs, **session.run(batch.inputs)}
-        except Exception as error:  # ONNX Runtime's exception classes share no base
-            raise DataError(f"the model fails on it: {error}", where=f"sample {batch.indices[0]}") from error
-        for index, layer in enumerate(layers):
-            x = held[layer.x]
-            wanted = row_limit(layer, x.shape, limit)
-            expected = layer.count(x.shape) / batch.count * (total or 0)
-            places = sampled((number, index), layer.count(x.shape), wanted / expected if expected else 1.0)
-            _add(grams[layer.name], layer, layer.rows(x, places))
-        done += batch.count
-        progress("inputs of the layers", done, total)
+    with one_blas_thread(), ThreadPoolExecutor(usable_cores()) as pool:
+        for number, batch in enumerate(full_batches(data, model.inputs)):
+            try:
+                held = {**batch.inputs, **session.run(batch.inputs)}
+            except Exception as error:  # ONNX Runtime's exception classes share no base
+                raise DataError(f"the model fails on it: {error}", where=f"sample {batch.indices[0]}") from error
+            read = partial(_read, held, limit, (total or 0) / batch.count, number)
+            list(pool.map(read, range(len(layers)), layers, grams.values()))
+            done += batch.count
+            progress("inputs of the layers", done, total)
     return grams
+
+
+def _read(
+    held: Mapping[str, NDArray[Any]], limit: int, batches: float, number: int, index: int, layer: Layer, gram: Gram
+) -> None:
+    """Add what one layer reads of a batch, its share of the rows of all batches."""
+    x = held[layer.x]
+    expected = layer.count(x.shape) * batches
+    share = row_limit(layer, x.shape, limit) / expected if expected else 1.0
+    _add(gram, layer, layer.rows(x, sampled((number, index), layer.count(x.shape), share)))
 
 
 def _add(gram: Gram, layer: Layer, rows: NDArray[Any]) -> None:

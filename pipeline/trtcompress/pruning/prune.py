@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtcompress_graph.cores import one_blas_thread
 from trtcompress_graph.errors import DataError, PruneError
 from trtcompress_graph.model import Model
 
@@ -76,7 +77,7 @@ def prune(
     options = options.resolved(data is not None)
     whole = study(model, shapes)
     samples = Samples.of(data) if data is not None else None
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with one_blas_thread(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         subject, blocks = _shallower(whole, options, samples, Path(folder), progress)
         choice = choose(subject, options, samples, progress)
         parts, speedup = _parts(whole, subject, choice, out.parent, progress)
@@ -139,7 +140,7 @@ def apply_plan(
                 hint="give the same --data and --samples, or make a new plan with a budget",
             )
     whole = study(model, plan.shapes)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with one_blas_thread(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         subject = whole
         if plan.blocks:
             subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
