@@ -33,6 +33,7 @@ bench: setup
 
 campaign: setup
 	$(BIN)/python benchmarks/campaign.py
+	$(BIN)/python benchmarks/zoo.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
