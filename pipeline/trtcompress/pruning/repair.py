@@ -16,6 +16,9 @@ RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10
 _DIAGONAL = 1536
 """Up to so many unknowns a matrix is diagonalized, and every ridge comes for nothing; beyond, four are tried."""
 
+_JUDGES = 160
+"""Outputs that a ridge is chosen by, at most."""
+
 _FEW = (1e-3, 1e-2, 0.1, 1.0)
 
 
@@ -55,7 +58,7 @@ def best_step(halves: tuple[Gram, Gram], free_bias: bool) -> Step | None:
         halves: moments of rows and of what the outputs lack.
         free_bias: the bias moves too; else moments are taken about zero.
     """
-    systems = [_System.of(half, free_bias) for half in halves]
+    systems = [_System.of(half, free_bias).thinned() for half in halves]
     both = _System.of(halves[0] + halves[1], free_bias)
     ridges = RIDGES if both.covariance.shape[-1] <= _DIAGONAL else _FEW
     errors = np.array([_across(systems, matrices) for matrices in _pairs(systems, ridges)])
@@ -88,6 +91,11 @@ class _System:
             return cls(gram.covariance, gram.cross_covariance, gram.mean, gram.target_mean)
         nothing = np.zeros_like(gram.sums), np.zeros_like(gram.target_sums)
         return cls(gram.products / gram.count, gram.cross / gram.count, *nothing)
+
+    def thinned(self) -> _System:
+        """With some of the outputs alone, where there are many: they do to choose a ridge."""
+        step = -(-self.cross.shape[-1] // _JUDGES)
+        return _System(self.covariance, self.cross[..., ::step], self.mean, self.target[..., ::step])
 
     def bias(self, matrix: Doubles) -> Doubles:
         moved: Doubles = self.target - np.einsum("...f,...fo->...o", self.mean, matrix)
