@@ -151,9 +151,11 @@ def concat(coupler: Coupler, node: ir.Node) -> None:
 
 
 def _behind(coupler: Coupler, node: ir.Node, values: list[ir.Value], axis: int) -> Factor | None:
-    """The factor over the axis of a Concat; None where it cannot be cut."""
+    """The factor over the axis of a Concat; None where no input has one there, or it cannot be cut."""
     why = f"{node.op_type} '{node.name}' joins it with an axis that cannot be cut"
     at = [next((f for f in coupler.of(value) if axis in f.axes), None) for value in values]
+    if all(factor is None for factor in at):
+        return None
     axes = {axis}.union(*(f.axes for f in at if f is not None))
     order = tuple(sorted(axes))
     parts = []
