@@ -29,6 +29,9 @@ BATCH = 8
 _MEMORY = 600 << 20
 """Bytes of all matrices that one pass sums up."""
 
+_WAITING = 1 << 20
+"""Elements of rows that wait, at most."""
+
 _CHUNK = 1 << 23
 """Elements of rows that are multiplied at once."""
 
@@ -36,45 +39,81 @@ _CHUNK = 1 << 23
 class Gram:
     """Sums over rows in float64; the products are float32.
 
-    Leading axes are systems of their own, such as the channels of a depthwise layer.
+    Leading axes are systems of their own, such as the channels of a depthwise layer. A few rows wait until there are
+    enough to be multiplied together.
 
     Attributes:
         count: rows so far.
-        sums: sum of the rows, [..., features].
-        products: sum of `row row^T`, [..., features, features].
-        target_sums: sum of the targets, [..., outputs].
-        cross: sum of `row target^T`, [..., features, outputs].
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.sums: Doubles = np.zeros(())
-        self.products: Doubles = np.zeros(())
-        self.target_sums: Doubles = np.zeros(())
-        self.cross: Doubles = np.zeros(())
+        self._sums: list[Doubles] = []
+        self._waiting: list[tuple[NDArray[Any], ...]] = []
+        self._held = 0
 
     def add(self, rows: NDArray[Any], targets: NDArray[Any] | None = None) -> None:
         """Add rows [..., n, features] and, if wanted, their targets [..., n, outputs]."""
+        self.count += rows.shape[-2]
+        arrays = (rows,) if targets is None else (rows, targets)
         step = max(1, _CHUNK // max(1, rows.size // max(1, rows.shape[-2])))
-        for start in range(0, rows.shape[-2], step):
-            part = rows[..., start : start + step, :]
-            turned = np.swapaxes(part, -1, -2)
-            self.count += part.shape[-2]
-            ones = np.ones(part.shape[-2], np.float32)
-            self.sums = self.sums + np.matmul(ones, part)
-            self.products = self.products + np.matmul(turned, part)
-            if targets is not None:
-                wanted = targets[..., start : start + step, :]
-                self.target_sums = self.target_sums + np.matmul(ones, wanted)
-                self.cross = self.cross + np.matmul(turned, wanted)
+        if rows.size < _WAITING:
+            self._waiting.append(tuple(array.copy() for array in arrays))
+            self._held += rows.size
+        else:
+            for start in range(0, rows.shape[-2], step):
+                self._multiply(*(array[..., start : start + step, :] for array in arrays))
+        if self._held >= _WAITING:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._multiply(*(np.concatenate(parts, axis=-2) for parts in zip(*self._waiting, strict=True)))
+            self._waiting, self._held = [], 0
+
+    def _multiply(self, rows: NDArray[Any], targets: NDArray[Any] | None = None) -> None:
+        ones, turned = np.ones(rows.shape[-2], np.float32), np.swapaxes(rows, -1, -2)
+        new = [np.matmul(ones, rows), np.matmul(turned, rows)]
+        if targets is not None:
+            new += [np.matmul(ones, targets), np.matmul(turned, targets)]
+        if not self._sums:
+            self._sums = [np.zeros(part.shape) for part in new]
+        for total, part in zip(self._sums, new, strict=True):
+            total += part
+
+    def _total(self, place: int) -> Doubles:
+        self._flush()
+        return self._sums[place] if self._sums else np.zeros(())
+
+    @property
+    def sums(self) -> Doubles:
+        """Sum of the rows, [..., features]."""
+        return self._total(0)
+
+    @property
+    def products(self) -> Doubles:
+        """Sum of `row row^T`, [..., features, features]."""
+        return self._total(1)
+
+    @property
+    def target_sums(self) -> Doubles:
+        """Sum of the targets, [..., outputs]."""
+        return self._total(2)
+
+    @property
+    def cross(self) -> Doubles:
+        """Sum of `row target^T`, [..., features, outputs]."""
+        return self._total(3)
 
     def __add__(self, other: Gram) -> Gram:
         both = Gram()
         both.count = self.count + other.count
-        both.sums = self.sums + other.sums
-        both.products = self.products + other.products
-        both.target_sums = self.target_sums + other.target_sums
-        both.cross = self.cross + other.cross
+        self._flush()
+        other._flush()
+        if self._sums and other._sums:
+            both._sums = [one + more for one, more in zip(self._sums, other._sums, strict=True)]
+        else:
+            both._sums = [total.copy() for total in self._sums or other._sums]
         return both
 
     @property

@@ -13,13 +13,13 @@ from .gram import Doubles, Gram
 RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9)
 """Ridges that are tried; the last moves the bias alone."""
 
-_DIAGONAL = 1536
-"""Up to so many unknowns a matrix is diagonalized, and every ridge comes for nothing; beyond, four are tried."""
+_DIAGONAL = 1024
+"""Up to so many unknowns a matrix is diagonalized, and every ridge comes for nothing; beyond, a few are tried."""
 
 _JUDGES = 160
 """Outputs that a ridge is chosen by, at most."""
 
-_FEW = (1e-3, 1e-2, 0.1, 1.0)
+_FEW = (1e-4, 1e-2, 0.1, 1.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
