@@ -149,27 +149,31 @@ class Part:
 
 
 class Spool:
-    """Tensors by batch, one file each."""
+    """Tensors by batch, one file a batch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names: dict[str, int] = {}
+        self._names: tuple[str, ...] = ()
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, batch: int, tensors: Mapping[str, Array]) -> None:
-        """Keep the tensors of one batch."""
-        for name, array in tensors.items():
-            place = self._names.setdefault(name, len(self._names))
-            np.save(self._folder / f"{batch}-{place}.npy", array, allow_pickle=False)
+        """Keep the tensors of one batch; each batch has the same."""
+        self._names = tuple(tensors)
+        with (self._folder / f"{batch}").open("wb") as file:
+            for array in tensors.values():
+                np.save(file, array, allow_pickle=False)
 
     def read(self, batch: int, names: Iterable[str]) -> dict[str, Array]:
         """Tensors of one batch."""
-        return {name: np.load(self._folder / f"{batch}-{self._names[name]}.npy") for name in names}
+        wanted = set(names)
+        with (self._folder / f"{batch}").open("rb") as file:
+            held = {name: np.load(file, allow_pickle=False) for name in self._names}
+        return {name: array for name, array in held.items() if name in wanted}
 
     @property
     def names(self) -> tuple[str, ...]:
         """What is kept."""
-        return tuple(self._names)
+        return self._names
 
     def remove(self) -> None:
         """Give the room back."""
