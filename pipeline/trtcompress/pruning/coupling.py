@@ -128,7 +128,8 @@ def _open(failed: list[frozenset[int]], good: list[Group], relations: Relations)
     if not failed:
         return []
     units = [unit for group in good if group.kind != "groups" for unit in group.units]
-    covered = frozenset().union(*(relations.closure([unit]) for unit in units))
+    inside = [relations.closure([unit]) for unit in units if unit in relations.children]
+    covered = frozenset(units).union(*inside)
     return [labels for labels in failed if labels.isdisjoint(covered)]
 
 

@@ -82,17 +82,17 @@ def group_labels(weights: list[str], factors: Factors, relations: Relations) -> 
     seen: set[frozenset[int]] = set()
     why: dict[int, str] = dict(relations.pinned)
     for linked in _linked(arrays, _cells(arrays, relations)):
-        made = _made(linked, relations, why)
+        cells, made = _made(linked, relations, why)
         labels = frozenset(label for cell in linked for label in cell)
         if not made:
             uneven += [labels] if labels.isdisjoint(relations.pinned) else []
             continue
-        falls = [relations.closure([unit]) for cell in made for unit in cell]
-        fallen = frozenset().union(*falls)
-        if falls[0] in seen or places.keys().isdisjoint(fallen):
+        fallen = frozenset().union(*made.values())
+        first = next(iter(made.values()))
+        if first in seen or places.keys().isdisjoint(fallen):
             continue
-        seen.update(falls)
-        groups.append(_group(made, fallen, places, relations))
+        seen.update(made.values())
+        groups.append(_group(cells, fallen, places, relations))
     order = {name: place for place, name in enumerate(weights)}
     groups.sort(key=lambda group: order[group.weights[0][0]])
     return Grouping(_named(groups), tuple(uneven), why)
@@ -151,9 +151,12 @@ def _linked(arrays: list[Ints], cells: dict[int, list[int]]) -> list[list[list[i
     return list(linked.values())
 
 
-def _made(linked: list[list[int]], relations: Relations, why: dict[int, str]) -> list[list[int]]:
-    """The units of linked cells; empty where they cannot be cut, with the reason noted."""
+def _made(
+    linked: list[list[int]], relations: Relations, why: dict[int, str]
+) -> tuple[list[list[int]], dict[int, frozenset[int]]]:
+    """The units of linked cells, and what falls with each; empty where they cannot be cut, with the reason noted."""
     made = []
+    falls: dict[int, frozenset[int]] = {}
     reason = ""
     for cell in linked:
         units: dict[frozenset[int], int] = {}
@@ -164,13 +167,14 @@ def _made(linked: list[list[int]], relations: Relations, why: dict[int, str]) ->
                 reason = reason or relations.pinned[min(pinned)]
             units.setdefault(fall, label)
         made.append(sorted(units.values()))
+        falls |= {unit: fall for fall, unit in units.items()}
     if not reason and reduce(gcd, map(len, made)) < 2:
         reason = "nothing can be cut from it in equal parts"
     if reason:
         for label in (label for cell in linked for label in cell):
             why.setdefault(label, reason)
-        return []
-    return sorted(made)
+        return [], {}
+    return sorted(made), falls
 
 
 def _group(
