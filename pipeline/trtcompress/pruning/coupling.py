@@ -90,7 +90,7 @@ def _settled(graph: ir.Graph, coupler: Coupler, weights: list[str]) -> tuple[Cou
         for name, held in coupler.factors.items()
         if held
     }
-    relations = Relations.of(coupler.labels, roots)
+    relations = Relations.of(coupler.labels, roots, _alone(factors))
     grouping = group_labels(weights, factors, relations)
     why = dict(grouping.why)
     good, failed = [], []
@@ -109,6 +109,17 @@ def _settled(graph: ir.Graph, coupler: Coupler, weights: list[str]) -> tuple[Cou
     inner = tuple(Left(name, None, reason) for name, reason in coupler.skipped)
     left = (*left_whole(weights, factors, good, why), *inner)
     return Coupling(factors, relations, tuple(good), left, normalized), open_
+
+
+def _alone(factors: Mapping[str, tuple[Factor, ...]]) -> dict[int, str]:
+    """Labels that are all that a tensor has along an axis: without them nothing would be left of it."""
+    ends = {name: [(int(f.labels.min()), int(f.labels.max())) for f in held] for name, held in factors.items()}
+    return {
+        least: f"nothing would be left of '{name}'"
+        for name, held in ends.items()
+        for least, most in held
+        if least == most
+    }
 
 
 def _settled_factor(axes: tuple[int, ...], labels: Ints) -> Factor:

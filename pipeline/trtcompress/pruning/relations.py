@@ -33,8 +33,8 @@ class Relations:
     families: tuple[tuple[Ints, str], ...]
 
     @classmethod
-    def of(cls, labels: Labels, roots: Ints) -> Relations:
-        """Settle what was collected."""
+    def of(cls, labels: Labels, roots: Ints, alone: Mapping[int, str]) -> Relations:
+        """Settle what was collected; `alone` are settled labels that stay too, with the reason."""
         found: dict[int, dict[frozenset[int], None]] = defaultdict(dict)
         for link in labels.links:
             for parent, row in zip(roots[link.parents].tolist(), roots[link.rows], strict=True):
@@ -51,6 +51,8 @@ class Relations:
         for held, why in labels.pins:
             for root in np.unique(roots[held]).tolist():
                 pinned.setdefault(root, why)
+        for root, why in alone.items():
+            pinned.setdefault(root, why)
         return cls(
             labels.count,
             children_of,
