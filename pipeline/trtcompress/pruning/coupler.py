@@ -179,7 +179,8 @@ class Coupler:
         held.append(made)
 
     def along(self, value: ir.Value, axis: int, why: str) -> Ints:
-        """Labels of one axis [length]; other axes of a joint factor are made whole. Opaque: one label, pinned."""
+        """Labels of one axis [length]; all other axes are made whole. Opaque: one label, pinned."""
+        self.seal(value, why, set(range(len(self.shape(value)))) - {axis})
         if axis in self.free(value):
             self.adopt(value, (axis,), self.labels.fresh((self.shape(value)[axis],)))
         for factor in self.of(value):
