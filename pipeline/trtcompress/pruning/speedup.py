@@ -69,10 +69,8 @@ def _speedup(whole: Subject, subject: Subject, units: list[int], folder: Path) -
 
 
 def _ratio(full: Model, cut: Model, subject: Subject) -> float:
-    import statistics
-    import time
-
-    import onnxruntime as ort
+    from trtcompress_engines.backends.onnxruntime import open_graph
+    from trtcompress_engines.measure import time_pair
 
     random = np.random.default_rng(0)
     feeds = {}
@@ -80,20 +78,8 @@ def _ratio(full: Model, cut: Model, subject: Subject) -> float:
         shape = subject.inputs[spec.name]
         is_float = np.issubdtype(np.dtype(spec.dtype), np.floating)
         feeds[spec.name] = (random.standard_normal(shape) if is_float else np.ones(shape)).astype(spec.dtype)
-    sessions = [ort.InferenceSession(str(model.path), providers=["CPUExecutionProvider"]) for model in (full, cut)]
-    for session in sessions * 3:
-        session.run(None, feeds)
-    ratios: list[float] = []
-    started = time.perf_counter()
-    while len(ratios) < 12 or time.perf_counter() - started < _SECONDS:
-        times = []
-        order = (0, 1) if len(ratios) % 2 else (1, 0)
-        for which in order:
-            before = time.perf_counter()
-            sessions[which].run(None, feeds)
-            times.append(time.perf_counter() - before)
-        ratios.append(times[order.index(0)] / times[order.index(1)])
-    return statistics.median(ratios)
+    with open_graph(cut.path) as engine, open_graph(full.path) as reference:
+        return time_pair(engine, reference, {1: feeds}, seconds=_SECONDS)[0].speedup
 
 
 def _silent(what: str, done: int, total: int | None) -> None:
