@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import onnx
-from hypothesis import HealthCheck, event, given, note, settings
+from hypothesis import HealthCheck, Phase, event, given, note, settings
 
 from onnx_models import save
 from random_graphs import graphs
@@ -19,7 +19,12 @@ from zoo.proof import UNSEEN, prove, subject_of
 EXAMPLES = int(os.environ.get("TRTCOMPRESS_RANDOM_GRAPHS", "60"))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a graph takes minutes
+)
 @given(graphs())
 def test_a_cut_of_each_group_answers_like_the_masked_graph(proto: onnx.ModelProto) -> None:
     """What a cut changes too little to be seen is no proof, and no fault of the cut."""

@@ -145,10 +145,10 @@ def mobilevit() -> tuple[nn.Module, Tensor]:
     from transformers import MobileViTConfig, MobileViTForImageClassification
 
     config = MobileViTConfig(
-        image_size=64, hidden_sizes=[24, 32, 36], neck_hidden_sizes=[8, 12, 16, 20, 24, 28, 44], mlp_ratio=1.5,
+        image_size=128, hidden_sizes=[24, 32, 36], neck_hidden_sizes=[8, 12, 16, 20, 24, 28, 44], mlp_ratio=1.5,
         expand_ratio=2.0, num_labels=11,
     )  # fmt: skip
-    return Outputs(MobileViTForImageClassification(config), "logits"), images(64)
+    return Outputs(MobileViTForImageClassification(config), "logits"), images(128)
 
 
 @torch_graph(axes=IMAGES)
