@@ -116,13 +116,22 @@ def _distinct(rows: Iterable[Ints], relations: Relations) -> list[Ints]:
 
 
 def _cells(arrays: list[Ints], relations: Relations) -> dict[int, list[int]]:
-    """Interchangeable labels: those that stand equally often in the same rows everywhere."""
+    """Interchangeable labels: those that stand equally often in the same rows everywhere.
+
+    Of parents also those that they stand for must be in the same arrays, each equally often.
+    """
     count = 1 + max((int(array.max()) for array in arrays if array.size), default=0)
-    marks = np.zeros(count, np.uint64)
+    marks, inside = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     random = np.random.default_rng(0)
     for array in arrays:
+        np.add.at(inside, array.reshape(-1), random.integers(1, 1 << 63, dtype=np.uint64))
         for row in array:
             np.add.at(marks, row, random.integers(1, 1 << 63, dtype=np.uint64))
+    inside *= inside >> np.uint64(29)  # so that a sum tells which are in it
+    for parent, rows in relations.children.items():
+        if marks[parent]:
+            below = sum(int(inside[list(row)].sum(dtype=np.uint64)) for row in rows)
+            marks[parent] = (int(marks[parent]) + below) % (1 << 64)
     cells: dict[int, list[int]] = defaultdict(list)
     for label in np.flatnonzero(marks).tolist():
         cells[int(marks[label])].append(label)
