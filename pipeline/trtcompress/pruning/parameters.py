@@ -195,12 +195,14 @@ def _groups(cut: CutGraph, node: ir.Node) -> Parameters:
     groups = node.attributes.get_int("group", 1)
     if groups == 1:
         return Parameters()
-    living = cut.living(node.inputs[0], 1)
-    left = groups if living is None else int(living.reshape(groups, -1).any(axis=1).sum())
+    sides = [cut.living(value, 1) for value in (node.inputs[0], node.outputs[0])]
+    counts = [np.ones(groups, int) if living is None else living.reshape(groups, -1).sum(axis=1) for living in sides]
+    left = int((counts[0] > 0).sum())
+    even = all(len(set(side[side > 0].tolist())) == 1 for side in counts) and ((counts[0] > 0) == (counts[1] > 0)).all()
     channels, outputs = cut.after(node.inputs[0])[1], cut.after(node.outputs[0])[1]
     rows, each = cut.after(node.inputs[1])[:2]
     sizes = (outputs, channels) if node.op_type == "Conv" else (channels, outputs)
-    if (rows, each * left) != sizes or sizes[0] % left:
+    if not even or (rows, each * left) != sizes:
         raise PruneError(
             "the groups of the convolution would not keep equally many channels",
             where=f"{node.op_type} '{node.name}'",
