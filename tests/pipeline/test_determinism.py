@@ -157,6 +157,7 @@ def test_a_rebuild_touches_no_file_but_the_reports(built: Path):
 def test_a_pytorch_model_gives_the_same_files_in_two_processes(tmp_path: Path):
     """From two copies of the project, with other hashes of strings in each process."""
     chosen = ["targets=[cpu:int8]", "data.calibration.samples=16", "data.evaluation.samples=64", "measure.seconds=0.01"]
+    chosen += ["prune.macs=0.9"]  # so few samples bear no deep cut
     processes = []
     for seed in ("1", "2"):
         shutil.copytree(EXAMPLES / "mnist", tmp_path / seed / "p", ignore=shutil.ignore_patterns("__pycache__"))
