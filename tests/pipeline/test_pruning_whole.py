@@ -17,9 +17,10 @@ from trtcompress.pruning.execution import carry_out
 from trtcompress.pruning.gram import collect_grams
 from trtcompress.pruning.importance import IMPORTANCES, Evidence, find_importance
 from trtcompress.pruning.layers import linear_layers
-from trtcompress.pruning.plan import PrunePlan
+from trtcompress.pruning.plan import BlockCut, PrunePlan
 from trtcompress.pruning.prune import PruneOptions, apply_plan, prune
 from trtcompress.pruning.samples import Samples as Counted
+from trtcompress.pruning.shallower import take_out
 from trtcompress.pruning.subject import study
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.errors import DataError, PruneError, UsageError
@@ -232,6 +233,48 @@ def test_the_block_that_adds_least_goes(tmp_path: Path) -> None:
     assert "a1" not in {node.name.partition(":")[2] for node in onnx.load(tmp_path / "out.onnx").graph.node}
     apply_plan(weak, tmp_path / "two.onnx", plan, data=Samples(24))  # type: ignore[arg-type]
     assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_neighbouring_blocks_go_and_the_layer_before_them_learns_what_they_did(tmp_path: Path) -> None:
+    graph, width = Net(), 6
+    graph.product("Gemm", "x", "stem", 5, width)
+    graph.product("Gemm", "stem", "one", width, width)
+    graph.node("Add", ["stem", "one"], "first")
+    graph.product("Gemm", "first", "two", width, width)
+    graph.node("Add", ["two", "first"], "second")
+    graph.node("Tanh", ["second"], "active")
+    graph.product("Gemm", "active", "logits", width, 4)
+    full = graph.save(tmp_path / "full.onnx", {"x": ("batch", 5)}, {"logits": ("batch", 4)})
+    random = np.random.default_rng(0)
+    x = random.standard_normal((64, 5)).astype(np.float32)
+
+    class Rows(Samples):
+        def __init__(self) -> None:
+            self.total, self._samples = len(x), [Sample({"x": row[None]}) for row in x]
+
+    whole = study(full, {"x": (1, 5)})
+    blocks = tuple(
+        BlockCut(block=block.name, nodes=block.nodes, damage=None)
+        for block in residual_blocks(whole.graph.graph, whole.shapes)
+    )
+    assert len(blocks) == 2
+    shallow = study(take_out(full, blocks, whole, tmp_path), whole.inputs)
+    off = {}
+    for solve in (False, True):
+        out = carry_out(
+            shallow,
+            [],
+            tmp_path / f"out-{solve}.onnx",
+            solve=solve,
+            data=Counted.of(Rows()),  # type: ignore[arg-type]
+            progress=lambda what, done, total: None,
+            reference=whole,
+        )
+        assert len(onnx.load(out.path).graph.node) == 3
+        got, wanted = (run(model.path, [Sample({"x": x})]) for model in (out, full))
+        off[solve] = float(np.abs(got - wanted).max() / np.abs(wanted).max())
+    assert off[False] > 0.1
+    assert off[True] < 1e-4
 
 
 def test_speedup_is_measured(tmp_path: Path) -> None:

@@ -116,12 +116,16 @@ def remove_blocks(graph: ir.Model, names: Iterable[str], shapes: Mapping[str, Sh
     from trtcompress_graph.shapes import infer
 
     blocks = {block.name: block for block in residual_blocks(graph.graph, shapes)}
-    nodes = {str(node.name): node for node in graph.graph}
+    ends = []
     for name in names:
         if name not in blocks:
             raise PruneError(f"there is no residual block '{name}'", where="prune", hint="make a new plan")
-        end = nodes[name]
-        skip = next(value for value in end.inputs if value is not None and value.name == blocks[name].skip)
+        end = next(node for node in graph.graph if node.name == name)
+        ends.append((end, [str(value.name) for value in end.inputs if value is not None].index(blocks[name].skip)))
+    # Places, not tensors: the block before may go too, and what it gave is then another tensor.
+    for end, place in ends:
+        skip = end.inputs[place]
+        assert skip is not None
         end.outputs[0].replace_all_uses_with(skip)
     common.RemoveUnusedNodesPass()(graph)
     for key, value in list(graph.graph.initializers.items()):

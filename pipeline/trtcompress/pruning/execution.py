@@ -34,6 +34,7 @@ def carry_out(
     data: Samples | None,
     progress: Progress,
     grams: Mapping[str, Gram] | None = None,
+    reference: Subject | None = None,
 ) -> Model:
     """Cut units out of a model, mend what is left, check it, and write it.
 
@@ -45,6 +46,7 @@ def carry_out(
         data: samples.
         progress: told how far it is.
         grams: statistics of layers' inputs, where they are known; else they are measured.
+        reference: the model from before residual blocks were taken out; None: the same.
 
     Raises:
         PruneError: the cut does not hold together.
@@ -59,7 +61,8 @@ def carry_out(
     apply_cut(graph, subject.coupling, cut, subject.shapes)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         model = save_ir(graph, Path(folder) / "cut.onnx")
-        if solve and data is not None and cut.dead:
+        shallower = reference is not None and reference is not subject
+        if solve and data is not None and (cut.dead or shallower):
             from .choice import moments
             from .layers import linear_layers
             from .reconstruction import reconstruct
@@ -75,6 +78,7 @@ def carry_out(
                 data,
                 shapes=subject.shapes,
                 grams=grams,
+                reference=reference.model if reference is not None and shallower else None,
                 progress=progress,
             )
         check_runs_like(subject.model, model, subject.inputs)

@@ -83,7 +83,9 @@ def prune(
         parts, speedup = _parts(whole, subject, choice, out.parent, progress)
         units = choice.task.gone(parts)
         solve, grams = bool(options.reconstruct), choice.evidence.grams
-        written = carry_out(subject, units, out, solve=solve, data=samples, progress=progress, grams=grams)
+        written = carry_out(
+            subject, units, out, solve=solve, data=samples, progress=progress, grams=grams, reference=whole
+        )
         plan = _plan(whole, subject, choice, units, parts, written, samples, speedup, blocks)
     return Pruned(written, plan, tuple(_notes(subject, choice)))
 
@@ -145,7 +147,9 @@ def apply_plan(
         if plan.blocks:
             subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
         units = _units(subject, plan)
-        written = carry_out(subject, units, out, solve=plan.reconstruct, data=samples, progress=progress)
+        written = carry_out(
+            subject, units, out, solve=plan.reconstruct, data=samples, progress=progress, reference=whole
+        )
     return Pruned(written, plan, ())
 
 

@@ -56,6 +56,7 @@ def reconstruct(
     *,
     shapes: Mapping[str, Shape],
     grams: Mapping[str, Gram] | None = None,
+    reference: Model | None = None,
     limit_rows: int = 400_000,
     progress: Progress = lambda what, done, total: None,
 ) -> Model:
@@ -68,7 +69,7 @@ def reconstruct(
     weights.
 
     Args:
-        full: the simplified model.
+        full: the simplified model, of full width.
         pruned: the same after `apply_cut`; names are the same.
         out: the file to write.
         coupling: of the full graph.
@@ -77,25 +78,29 @@ def reconstruct(
         shapes: concrete shape of every tensor of the full graph.
         grams: moments of layers' inputs in the full model (`collect_grams`); layers that lost inputs start from
             their own repair.
+        reference: the model from before residual blocks were taken out of `full`; None: nothing was taken out.
         limit_rows: rows that a layer sees, about; fewer where a row is wide.
         progress: told how many layers are solved.
 
     Raises:
         DataError: there are no samples, or a model fails on one.
     """
-    whole, small = load_ir(full), load_ir(pruned)
-    tasks = tasks_of(whole.graph, shapes, coupling, cut)
+    wide, small = load_ir(full), load_ir(pruned)
+    whole = wide if reference is None else load_ir(reference)
+    tasks = tasks_of(wide.graph, shapes, coupling, cut, whole.graph)
     own_biases(small.graph, tasks)
     with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
-        solver = _Solver(Parts(whole, str(full.path)), Parts(small, str(pruned.path)), shapes, limit_rows)
+        solver = _Solver(
+            Parts(whole, str((reference or full).path)), Parts(small, str(pruned.path)), shapes, limit_rows
+        )
         if tasks:
             solver.read(full, data, Path(folder))
-        for segment in _segments(whole, shapes, tasks):
+        for segment in _segments(wide, whole, shapes, tasks):
             inside = [task for task in tasks if segment.start <= task.place < segment.stop]
             for task in inside:
                 progress("solving layers", tasks.index(task), len(tasks))
                 if grams is not None and task.layer.name in grams:
-                    _repair(whole.graph, small.graph, task, grams[task.layer.name])
+                    _repair(wide.graph, small.graph, task, grams[task.layer.name])
                 step = solver.step(task)
                 if step is not None:
                     _move(small.graph, task.layer, step)
@@ -105,11 +110,11 @@ def reconstruct(
     return save_ir(small, out)
 
 
-def _segments(model: ir.Model, shapes: Mapping[str, Shape], tasks: Sequence[Task]) -> list[Segment]:
+def _segments(wide: ir.Model, whole: ir.Model, shapes: Mapping[str, Shape], tasks: Sequence[Task]) -> list[Segment]:
     from trtcompress_graph.cost import graph_cost
 
-    costs = {node.name: node.macs for node in graph_cost(model.graph, shapes).nodes}
-    return segments(model.graph, shapes, costs, [task.place for task in tasks])
+    costs = {node.name: node.macs for node in graph_cost(wide.graph, shapes).nodes}
+    return segments(wide.graph, whole.graph, shapes, costs, [task.place for task in tasks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +151,9 @@ class _Solver:
         """Run both graphs to the end of a segment and keep what is alive there."""
         old = self._spools
         new = tuple(Spool(self._folder / f"{segment.stop}-{kind}") for kind in ("full", "pruned"))
-        for parts, source, target in zip(self._parts, old, new, strict=True):
-            part = parts.part(source.names, segment.live)
+        lives = (segment.reference_live, segment.live)
+        for parts, source, target, live in zip(self._parts, old, new, lives, strict=True):
+            part = parts.part(source.names, live)
             for number in range(len(self._batches)):
                 target.write(number, part.run(source.read(number, part.needs)))
         self._spools = new
@@ -161,12 +167,12 @@ class _Solver:
         full, pruned = (
             parts.part(spool.names, names)
             for parts, spool, names in zip(
-                self._parts, self._spools, ((task.compared,), (layer.x, task.compared)), strict=True
+                self._parts, self._spools, ((task.wanted,), (layer.x, task.compared)), strict=True
             )
         )
         numbers, share = self._choice(layer)
         for turn, number in enumerate(numbers):
-            wanted = full.run(self._spools[0].read(number, full.needs))[task.compared]
+            wanted = full.run(self._spools[0].read(number, full.needs))[task.wanted]
             given = pruned.run(self._spools[1].read(number, pruned.needs))
             places = sampled((task.place, number), layer.count(given[layer.x].shape), share)
             rows = layer.rows(given[layer.x], places)

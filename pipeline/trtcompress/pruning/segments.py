@@ -182,11 +182,17 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Nodes `start` to `stop` of a graph, and the tensors that those from `stop` on read of what is before."""
+    """Nodes `start` to `stop` of a graph.
+
+    Attributes:
+        live: tensors that nodes from `stop` on read of what is before.
+        reference_live: the same of the reference graph, at the same node.
+    """
 
     start: int
     stop: int
     live: tuple[str, ...]
+    reference_live: tuple[str, ...]
 
 
 _SPEED = 2e10
@@ -200,14 +206,19 @@ _LAYERS = 16
 
 
 def segments(
-    graph: ir.Graph, shapes: Mapping[str, Shape], costs: Mapping[str, int], places: Sequence[int]
+    graph: ir.Graph,
+    reference: ir.Graph,
+    shapes: Mapping[str, Shape],
+    costs: Mapping[str, int],
+    places: Sequence[int],
 ) -> list[Segment]:
     """Where to stop on the way through a graph, so that running and keeping take least.
 
     Each layer runs its segment again from its start. Boundaries are where the least has to be kept.
 
     Args:
-        graph: the full graph.
+        graph: the graph of full width.
+        reference: the same, or one that has more nodes between those of `graph`.
         shapes: concrete shape of every tensor.
         costs: multiplications by node name.
         places: index of the node of every layer, rising.
@@ -227,13 +238,20 @@ def segments(
                 runs = sum(work[place + 1] - work[start] for place in inside) + work[end] - work[start]
                 options.append((best[start][0] + runs / _SPEED + kept[end] / _DISK, start))
         best[end] = min(options)
+    held, there = (live, range(last + 1)) if graph is reference else (_live(reference), _places(graph, reference))
     found: list[Segment] = []
     end = last
     while end:
         start = best[end][1]
-        found.insert(0, Segment(start, end, live[end]))
+        found.insert(0, Segment(start, end, live[end], held[there[end]]))
         end = start
     return found
+
+
+def _places(graph: ir.Graph, reference: ir.Graph) -> list[int]:
+    """Where each node of a graph is in the reference, and the end."""
+    order = {node.name: place for place, node in enumerate(reference)}
+    return [*(order[node.name] for node in graph), len(order)]
 
 
 def _live(graph: ir.Graph) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,8 @@ class Task:
     Attributes:
         layer: of the full graph.
         place: index of its node there.
-        compared: tensor that both graphs are compared at: the output, or what an addition or a clamp makes of it.
+        compared: tensor that is brought to the full model's: the output, or what an addition or a clamp makes of it.
+        wanted: the full model's tensor that it is brought to; another one where a block behind it was taken out.
         living: outputs that live.
         features: features that live.
     """
@@ -62,19 +63,31 @@ class Task:
     layer: Layer
     place: int
     compared: str
+    wanted: str
     living: Bools
     features: Bools
 
 
-def tasks_of(graph: ir.Graph, shapes: Mapping[str, Shape], coupling: Coupling, cut: Cut) -> list[Task]:
+def tasks_of(
+    graph: ir.Graph, shapes: Mapping[str, Shape], coupling: Coupling, cut: Cut, reference: ir.Graph
+) -> list[Task]:
     """Layers that read what was cut, or what is changed by it, in the order of the graph.
 
     Left out are layers that share their weight, that are wider than `MOST_FEATURES`, and whose channels do not lie
     on one axis.
+
+    Args:
+        graph: of full width.
+        shapes: of its tensors.
+        coupling: of it.
+        cut: what goes of it.
+        reference: the same, or the graph from before residual blocks were taken out of it: the layer before a block
+            is then brought to what the block gave, the layers behind it are solved too.
     """
     alive = Alive(coupling.factors, cut)
     layers = {layer.name: layer for layer in linear_layers(graph, shapes)}
-    changed = _changed(graph, layers, coupling, alive)
+    moved, stands = _rewired(graph, reference)
+    changed = _changed(graph, layers, coupling, alive, moved)
     tasks = []
     for place, node in enumerate(graph):
         layer = layers.get(str(node.name))
@@ -83,8 +96,11 @@ def tasks_of(graph: ir.Graph, shapes: Mapping[str, Shape], coupling: Coupling, c
         features, living = (_channels(alive, name, layer, shapes) for name in (layer.x, layer.y))
         if features is None or living is None:
             continue
-        if layer.x in changed or (layer.kind != "depthwise" and not features.all()):
-            tasks.append(Task(layer, place, _compared(graph, node, layer, shapes), living, layer.features_of(features)))
+        compared = _compared(node, layer, shapes)
+        cut_inputs = layer.kind != "depthwise" and not features.all()
+        if layer.x in changed or layer.name in moved or compared in stands or cut_inputs:
+            wanted = stands.get(compared, compared)
+            tasks.append(Task(layer, place, compared, wanted, living, layer.features_of(features)))
     return tasks
 
 
@@ -104,7 +120,26 @@ def _channels(alive: Alive, name: str, layer: Layer, shapes: Mapping[str, Shape]
     return living
 
 
-def _changed(graph: ir.Graph, layers: Mapping[str, Layer], coupling: Coupling, alive: Alive) -> set[str]:
+def _rewired(graph: ir.Graph, reference: ir.Graph) -> tuple[set[str], dict[str, str]]:
+    """Nodes that read other tensors than in the reference; and tensors that stand for another one to all readers."""
+    if graph is reference:
+        return set(), {}
+    before = {str(node.name): [None if v is None else str(v.name) for v in node.inputs] for node in reference}
+    moved: set[str] = set()
+    stands: dict[str, set[str]] = {}
+    for node in graph:
+        for value, name in zip(node.inputs, before[str(node.name)], strict=True):
+            if value is None or name is None or value.is_initializer():
+                continue
+            stands.setdefault(str(value.name), set()).add(name)
+            if value.name != name:
+                moved.add(str(node.name))
+    return moved, {name: names.pop() for name, names in stands.items() if len(names) == 1 and name not in names}
+
+
+def _changed(
+    graph: ir.Graph, layers: Mapping[str, Layer], coupling: Coupling, alive: Alive, moved: Container[str]
+) -> set[str]:
     """Tensors whose living elements may differ from the full graph's."""
     changed: set[str] = set()
     for node in graph:
@@ -113,12 +148,13 @@ def _changed(graph: ir.Graph, layers: Mapping[str, Layer], coupling: Coupling, a
         apart = node.op_type in _CHANNELWISE or (layer is not None and layer.kind == "depthwise")
         mixes = not apart or str(node.name) in coupling.normalized
         given = [str(v.name) for v in node.inputs if v is not None and not v.is_initializer()]
-        if not changed.isdisjoint(names) or (mixes and any(alive.touched(name) for name in given)):
+        cut = mixes and any(alive.touched(name) for name in given)
+        if cut or str(node.name) in moved or not changed.isdisjoint(names):
             changed.update(str(value.name) for value in node.outputs)
     return changed
 
 
-def _compared(graph: ir.Graph, node: ir.Node, layer: Layer, shapes: Mapping[str, Shape]) -> str:
+def _compared(node: ir.Node, layer: Layer, shapes: Mapping[str, Shape]) -> str:
     """Look through an addition of another branch, then through a clamp, where nothing else reads what is before."""
     value = node.outputs[0]
     if layer.y != value.name:
