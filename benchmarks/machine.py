@@ -31,6 +31,12 @@ def describe(*libraries: str) -> dict[str, Any]:
     }
 
 
+def results(name: str) -> dict[str, Any]:
+    """What was kept as `results/NAME.json`; nothing where there is no such file."""
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def save(name: str, result: dict[str, Any]) -> Path:
     """Keep a result as `results/NAME.json`."""
     RESULTS.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kept_runs import Job, kept_runs, run_job
-from machine import describe, save
+from machine import describe, results, save
 from paired import compare
 from prune_methods import OURS, PEERS, missing
 from tasks import NAMES, Task, find_task
@@ -41,11 +41,11 @@ def main() -> None:
         task = find_task(name)
         for job in jobs(name, task, methods, arguments.folds):
             say(run_job(job, task, again=arguments.again))
-    result = {
-        "what": __doc__.splitlines()[0],
-        "machine": describe("torch", "onnx", "onnxruntime", "transformers"),
-        "tasks": {name: summary(name, find_task(name)) for name in NAMES if kept_runs(name, "full", 1.0)},
-    }
+    machine = describe("torch", "onnx", "onnxruntime", "transformers")
+    where = {key: machine[key] for key in ("cpu", "flags", "cores", "commit")}
+    now = {name: summary(name, find_task(name), where) for name in NAMES if kept_runs(name, "full", 1.0)}
+    before = results("prune_accuracy").get("tasks", {})
+    result = {"what": __doc__.splitlines()[0], "machine": machine, "tasks": joined(before, now)}
     print(table(result["tasks"]))
     say(f"kept in {save('prune_accuracy', result)}")
 
@@ -70,7 +70,7 @@ def jobs(name: str, task: Task, methods: list[str], folds: int | None) -> Iterat
                 yield Job(name, fold, method, kept)
 
 
-def summary(name: str, task: Task) -> dict[str, Any]:
+def summary(name: str, task: Task, machine: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a task: by method and fraction, over all folds that the method ran on."""
     full = kept_runs(name, "full", 1.0)
     rows = []
@@ -82,7 +82,12 @@ def summary(name: str, task: Task) -> dict[str, Any]:
             ]
             if common:
                 rows.append(
-                    {"method": method, "kept": kept, **row(task, [full[f] for f in common], [runs[f] for f in common])}
+                    {
+                        "method": method,
+                        "kept": kept,
+                        "machine": machine,
+                        **row(task, [full[f] for f in common], [runs[f] for f in common]),
+                    }
                 )
     everything = np.concatenate([run["values"] for run in full.values()])
     reached = task.statistic(everything, np.concatenate([run["truths"] for run in full.values()]))
@@ -90,10 +95,25 @@ def summary(name: str, task: Task) -> dict[str, Any]:
     return {
         "metric": task.metric,
         "data": task.data,
+        "folds": len(full),
         "full": reached,
         "full_as_expected": low <= reached <= high,
         "rows": rows,
     }
+
+
+def joined(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What was measured now, and of what was measured before the rows that are not there or of more folds."""
+    tasks = dict(before)
+    for name, task in now.items():
+        old = {(r["method"], r["kept"]): r for r in before.get(name, {}).get("rows", ())}
+        new = {(r["method"], r["kept"]): r for r in task["rows"]}
+        chosen = old | {key: r for key, r in new.items() if r["folds"] >= old.get(key, {"folds": 0})["folds"]}
+        order = sorted(chosen, key=lambda key: (-key[1], METHODS.index(key[0])))
+        more_folds = any(r["folds"] > task["folds"] for r in chosen.values())
+        held = before[name] if more_folds else task
+        tasks[name] = {**held, "rows": [chosen[key] for key in order]}
+    return {name: tasks[name] for name in NAMES if name in tasks}
 
 
 def row(task: Task, full: list[dict[str, Any]], runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ pruning at half the channels. Each cut graph is timed in turn with the full one,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from child import run_measured
-from machine import RESULTS, describe, save
+from machine import RESULTS, describe, results, save
 from prune_methods import missing
 from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.measure import time_pair
@@ -60,7 +59,7 @@ def main() -> None:
         "what": __doc__.splitlines()[0],
         "machine": describe("torch", "onnx", "onnxruntime", "transformers"),
         "full": whole,
-        "cuts": kept_cuts(),
+        "cuts": results("prune_speed").get("cuts", {}),
     }
     for name in arguments.cut or (*CUTS, ONNXSIM):
         if name == ONNXSIM and (hint := missing("onnxsim")):
@@ -76,12 +75,6 @@ def main() -> None:
         print(line(name, result["cuts"][name]), flush=True)
         save("prune_speed", result)
     print(f"kept in {RESULTS / 'prune_speed.json'}", file=sys.stderr)
-
-
-def kept_cuts() -> dict[str, Any]:
-    """Of the runs before."""
-    path = RESULTS / "prune_speed.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))["cuts"]) if path.is_file() else {}
 
 
 def command(name: str, full: Path, out: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -48,11 +49,18 @@ class Costs:
         cost = graph_cost(graph, self._shapes)
         self.full = Cost(macs=cost.macs, parameters=cost.parameters)
         self._stored = parameter_names(graph) & self._shapes.keys()
+        self._biases: frozenset[str] = frozenset()
         self._near: dict[str, list[ir.Node]] = {}
         for node in graph:
             for value in (*node.inputs, *node.outputs):
                 if value is not None and value.name in coupling.factors:
                     self._near.setdefault(str(value.name), []).append(node)
+
+    def with_biases(self, outputs: Iterable[str]) -> Costs:
+        """The same, with a bias more for each of these outputs of layers; their channels lie on axis 1."""
+        more = copy(self)
+        more._biases = frozenset(outputs)
+        return more
 
     def of(self, units: Collection[int]) -> Cost:
         """The cost of the graph without these units.
@@ -80,4 +88,5 @@ class Costs:
         macs = sum(node_macs(node, shapes) - node_macs(node, self._shapes) for node in nodes)
         stored = new.keys() & self._stored
         parameters = sum(prod(new[name]) - prod(self._shapes[name]) for name in stored)
+        parameters += sum(shapes[name][1] for name in self._biases)
         return Cost(macs=self.full.macs + macs, parameters=self.full.parameters + parameters)

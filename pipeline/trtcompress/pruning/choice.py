@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from trtcompress_graph.errors import PruneError
 from .allocation import Task, find_allocation
 from .allocation.task import Curve, Parts
 from .budget import Costs
+from .cut import Cut
 from .groups import Group
 from .importance import Evidence, find_importance
 from .keeping import without_kept
@@ -37,12 +39,14 @@ class Choice:
 
     Attributes:
         curves: measured damage by group, as far as it was measured.
+        allowed: groups that may be cut, as far as the user said, of whatever width.
     """
 
     task: Task
     options: PruneOptions
     evidence: Evidence
     curves: dict[str, Curve]
+    allowed: tuple[Group, ...]
 
     def nearest(self, price: str, limit: float) -> Parts:
         """The widest cut within a budget, however far below it the multiples make it."""
@@ -64,7 +68,9 @@ class Choice:
         word = "MACs" if price == "macs" else "parameters"
         if not task.groups:
             raise PruneError(
-                "nothing can be cut", where="prune", hint="`trtcompress inspect M.onnx --groups` tells what holds it"
+                f"nothing can be cut; what holds it: {_holds(self)}",
+                where="prune",
+                hint="`trtcompress inspect M.onnx --groups` tells more",
             )
         least = task.share(task.least())
         if least > limit:
@@ -96,9 +102,9 @@ def choose(subject: Subject, options: PruneOptions, data: Samples | None, progre
     from .layers import linear_layers
 
     coupling = subject.coupling
-    groups = primary(coupling, without_kept(subject.graph.graph, coupling, options.keep))
-    allowed = {group.name: widths(coupling, group, subject.shapes, options.multiple) for group in groups}
-    groups = tuple(group for group in groups if len(allowed[group.name]) > 1)
+    every = primary(coupling, without_kept(subject.graph.graph, coupling, options.keep))
+    allowed = {group.name: widths(coupling, group, subject.shapes, options.multiple) for group in every}
+    groups = tuple(group for group in every if len(allowed[group.name]) > 1)
     importance = find_importance(str(options.importance))
     layers = linear_layers(subject.graph.graph, subject.shapes)
     grams = moments(subject, layers, data, progress) if data is not None else {}
@@ -112,12 +118,24 @@ def choose(subject: Subject, options: PruneOptions, data: Samples | None, progre
         group.name: tuple(tuple(sorted(cell, key=scores[group.name].__getitem__)) for cell in group.cells)
         for group in groups
     }
-    costs = Costs(subject.graph.graph, coupling, subject.shapes)
     curves: dict[str, Curve] = {}
-    task = Task(coupling, groups, allowed, ranked, scores, costs, "macs", 1.0)
+    task = Task(
+        coupling, groups, allowed, ranked, scores, Costs(subject.graph.graph, coupling, subject.shapes), "macs", 1.0
+    )
+    if options.reconstruct and data is not None:
+        task = replace(task, costs=task.costs.with_biases(_biases(subject, task)))
     if data is not None and find_allocation(str(options.allocation)).needs_data:
         task = task.measured(_measure(subject, evidence, data, task, curves, progress))
-    return Choice(task, options, evidence, curves)
+    return Choice(task, options, evidence, curves, every)
+
+
+def _biases(subject: Subject, task: Task) -> list[str]:
+    """Outputs of layers that get a bias when they are solved, at the furthest cut."""
+    from .solvable import tasks_of
+
+    graph, cut = subject.graph.graph, Cut.of(subject.coupling.relations, task.gone(task.least()))
+    solved = tasks_of(graph, subject.shapes, subject.coupling, cut, graph)
+    return [held.layer.y for held in solved if held.layer.may_get_bias]
 
 
 def moments(subject: Subject, layers: Sequence[Layer], data: Samples, progress: Progress) -> Mapping[str, Gram]:
@@ -159,9 +177,12 @@ def answers_of(subject: Subject, data: Samples) -> Answers:
 
 
 def _holds(choice: Choice) -> str:
-    """What is left whole, the most frequent reasons first."""
-    reasons: dict[str, int] = {}
-    for left in choice.task.coupling.left:
-        reasons[left.why] = reasons.get(left.why, 0) + 1
-    first = sorted(reasons, key=lambda why: -reasons[why])[:3]
-    return "; ".join(first) if first else f"widths on multiples of {choice.options.multiple}"
+    """What is left whole: what the user kept, what is too narrow, then the most frequent reasons."""
+    cut = {group.name for group in choice.task.groups}
+    found = [f"--keep ({', '.join(choice.options.keep)})"] if choice.options.keep else []
+    narrow = sum(group.name not in cut for group in choice.allowed)
+    if narrow:
+        found.append(f"{narrow} groups have no narrower width that is a multiple of {choice.options.multiple}")
+    reasons = Counter(left.why for left in choice.task.coupling.left)
+    found += [why for why, _ in reasons.most_common(3)]
+    return "; ".join(found) if found else f"widths on multiples of {choice.options.multiple}"

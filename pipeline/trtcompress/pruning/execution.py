@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ def carry_out(
     progress: Progress,
     grams: Mapping[str, Gram] | None = None,
     reference: Subject | None = None,
+    accept: Callable[[Model], None] | None = None,
 ) -> Model:
     """Cut units out of a model, mend what is left, check it, and write it.
 
@@ -46,6 +48,7 @@ def carry_out(
         data: samples.
         progress: told how far it is.
         grams: statistics of layers' inputs, where they are known; else they are measured.
+        accept: looks at the model before it gets its name, and raises where it is not what was asked for.
         reference: the model from before residual blocks were taken out; None: the same.
 
     Raises:
@@ -81,7 +84,10 @@ def carry_out(
                 reference=reference.model if reference is not None and shallower else None,
                 progress=progress,
             )
-        check_runs_like(subject.model, model, subject.inputs)
+        if accept is not None:
+            accept(model)
+        first = (sample.inputs for sample in islice(data or (), 1))
+        check_runs_like(subject.model, model, subject.inputs, first)
         return copy_model(model, out)
 
 

@@ -73,9 +73,10 @@ class Gram:
 
     def _multiply(self, rows: NDArray[Any], targets: NDArray[Any] | None = None) -> None:
         ones, turned = np.ones(rows.shape[-2], np.float32), np.swapaxes(rows, -1, -2)
-        new = [np.matmul(ones, rows), np.matmul(turned, rows)]
-        if targets is not None:
-            new += [np.matmul(ones, targets), np.matmul(turned, targets)]
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever reads the sums looks whether they are finite
+            new = [np.matmul(ones, rows), np.matmul(turned, rows)]
+            if targets is not None:
+                new += [np.matmul(ones, targets), np.matmul(turned, targets)]
         if not self._sums:
             self._sums = [np.zeros(part.shape) for part in new]
         for total, part in zip(self._sums, new, strict=True):
@@ -195,7 +196,7 @@ def collect_grams(
         progress: told how many samples were read.
 
     Raises:
-        DataError: there are no samples, or the model fails on one.
+        DataError: there are no samples, the model fails on one, or what a layer reads overflows.
     """
     alike: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
@@ -253,6 +254,13 @@ def _one_pass(
             list(pool.map(read, range(len(layers)), layers, grams.values()))
             done += batch.count
             progress("inputs of the layers", done, total)
+    for name, gram in grams.items():
+        if not np.isfinite(gram.products).all():
+            raise DataError(
+                f"what node '{name}' reads is NaN or infinite, or too great to be squared, on some sample",
+                where="samples",
+                hint="look at the samples' values and their preprocessing; a float16 model may overflow",
+            )
     return grams
 
 

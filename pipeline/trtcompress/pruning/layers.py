@@ -51,6 +51,11 @@ class Layer:
     transposed: bool = False
 
     @property
+    def may_get_bias(self) -> bool:
+        """Whether it has no bias and its operator takes one."""
+        return self.bias is None and self.kind != "matmul"
+
+    @property
     def channel_axis(self) -> int:
         """Axis of the channels, of the input and of the output."""
         return -1 if self.kind == "matmul" else 1

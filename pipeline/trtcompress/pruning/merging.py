@@ -6,6 +6,7 @@ of the one can be given to the other (after "Data-free parameter pruning", arXiv
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,20 +30,23 @@ Matrix = NDArray[np.float64]
 def merge(graph: ir.Model, subject: Subject, cut: Cut) -> None:
     """Change the weights of consumers in a graph of full size, before what is dead is cut out of it.
 
-    Only units that are single channels are merged.
+    Only units that are single channels are merged, and weights that several nodes share are left as they are.
     """
     layers = linear_layers(graph.graph, subject.shapes)
+    shared = {name for name, value in graph.graph.initializers.items() if len(value.uses()) > 1}
     evidence = Evidence(subject.coupling, subject.shapes, subject.weights, layers)
     changed: dict[str, Matrix] = {}
     for group in subject.coupling.groups:
         if group.kind == "channels" and not cut.dead.isdisjoint(group.units):
-            _merge_group(evidence, group, cut, changed)
+            _merge_group(evidence, group, cut, shared, changed)
     for layer in layers:
         if layer.weight in changed:
             _write(graph, layer, changed[layer.weight])
 
 
-def _merge_group(evidence: Evidence, group: Group, cut: Cut, changed: dict[str, Matrix]) -> None:
+def _merge_group(
+    evidence: Evidence, group: Group, cut: Cut, shared: Container[str], changed: dict[str, Matrix]
+) -> None:
     units = np.array(group.units)
     signatures = _signatures(evidence, group)
     dead = np.array([unit in cut.dead for unit in group.units])
@@ -52,6 +56,8 @@ def _merge_group(evidence: Evidence, group: Group, cut: Cut, changed: dict[str, 
     cosines = (signatures[dead] / norms[dead, None]) @ (signatures[~dead] / norms[~dead, None]).T
     best = cosines.argmax(axis=1)
     for layer, features in evidence.consumers(group):
+        if layer.weight in shared:
+            continue
         matrix = changed.setdefault(layer.weight, layer.matrix(evidence.array(layer.weight)))
         for place, unit in enumerate(units[dead].tolist()):
             other = int(units[~dead][best[place]])

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_graph.errors import DataError
+
 from .allocation.task import Curve
+from .comparable import comparable
 from .cut import Alive, Cut
 from .groups import Group
 from .importance import Evidence
+from .segments import Parts
 
 if TYPE_CHECKING:
     import onnx
@@ -28,38 +32,90 @@ Arrays = list[NDArray[Any]]
 class Answers:
     """What the full model answers to some samples, and how far another graph is from it.
 
+    Compared are the outputs; in place of one that jumps with the values before it (boxes that were selected, classes),
+    the last tensors that do not.
+
     Args:
         model: the full graph.
         feeds: batches of inputs; kept, with the answers.
         threads: for ONNX Runtime.
+
+    Raises:
+        DataError: the model fails on a sample, its answer is not finite, or there is nothing to compare.
     """
 
     def __init__(self, model: ir.Model, feeds: Iterable[Mapping[str, NDArray[Any]]], threads: int) -> None:
-        import onnx_ir as ir
-
-        self.proto = ir.serde.serialize_model(model)
+        self._names = comparable(model.graph)
+        if not self._names:
+            raise DataError(
+                "no output depends on the samples smoothly, so that damage could be measured",
+                hint="give --allocation global",
+            )
+        self._model = model
+        self._bare = self._without_weights(model)
         self._feeds = list(feeds)
         self._threads = threads
-        self._full = self._run(self.proto)
+        self._full = self._run(*self._bare)
+        for place, name in enumerate(self._names):
+            if not all(np.isfinite(batch[place]).all() for batch in self._full):
+                raise DataError(
+                    f"the model gives NaN or infinity in '{name}' before anything is cut",
+                    where="samples",
+                    hint="look at the samples' values and their preprocessing; a float16 model may overflow",
+                )
         self._powers = [_power([batch[place] for batch in self._full]) for place in range(len(self._full[0]))]
 
-    def damage(self, proto: onnx.ModelProto) -> float:
-        """Squared error of the outputs over their variance, the mean of all outputs."""
+    def damage_of(self, model: ir.Model) -> float:
+        """Squared error of the outputs of a graph over their variance, the mean of all outputs."""
+        return self._error(*self._without_weights(model))
+
+    def damage_with(self, weights: Mapping[str, NDArray[Any]]) -> float:
+        """The same, of the full graph with other values for some of its weights."""
+        proto, held = self._bare
+        return self._error(proto, {name: weights.get(name, array) for name, array in held.items()})
+
+    def _error(self, proto: bytes, weights: Mapping[str, NDArray[Any]]) -> float:
         errors = np.zeros(len(self._powers))
-        for full, others in zip(self._full, self._run(proto), strict=True):
+        for full, others in zip(self._full, self._run(proto, weights), strict=True):
             for place, (a, b) in enumerate(zip(full, others, strict=True)):
                 errors[place] += float(np.square(a.astype(np.float64) - b).sum())
         damage = float(np.mean(errors / self._powers))
         return damage if np.isfinite(damage) else 1e9
 
-    def _run(self, proto: onnx.ModelProto) -> list[Arrays]:
+    def _without_weights(self, model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
+        """A graph that gives what is compared, and its weights beside it: so it stays small however large they are."""
+        import onnx
+        import onnx_ir as ir
+
+        parts = Parts(model, "")
+        nodes, _, stored = parts.needed({str(value.name) for value in model.graph.inputs}, self._names)
+        tensors = {name: model.graph.initializers[name].const_value for name in sorted(stored)}
+        floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+        large = {n: t for n, t in tensors.items() if t is not None and t.dtype in floats and t.size}
+        proto = parts.proto(nodes, stored - large.keys())
+        proto.graph.input.extend(ir.serde.serialize_value(value) for value in model.graph.inputs)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
+        proto.graph.initializer.extend(_elsewhere(name, tensor) for name, tensor in large.items())
+        weights = {name: tensor.numpy() for name, tensor in large.items()}
+        return proto.SerializeToString(), weights
+
+    def _run(self, proto: bytes, weights: Mapping[str, NDArray[Any]]) -> list[Arrays]:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self._threads
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [session.run(None, dict(feeds)) for feeds in self._feeds]
+        values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        try:
+            session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+            return [session.run(list(self._names), dict(feeds)) for feeds in self._feeds]
+        except Exception as error:  # ONNX Runtime's exception classes share no base
+            raise DataError(
+                f"the model fails on the samples: {str(error).splitlines()[0]}",
+                where="samples",
+                hint="`trtcompress inspect` tells the inputs that it takes",
+            ) from error
 
 
 class Meter:
@@ -92,16 +148,11 @@ class Meter:
 
     def damage(self, units: Collection[int]) -> float:
         """Damage at the output when these units go."""
-        import onnx
-
         weights = self._weights(Cut.of(self._evidence.coupling.relations, units))
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._answers.proto)
-        for tensor in proto.graph.initializer:
-            if tensor.name in weights:
-                dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(dtype), tensor.name))
-        return self._answers.damage(proto)
+        held = self._evidence.weights
+        return self._answers.damage_with(
+            {name: array.astype(held[name].dtype.numpy(), copy=False) for name, array in weights.items()}
+        )
 
     def _weights(self, cut: Cut) -> dict[str, NDArray[Any]]:
         """Weights of the full graph with what goes set to zero, and the consumers repaired."""
@@ -135,6 +186,17 @@ class Meter:
                 mask = alive.mask(layer.bias, evidence.shapes[layer.bias])
                 changed[layer.bias] = bias if mask is None else bias * mask
         return changed
+
+
+def _elsewhere(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
+    """A stored tensor whose values are given to the session."""
+    import onnx
+
+    proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tuple(tensor.shape.numpy()))
+    proto.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "weights"), ("offset", "0"), ("length", str(tensor.nbytes))):
+        proto.external_data.add(key=key, value=value)
+    return proto
 
 
 def _power(batches: Arrays) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +85,32 @@ def prune(
         units = choice.task.gone(parts)
         solve, grams = bool(options.reconstruct), choice.evidence.grams
         written = carry_out(
-            subject, units, out, solve=solve, data=samples, progress=progress, grams=grams, reference=whole
+            subject,
+            units,
+            out,
+            solve=solve,
+            data=samples,
+            progress=progress,
+            grams=grams,
+            reference=whole,
+            accept=partial(_within, whole, options),
         )
         plan = _plan(whole, subject, choice, units, parts, written, samples, speedup, blocks)
     return Pruned(written, plan, tuple(_notes(subject, choice)))
+
+
+def _within(whole: Subject, options: PruneOptions, written: Model) -> None:
+    """Refuse a cut that missed its budget."""
+    if options.budget == "speedup":
+        return
+    price = "macs" if options.budget == "macs" else "parameters"
+    share = getattr(cost_of(written, whole), price) / getattr(cost_of(whole.model, whole), price)
+    if not options.value - WINDOW <= share <= options.value:
+        raise PruneError(
+            f"the cut came to {share:.4f} of the {price}, not within {WINDOW} below {options.value}",
+            where="prune",
+            hint=f"ask for {share:.3f}, or give a smaller --multiple",
+        )
 
 
 def _shallower(

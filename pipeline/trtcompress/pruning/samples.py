@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from trtcompress_calibration.data import Dataset
 from trtcompress_calibration.samples import Sample
+from trtcompress_graph.errors import DataError
 
 HELD_BACK = 48
 """Samples on which damage is measured; the statistics come from the others, so that they are new to the repair."""
@@ -35,11 +35,21 @@ class Samples:
 
     @classmethod
     def of(cls, data: Dataset) -> Samples:
-        """Read all samples once."""
+        """Read all samples once.
+
+        Raises:
+            DataError: one of them holds NaN or infinity.
+        """
         digest = hashlib.sha256()
         count = 0
         for sample in data:
             for name, array in sorted(sample.inputs.items()):
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise DataError(
+                        f"input '{name}' holds NaN or infinity",
+                        where=f"{data.source}: sample {count}",
+                        hint="leave the sample out, or look at how it is made",
+                    )
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
             count += 1
@@ -48,10 +58,15 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.data)
 
+    def holds_back(self, place: int) -> bool:
+        """Whether damage is measured on the sample at this place: a few from all over, since data is often sorted."""
+        stride = max(1, self.total // HELD_BACK)
+        return place % stride == 0 and place // stride < HELD_BACK
+
     @property
     def held_back(self) -> Iterable[Sample]:
-        """The first few, on which damage is measured."""
-        return islice(iter(self.data), HELD_BACK)
+        """The few on which damage is measured."""
+        return (sample for place, sample in enumerate(self.data) if self.holds_back(place))
 
     @property
     def rest(self) -> Samples | Rest:
@@ -61,7 +76,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rest:
-    """Samples behind those that are held back."""
+    """Samples that are not held back."""
 
     samples: Samples
 
@@ -76,4 +91,4 @@ class Rest:
         return self.samples.total - HELD_BACK
 
     def __iter__(self) -> Iterator[Sample]:
-        return islice(iter(self.samples), HELD_BACK, None)
+        return (sample for place, sample in enumerate(self.samples) if not self.samples.holds_back(place))

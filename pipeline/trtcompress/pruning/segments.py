@@ -41,11 +41,11 @@ class Parts:
     def part(self, given: Iterable[str], wanted: Iterable[str]) -> Part:
         """What computes `wanted` from `given`."""
         known, asked = set(given), tuple(dict.fromkeys(wanted))
-        nodes, inputs, stored = self._needed(known, [name for name in asked if name not in known])
-        return Part(self._proto(nodes, stored), asked, tuple(sorted(inputs)), known, self._name)
+        nodes, inputs, stored = self.needed(known, [name for name in asked if name not in known])
+        return Part(self.proto(nodes, stored), asked, tuple(sorted(inputs)), known, self._name)
 
-    def _needed(self, given: set[str], wanted: list[str]) -> tuple[set[ir.Node], set[str], set[str]]:
-        """Nodes, and the tensors that they are fed with and hold."""
+    def needed(self, given: set[str], wanted: Iterable[str]) -> tuple[set[ir.Node], set[str], set[str]]:
+        """Nodes that make `wanted` from `given`, the tensors that they are fed with, and the stored ones."""
         nodes: set[ir.Node] = set()
         inputs, stored = set(), set()
         open_ = list(wanted)
@@ -60,7 +60,8 @@ class Parts:
                 open_ += self._reads[self._order[node]]
         return nodes, inputs, stored
 
-    def _proto(self, nodes: set[ir.Node], stored: set[str]) -> onnx.ModelProto:
+    def proto(self, nodes: set[ir.Node], stored: set[str]) -> onnx.ModelProto:
+        """A graph of these nodes and stored tensors; without inputs and outputs."""
         import onnx
         import onnx_ir as ir
 

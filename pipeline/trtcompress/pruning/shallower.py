@@ -31,8 +31,6 @@ def choose_blocks(
     Raises:
         PruneError: the model has no residual blocks.
     """
-    import onnx_ir as ir
-
     every = residual_blocks(subject.graph.graph, subject.shapes)
     blocks = without_kept_blocks(every, keep)
     count = round(len(every) * (1 - share))
@@ -49,7 +47,7 @@ def choose_blocks(
             return _size(subject, block)
         graph = load_ir(subject.model)
         remove_blocks(graph, [block.name], subject.shapes)
-        return answers.damage(ir.serde.serialize_model(graph))
+        return answers.damage_of(graph)
 
     measured = []
     for place, block in enumerate(blocks):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trtcompress_graph.fresh import FreshNames
 
+from .comparable import SELECTS, behind
 from .coupling import Coupling
 from .cut import Alive, Cut
 from .factors import Bools, Shape
@@ -73,8 +74,8 @@ def tasks_of(
 ) -> list[Task]:
     """Layers that read what was cut, or what is changed by it, in the order of the graph.
 
-    Left out are layers that share their weight, that are wider than `MOST_FEATURES`, and whose channels do not lie
-    on one axis.
+    Left out are layers that share their weight, that are wider than `MOST_FEATURES`, whose channels do not lie on one
+    axis, and that read what was selected by value.
 
     Args:
         graph: of full width.
@@ -88,13 +89,14 @@ def tasks_of(
     layers = {layer.name: layer for layer in linear_layers(graph, shapes)}
     moved, stands = _rewired(graph, reference)
     changed = _changed(graph, layers, coupling, alive, moved)
+    jumping = behind(graph, SELECTS)
     tasks = []
     for place, node in enumerate(graph):
         layer = layers.get(str(node.name))
         if layer is None or _width(layer, shapes) > MOST_FEATURES or len(_present(node.inputs[1]).uses()) > 1:
             continue
         features, living = (_channels(alive, name, layer, shapes) for name in (layer.x, layer.y))
-        if features is None or living is None:
+        if features is None or living is None or not jumping.isdisjoint((layer.x, layer.y)):
             continue
         compared = _compared(node, layer, shapes)
         cut_inputs = layer.kind != "depthwise" and not features.all()
@@ -186,9 +188,9 @@ def own_biases(graph: ir.Graph, tasks: Sequence[Task]) -> None:
     nodes = {node.name: node for node in graph}
     for task in tasks:
         node, layer = nodes[task.layer.name], task.layer
-        if layer.bias is None:
-            if layer.kind == "matmul":
-                continue
+        if layer.bias is None and not layer.may_get_bias:
+            continue
+        if layer.may_get_bias:
             zeros = np.zeros(int(task.living.sum()), _array(node.inputs[1]).dtype)
             node.resize_inputs(3)
             node.replace_input_with(2, initializer(graph, names.tensor(f"{node.name}.bias"), zeros))

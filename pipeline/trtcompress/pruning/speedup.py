@@ -55,7 +55,8 @@ def parts_for_speedup(
             raise PruneError(
                 f"it becomes at most {fastest:.2f} times faster in ONNX Runtime, not {wanted}",
                 where="prune",
-                hint=f"ask for --speedup {fastest:.2f} or less, a smaller --multiple, or drop a --keep",
+                hint=(f"ask for --speedup {fastest:.2f} or less, " if fastest >= 1.01 else "give ")
+                + "a smaller --multiple, or drop a --keep",
             )
     assert best is not None
     return best
