@@ -68,7 +68,7 @@ def test_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def bare(path: Path, outputs: Sequence[onnx.ValueInfoProto], nodes: Sequence[onnx.NodeProto] = ()) -> Model:
     """Four 1 x 1 convolutions without a bias, then what `nodes` say."""
     net = Net()
-    x = "x"
+    x = net.node("Mul", ["x", net.constant("half", 0.5)], "halved")
     for place, (cin, cout) in enumerate([(3, 16), (16, 16), (16, 16), (16, 4)]):
         weight = net.constant(f"w{place}", net.rng.normal(size=(cout, cin, 1, 1)) / np.sqrt(cin))
         x = net.node("Relu", [net.node("Conv", [x, weight], f"c{place}")], f"r{place}")

@@ -105,7 +105,7 @@ class Answers:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self._threads
-        values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
+        values = [ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C")) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
         try:
             session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
