@@ -116,18 +116,26 @@ def read_plan(path: Path) -> PrunePlan:
         MissingPathError: no such file.
         DataError: it is not a plan, or one of another release.
     """
+
+    def refused(why: object) -> DataError:
+        return DataError(f"this is not a prune plan: {why}", where=str(path), hint=_MAKE_ONE)
+
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingPathError("no such plan", where=str(path), hint=_MAKE_ONE) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"this is not a prune plan: {error}", where=str(path), hint=_MAKE_ONE) from None
-    version = raw.get("version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version != VERSION:
-        raise DataError(f"a plan of version {version}; this release reads version {VERSION}", where=str(path))
+        raise refused(error) from None
+    except RecursionError:
+        raise refused("it is nested too deep") from None
+    if isinstance(raw, dict) and raw.get("version") != VERSION:
+        if type(raw.get("version")) is not int:  # a bool is an int too
+            raise refused(f"version: it has to be {VERSION}")
+        what = f"a plan of version {raw['version']}; this release reads version {VERSION}"
+        raise DataError(what, where=str(path), hint=_MAKE_ONE)
     try:
         return PrunePlan.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"this is not a prune plan: {place}: {first['msg']}", where=str(path), hint=_MAKE_ONE) from None
+        raise refused(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None

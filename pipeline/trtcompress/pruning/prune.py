@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from trtcompress_graph.model import Model
 
 from .allocation.task import Parts
 from .choice import Choice, choose
+from .depth import residual_blocks
 from .execution import carry_out, check_plan, cost_of, group_cuts
 from .options import WINDOW, Kind, PruneOptions
-from .plan import BlockCut, PrunePlan
+from .plan import BlockCut, PrunePlan, check_cost, check_shapes, contradiction
 from .samples import Samples
 from .shallower import choose_blocks, take_out
 from .speedup import parts_for_speedup
@@ -151,9 +153,11 @@ def apply_plan(
     """Cut a model as a plan says; the same bytes as when the plan was made.
 
     Raises:
-        DataError: the plan was made for another model, or with other samples, or needs samples.
+        DataError: the plan was made for another model, or with other samples, or needs samples; or it says of the
+            model or the cut what does not hold.
     """
     check_plan(plan, model)
+    check_shapes(plan, model.inputs)
     samples = Samples.of(data) if data is not None and plan.data is not None else None
     if plan.data is not None:
         if data is None or samples is None:
@@ -164,20 +168,34 @@ def apply_plan(
                 where=data.source,
                 hint="give the same --data and --samples, or make a new plan with a budget",
             )
+        if samples.total != plan.samples:
+            raise contradiction(f"the plan says {plan.samples} samples, and there are {samples.total}", "samples")
     whole = study(model, plan.shapes)
+    check_cost("before", plan.before, cost_of(model, whole))
     with one_blas_thread(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         subject = whole
         if plan.blocks:
+            nodes = {block.name: block.nodes for block in residual_blocks(whole.graph.graph, whole.shapes)}
+            for block in plan.blocks:
+                if nodes.get(block.block) != block.nodes:
+                    raise contradiction("the nodes of the block are not those of the model", f"block '{block.block}'")
             subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
         units = _units(subject, plan)
         written = carry_out(
-            subject, units, out, solve=plan.reconstruct, data=samples, progress=progress, reference=whole
+            subject,
+            units,
+            out,
+            solve=plan.reconstruct,
+            data=samples,
+            progress=progress,
+            reference=whole,
+            accept=lambda cut: check_cost("after", plan.after, cost_of(cut, subject)),
         )
     return Pruned(written, plan, ())
 
 
 def _units(subject: Subject, plan: PrunePlan) -> list[int]:
-    """What a plan cuts, in the labels of the model."""
+    """What a plan cuts, in the labels of the model; all that the plan says of it has to hold."""
     units = []
     for held in plan.groups:
         group = next((group for group in subject.coupling.groups if group.name == held.group), None)
@@ -188,6 +206,17 @@ def _units(subject: Subject, plan: PrunePlan) -> list[int]:
                 hint="make a new plan with a budget",
             )
         units += [group.units[place] for place in held.gone]
+    found = {group.group: group for group in group_cuts(subject, units, {}, {})}
+    for held in plan.groups:
+        cut = found.pop(held.group)
+        if (held.kind, held.gone) != (cut.kind, cut.gone):
+            raise contradiction("what goes of the group is not what the cut takes", f"group '{held.group}'")
+        for one, other in zip_longest(held.tensors, cut.tensors):
+            if one != other:
+                name = (one or other).tensor
+                raise contradiction(f"what is kept of '{name}' is not what the cut leaves", f"group '{held.group}'")
+    if found:
+        raise contradiction("the cut takes from the group, which the plan does not name", f"group '{min(found)}'")
     return units
 
 
