@@ -87,7 +87,8 @@ class Sketch:
 def _run(node: onnx.NodeProto, given: dict[str, Array]) -> list[Array]:
     kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
     inputs = [value(name, array.shape, kinds[name]) for name, array in given.items()]
-    proto = model([node], inputs, [value(name, None) for name in node.output], {}, opset=20)
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
+    proto = model([node], inputs, outputs, {}, opset=20)
     made: list[Array] = ort.InferenceSession(proto.SerializeToString(), _QUIET).run(None, given)
     return made
 
@@ -301,7 +302,46 @@ def scaled(s: Sketch, x: str) -> str:
     return s.node("Mul", x, s.factor(*shape))
 
 
-ANY: tuple[Step, ...] = (activation, elementwise, concat, split, sliced, padded, picked, scaled)
+def _length(s: Sketch, x: str) -> str:
+    """The number of channels, as the graph reads it from a shape."""
+    axis = _channels(s, x)
+    place = s.number(axis, axis - len(s.shape(x)))
+    return s.node("Gather", s.node("Shape", x), s.stored([place]), axis=0)
+
+
+def by_length(s: Sketch, x: str) -> str:
+    """Divided by the root of the number of channels."""
+    root = s.node("Sqrt", s.node("Cast", _length(s, x), to=onnx.TensorProto.FLOAT))
+    return s.node("Mul", s.node("Div", x, root), s.stored(np.sqrt(s.shape(x)[_channels(s, x)])))
+
+
+def less_mean(s: Sketch, x: str) -> str:
+    """Without the mean over the channels, which is their sum by their number."""
+    total = s.node("ReduceSum", x, s.stored([_channels(s, x)]), keepdims=1)
+    return s.node("Sub", x, s.node("Div", total, s.node("Cast", _length(s, x), to=onnx.TensorProto.FLOAT)))
+
+
+def by_size(s: Sketch, x: str) -> str:
+    """Divided by the root of the number of all elements of an example."""
+    size = s.node("Div", s.node("Size", x), s.node("Gather", s.node("Shape", x), s.stored(0)))
+    root = s.node("Sqrt", s.node("Cast", size, to=onnx.TensorProto.FLOAT))
+    return s.node("Mul", s.node("Div", x, root), s.stored(np.sqrt(np.prod(s.shape(x)[1:]))))
+
+
+def flat_by_length(s: Sketch, x: str) -> str:
+    """All but the batch in one axis, by a target that is computed; the same number divides the result."""
+    shape = s.node("Shape", x)
+    batch, rest = (s.node("Slice", shape, s.stored([a]), s.stored([b])) for a, b in ((0, 1), (1, 4)))
+    number = s.node("ReduceProd", rest, keepdims=1)
+    flat = s.node("Reshape", x, s.node("Concat", batch, number, axis=0))
+    root = s.node("Sqrt", s.node("Cast", number, to=onnx.TensorProto.FLOAT))
+    return s.node("Mul", s.node("Div", flat, root), s.stored(np.sqrt(s.shape(flat)[1])))
+
+
+ANY: tuple[Step, ...] = (
+    *(activation, elementwise, concat, split, sliced, padded, picked, scaled),
+    *(by_length, less_mean, by_size, flat_by_length),
+)
 STEPS: dict[int, tuple[Step, ...]] = {
     4: (
         *(conv, conv, conv_transpose, depthwise, batch_norm, instance_norm, shuffle, squeeze_excite, pool),

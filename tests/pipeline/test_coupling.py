@@ -217,3 +217,22 @@ def test_dynamic_axes_are_never_cut(tmp_path):
     graph = Graph().product("a", "x", 10, 8).node("Relu", "a", "r").product("y", "r", 8, 5)
     found = graph.analysed(tmp_path, WORDS, ["batch", 7, 5])
     assert {axis for factor in found.factors["a"] for axis in factor.axes} == {2}
+
+
+def test_a_dynamic_length_that_is_read_as_a_number_is_never_cut(tmp_path):
+    """Batch and heads are one axis; its length scales what is in it."""
+    graph = Graph().product("a", "x", 10, 24).ints("apart", 0, 7, 4, 6).ints("rows", -1, 7, 6)
+    graph.node("Reshape", "a apart", "b").node("Transpose", "b", "c", perm=[0, 2, 1, 3]).node("Reshape", "c rows", "d")
+    graph.node("ReduceSum", "d last", "e", keepdims=0).ints("last", 2).node("Size", "e", "size")
+    graph.node("Cast", "size", "number", to=1).node("Div", "e number", "f").node("Reshape", "f back", "g")
+    graph.ints("back", -1, 4, 7).floats("w", 4, 7, 5).node("Einsum", "g w", "y", equation="bht,hto->bo")
+    found = graph.analysed(tmp_path, WORDS, ["batch", 5])
+    reason = "Size 'size' reads its length as a number"
+    assert ("w", 0, reason) in {(left.weight, left.axis, left.why) for left in found.left}
+
+
+def test_the_size_of_a_matrix_that_another_is_made_like_stays(tmp_path):
+    graph = Graph().product("a", "x", 10, 8).node("EyeLike", "a", "b").node("Add", "a b", "c").product("y", "c", 8, 5)
+    found = graph.analysed(tmp_path, ["batch", 10], ["batch", 5])
+    assert found.groups == ()
+    assert "EyeLike 'b' has no rule" in {left.why for left in found.left}

@@ -20,7 +20,7 @@ from trtcompress_graph.errors import PruneError
 from trtcompress_graph.load import load_ir, read_model
 from trtcompress_graph.shapes import graph_shapes, infer
 from zoo.entries import Entry
-from zoo.proof import prove, subject_of
+from zoo.proof import prove, prove_cut, subject_of
 
 BATCH = {"x": {"batch": AxisRange(1, 2, 3)}}
 RNG = np.random.default_rng(0)
@@ -134,6 +134,56 @@ def test_zeros_of_a_cut_tensors_shape_keep_their_own_length(tmp_path):
     assert {group.name for group in work.coupling.groups} == {"a.w", "b.w"}
     assert weights(work.cut("a.w"))["b.w"].shape == (4, 8)
     assert weights(work.cut("a.w", "b.w"))["b.w"].shape == (4, 4)
+
+
+def test_an_expand_to_one_channel_keeps_the_length_that_it_had(tmp_path):
+    """Of the tensor whose shape is read one channel is left, and 1 would leave the zero as it is."""
+    held = {"a.w": floats(10, 8), "b.w": floats(8, 8), "zero": np.zeros(1, np.float32), "last": np.array([-1])}
+    nodes = [node("MatMul", "x a.w", "a"), node("Shape", "a", "shape"), node("Expand", "zero shape", "zeros")]
+    nodes += [node("MatMul", "a b.w", "b"), node("ReduceSum", "b last", "s", keepdims=1), node("Add", "zeros s", "y")]
+    work = Work(tmp_path, nodes, held, ["batch", 7, 10], ["batch", 7, 8])
+    (group,) = (group for group in work.coupling.groups if group.name == "a.w")
+    assert not prove_cut(work.subject, group.units[1:])
+
+
+def scaled_by(number: list[onnx.NodeProto], tmp_path: Path) -> Work:
+    """A product that is divided by `length`, an integer that the nodes compute from what is divided."""
+    nodes = [node("MatMul", "x a.w", "a"), *number, node("Cast", "length", "f", to=onnx.TensorProto.FLOAT)]
+    nodes += [node("Div", "a f", "d"), node("MatMul", "d h", "y")]
+    held = {"a.w": floats(10, 8), "h": floats(8, 5), "first": np.array([0]), "last": np.array([-1])}
+    return Work(tmp_path, nodes, held, ["batch", 7, 10], ["batch", 7, 5])
+
+
+def test_a_length_that_is_read_as_a_number_stays(tmp_path):
+    work = scaled_by([node("Shape", "a", "shape"), node("Gather", "shape last", "length")], tmp_path)
+    made = [one.op_type for one in work.cut("a.w").graph.node]
+    assert made == ["MatMul", "Shape", "Mul", "Gather", "Cast", "Div", "MatMul"]
+    pruned = weights(work.cut("a.w", keep=8))
+    assert pruned["shape.uncut_mul"].tolist() == [1, 1, 8]
+    assert pruned["shape.uncut_div"].tolist() == [1, 1, 7]
+
+
+def test_a_length_that_is_not_cut_is_read_as_it_is(tmp_path):
+    work = scaled_by([node("Shape", "a", "shape"), node("Gather", "shape first", "length")], tmp_path)
+    assert len(work.cut("a.w").graph.node) == len(work.subject.proto.graph.node)
+
+
+def test_what_is_a_shape_and_a_number_is_computed_twice(tmp_path):
+    nodes = [node("Shape", "a", "shape"), node("Gather", "shape last", "length")]
+    nodes += [node("Gather", "shape first", "batch"), node("Concat", "batch words length", "joined", axis=0)]
+    nodes += [node("MatMul", "x a.w", "a"), node("Reshape", "a joined", "r")]
+    nodes += [
+        node("Cast", "length", "f", to=onnx.TensorProto.FLOAT),
+        node("Div", "r f", "d"),
+        node("MatMul", "d h", "y"),
+    ]
+    held = {"a.w": floats(10, 8), "h": floats(8, 5), "first": np.array([0]), "last": np.array([-1])}
+    nodes = [nodes[4], *nodes[:4], *nodes[5:]]
+    work = Work(tmp_path, nodes, held | {"words": np.array([7])}, ["batch", 7, 10], ["batch", 7, 5])
+    pruned = work.cut("a.w")
+    assert at(pruned, "r").input[1] == "joined"
+    assert at(pruned, "joined").input[2] == "length"
+    assert at(pruned, "f").input[0] == at(pruned, "length.uncut").output[0]
 
 
 def test_split_sizes_are_counted_in_what_is_left(tmp_path):

@@ -10,14 +10,14 @@ import functools
 
 from trtcompress_graph.model import Model
 
-from . import convolutional, images, language, operators, recurrent, shipped
+from . import convolutional, images, language, lengths, operators, recurrent, shipped
 from .cache import made
 from .entries import REGISTRY, Entry, Feeds, Shapes
 from .masked import masked
 
 __all__ = ["FAMILIES", "NAMES", "Entry", "Feeds", "Shapes", "feeds", "kind", "masked", "model", "shapes"]
 
-FAMILIES = (convolutional, images, language, operators, recurrent, shipped)
+FAMILIES = (convolutional, images, language, lengths, operators, recurrent, shipped)
 """The modules that fill the registry when they are imported."""
 
 NAMES: tuple[str, ...] = tuple(sorted(REGISTRY))

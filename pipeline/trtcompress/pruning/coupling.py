@@ -15,6 +15,7 @@ import numpy as np
 from .coupler import Coupler
 from .factors import Factor, Ints, Shape, varying
 from .groups import Group, Left, group_labels, left_whole
+from .read_lengths import pin_read_lengths
 from .relations import Relations
 from .rules import RULES
 from .trial import Trial
@@ -22,7 +23,7 @@ from .trial import Trial
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_READ_SHAPE = ("Shape", "Size", "ConstantOfShape", "EyeLike", "Range", "Constant", "RandomNormal", "RandomUniform")
+_READ_SHAPE = ("Shape", "Size", "ConstantOfShape", "Range", "Constant", "RandomNormal", "RandomUniform")
 """Operators that read no values of their inputs, or nothing at all."""
 
 
@@ -180,6 +181,7 @@ def walk(graph: ir.Graph, shapes: Mapping[str, Shape]) -> Coupler:
             found(coupler, node)
     for output in graph.outputs:
         coupler.seal(output, "an output of the model keeps its meaning")
+    pin_read_lengths(graph, coupler)
     return coupler
 
 

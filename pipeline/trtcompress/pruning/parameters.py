@@ -94,10 +94,14 @@ def parameters(ops: str) -> Callable[[Rule], Rule]:
     return keep
 
 
+SHAPE_PLACES: Mapping[str, int] = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Resize": 3}
+"""The input that is a shape, which follows a cut; every other input that is computed keeps its value."""
+
+
 @parameters("ConstantOfShape Expand Reshape")
 def _target(cut: CutGraph, node: ir.Node) -> Parameters:
     """A target of Expand may have fewer axes than the output."""
-    place = 0 if node.op_type == "ConstantOfShape" else 1
+    place = SHAPE_PLACES[node.op_type]
     rank, given = len(cut.before(node.outputs[0])), cut.before(node.inputs[place])
     return Parameters(shapes={place: tuple(range(rank - given[0], rank))}) if given else Parameters()
 
@@ -105,11 +109,12 @@ def _target(cut: CutGraph, node: ir.Node) -> Parameters:
 @parameters("Resize")
 def _sizes(cut: CutGraph, node: ir.Node) -> Parameters:
     """Only where sizes are given; scales of 1 stay right."""
-    if len(node.inputs) < 4 or node.inputs[3] is None:
+    place = SHAPE_PLACES["Resize"]
+    if len(node.inputs) <= place or node.inputs[place] is None:
         return Parameters()
     rank = len(cut.before(node.outputs[0]))
     named = node.attributes.get_ints("axes", None)
-    return Parameters(shapes={3: tuple(range(rank) if named is None else (axis % rank for axis in named))})
+    return Parameters(shapes={place: tuple(range(rank) if named is None else (axis % rank for axis in named))})
 
 
 @parameters("Split")

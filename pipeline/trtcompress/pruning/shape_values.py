@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,28 @@ if TYPE_CHECKING:
 
 _ELEMENTS = 1024
 """Shapes and what they are computed from are smaller than this."""
+
+
+def measures(node: ir.Node) -> bool:
+    """Whether a node reads nothing but the lengths of a tensor."""
+    return node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx")
+
+
+def computes(node: ir.Node, known: Callable[[ir.Value], bool]) -> bool:
+    """Whether a node of shape arithmetic has only inputs that are stored or known."""
+    given = [value for value in node.inputs if value is not None]
+    return (
+        len(node.outputs) == 1
+        and node.domain in ("", "ai.onnx")
+        and not any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values())
+        and bool(given)
+        and all(known(value) if value.const_value is None else value.const_value.size < _ELEMENTS for value in given)
+    )
+
+
+def measured_axes(node: ir.Node, rank: int) -> list[int]:
+    """Of which axis of its input each element of a Shape is the length."""
+    return list(range(rank))[node.attributes.get_int("start", 0) : node.attributes.get_int("end", rank)]
 
 
 class ShapeValues:
@@ -42,20 +65,20 @@ class ShapeValues:
         if value.const_value is not None:
             return value.const_value.numpy() if value.const_value.size < _ELEMENTS else None
         node = value.producer()
-        if node is None or len(node.outputs) > 1 or node.domain not in ("", "ai.onnx"):
+        if node is None:
             return None
-        if node.op_type == "Shape" and node.inputs[0] is not None:
+        if measures(node) and node.inputs[0] is not None:
             shape = self._shape_of(node.inputs[0])
-            start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(shape))
-            return np.array(shape[start:end], np.int64)
-        feeds: dict[str, Any] = {}
-        for given in node.inputs:
-            if given is not None:
-                feeds[str(given.name)] = self.of(given)
-        return _run(node, feeds) if feeds and all(held is not None for held in feeds.values()) else None
+            if node.op_type == "Size":
+                return np.array(prod(shape), np.int64)
+            return np.array([shape[axis] for axis in measured_axes(node, len(shape))], np.int64)
+        if not computes(node, lambda given: self.of(given) is not None):
+            return None
+        return run(node, {str(given.name): self.of(given) for given in node.inputs if given is not None})
 
 
-def _run(node: ir.Node, feeds: dict[str, Any]) -> Any:
+def run(node: ir.Node, feeds: dict[str, Any]) -> Any:
+    """What a node of one output computes, by ONNX's reference implementation."""
     import onnx_ir as ir
     from onnx.reference import ReferenceEvaluator
 
@@ -75,7 +98,7 @@ def measured(value: ir.Value | None) -> set[ir.Value]:
         node = one.producer()
         if node is None:
             continue
-        if node.op_type in ("Shape", "Size"):
+        if measures(node):
             found.update(given for given in node.inputs if given is not None)
         else:
             stack += node.inputs

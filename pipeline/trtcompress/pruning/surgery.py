@@ -17,6 +17,7 @@ from .coupling import Coupling
 from .cut import Alive, Cut, shrink
 from .factors import Shape
 from .parameters import CutGraph, Parameters, of_node
+from .read_lengths import give_names, keep_numbers
 from .shape_values import ShapeValues, measured
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ def apply_cut(model: ir.Model, coupling: Coupling, cut: Cut, shapes: Mapping[str
     check_nodes(plan, coupling.factors, graph)
     wanted = [(node, of_node(plan, node)) for node in graph]
     names = FreshNames(graph)
+    outputs = keep_numbers(graph, plan, coupling.factors, names)
     for node, parameters in wanted:
         _write(graph, node, parameters, plan, names)
     for name in constants:
         _shrink(graph.initializers[name], plan)
     _drop_unused(graph)
     _forget_shapes(graph, plan)
+    give_names(outputs, names)
     infer(model)
 
 
@@ -101,7 +104,7 @@ def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new stored tensor."""
     import onnx_ir as ir
 
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.initializers.add(value)
     return value
@@ -137,16 +140,19 @@ def _retarget(
         return
     found = ShapeValues(plan.after).of(target)
     told = [before[axis] for axis in axes] if found is None else found.tolist()
-    wrong = [i for i, axis in enumerate(axes) if not _says(node, told[i], after[axis])]
+    given = (1,) * (len(after) - len(plan.after(node.inputs[0]))) + plan.after(node.inputs[0])
+    wrong = [i for i, axis in enumerate(axes) if not _says(node, told[i], after[axis], given[axis : axis + 1])]
     if wrong:
         change = _Change({i: after[axes[i]] for i in wrong}, _shares(output, axes, told, after, wrong))
         if not _in_pieces(graph, node, place, change, plan, names):
             node.replace_input_with(place, _computed(graph, node, target, change, plan, names))
 
 
-def _says(node: ir.Node, told: int, length: int) -> bool:
-    """Whether an element of a shape gives this length; -1 (and 0) is found out, an Expand to 1 is one of the input."""
-    return told == length or (node.op_type == "Reshape" and told in (-1, 0)) or (node.op_type == "Expand" and told == 1)
+def _says(node: ir.Node, told: int, length: int, given: Shape) -> bool:
+    """Whether an element of a shape gives this length; -1 (and 0) is found out, an Expand to 1 leaves what is given."""
+    if node.op_type == "Expand" and told == 1:
+        return given == (length,)
+    return told == length or (node.op_type == "Reshape" and told in (-1, 0))
 
 
 def _shares(
