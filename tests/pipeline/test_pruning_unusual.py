@@ -57,6 +57,8 @@ def test_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "net.onnx.data").exists()
     data = Data(images(24))
     made = cut(model, tmp_path / "out.onnx", "macs", 0.38, data=data, depth=depth)
+    for turn in range(10):  # scores are made in threads
+        cut(model, tmp_path / f"{turn}.onnx", "macs", 0.5)
     monkeypatch.undo()
     same = cut(plain, tmp_path / "same.onnx", "macs", 0.38, data=data, depth=depth)
     assert (tmp_path / "out.onnx.data").exists()

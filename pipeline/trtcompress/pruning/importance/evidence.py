@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,10 +38,13 @@ class Evidence:
     layers: tuple[Layer, ...] = ()
     grams: Mapping[str, Gram] = field(default_factory=dict)
     seed: int = 0
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def array(self, name: str) -> NDArray[Any]:
-        """A stored tensor as float32."""
-        return self.weights[name].numpy().astype(np.float32, copy=False)
+        """A stored tensor as float32; one that lies beside the graph is mapped by one thread at a time."""
+        with self._lock:
+            held = self.weights[name].numpy()
+        return held.astype(np.float32, copy=False)
 
     def consumers(self, group: Group) -> Iterator[tuple[Layer, dict[int, Bools]]]:
         """Dense layers that read what the group cuts, with the features of their inputs that each unit is."""
