@@ -14,7 +14,6 @@ from float_graphs import Net, images, residual_net, run
 from onnx_models import model as small_model
 from onnx_models import value as tensor
 from trtcompress.pruning import speedup
-from trtcompress.pruning.comparable import comparable
 from trtcompress.pruning.execution import carry_out
 from trtcompress.pruning.prune import Pruned, PruneOptions, prune
 from trtcompress.pruning.samples import HELD_BACK
@@ -22,6 +21,7 @@ from trtcompress.pruning.samples import Samples as Counted
 from trtcompress.pruning.subject import study
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph import load
+from trtcompress_graph.comparable import comparable
 from trtcompress_graph.errors import DataError, PruneError
 from trtcompress_graph.load import load_ir, read_model
 from trtcompress_graph.model import Model

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_graph.comparable import comparable
 from trtcompress_graph.errors import DataError
 
 from .allocation.task import Curve
-from .comparable import comparable
 from .cut import Alive, Cut
 from .groups import Group
 from .importance import Evidence

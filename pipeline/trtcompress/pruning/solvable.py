@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_graph.comparable import SELECTS, behind
 from trtcompress_graph.fresh import FreshNames
 
-from .comparable import SELECTS, behind
 from .coupling import Coupling
 from .cut import Alive, Cut
 from .factors import Bools, Shape

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_graph.comparable import COUNTS, behind
 from trtcompress_graph.errors import PruneError
 from trtcompress_graph.model import Model
 
-from .comparable import COUNTS, behind
 from .factors import Shape
 
 Inputs = Mapping[str, NDArray[Any]]
