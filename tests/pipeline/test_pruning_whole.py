@@ -14,14 +14,14 @@ from float_graphs import Net, images, residual_net, run
 from trtcompress.pruning.allocation import ALLOCATIONS
 from trtcompress.pruning.depth import residual_blocks
 from trtcompress.pruning.execution import carry_out
-from trtcompress.pruning.gram import collect_grams
 from trtcompress.pruning.importance import IMPORTANCES, Evidence, find_importance
-from trtcompress.pruning.layers import linear_layers
 from trtcompress.pruning.plan import BlockCut, PrunePlan
 from trtcompress.pruning.prune import PruneOptions, apply_plan, prune
 from trtcompress.pruning.samples import Samples as Counted
 from trtcompress.pruning.shallower import take_out
 from trtcompress.pruning.subject import study
+from trtcompress_calibration.gram import collect_grams
+from trtcompress_calibration.layers import linear_layers
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.errors import DataError, PruneError, UsageError
 from trtcompress_graph.load import load_ir, read_model

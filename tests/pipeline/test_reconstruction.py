@@ -19,11 +19,11 @@ from onnx import helper
 from onnx_models import model, run, save, value
 from trtcompress.pruning.coupling import Coupling, analyse
 from trtcompress.pruning.cut import Cut
-from trtcompress.pruning.gram import Gram, collect_grams
-from trtcompress.pruning.layers import linear_layers
 from trtcompress.pruning.reconstruction import reconstruct
 from trtcompress.pruning.repair import best_step, repaired
 from trtcompress.pruning.surgery import apply_cut
+from trtcompress_calibration.gram import Gram, collect_grams
+from trtcompress_calibration.layers import linear_layers
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import load_ir, read_model, save_ir
 from trtcompress_graph.model import Model

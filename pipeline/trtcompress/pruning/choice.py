@@ -26,8 +26,8 @@ from .subject import Subject
 from .widths import primary, widths
 
 if TYPE_CHECKING:
-    from .gram import Gram
-    from .layers import Layer
+    from trtcompress_calibration.gram import Gram
+    from trtcompress_calibration.layers import Layer
 
 _BATCH = 8
 Progress = Callable[[str, int, int | None], None]
@@ -99,7 +99,7 @@ def choose(subject: Subject, options: PruneOptions, data: Samples | None, progre
         UsageError: a pattern that matches nothing.
         DataError: samples that do not fit.
     """
-    from .layers import linear_layers
+    from trtcompress_calibration.layers import linear_layers
 
     coupling = subject.coupling
     every = primary(coupling, without_kept(subject.graph.graph, coupling, options.keep))
@@ -140,7 +140,7 @@ def _biases(subject: Subject, task: Task) -> list[str]:
 
 def moments(subject: Subject, layers: Sequence[Layer], data: Samples, progress: Progress) -> Mapping[str, Gram]:
     """Statistics of what dense layers read, from the samples that are not held back."""
-    from .gram import collect_grams
+    from trtcompress_calibration.gram import collect_grams
 
     dense = [layer for layer in layers if layer.kind != "depthwise"]
     return collect_grams(subject.model, dense, data.rest, shapes=subject.shapes, progress=progress)

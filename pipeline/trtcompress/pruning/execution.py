@@ -21,7 +21,7 @@ from .subject import Subject
 from .surgery import apply_cut
 
 if TYPE_CHECKING:
-    from .gram import Gram
+    from trtcompress_calibration.gram import Gram
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -66,8 +66,9 @@ def carry_out(
         model = save_ir(graph, Path(folder) / "cut.onnx")
         shallower = reference is not None and reference is not subject
         if solve and data is not None and (cut.dead or shallower):
+            from trtcompress_calibration.layers import linear_layers
+
             from .choice import moments
-            from .layers import linear_layers
             from .reconstruction import reconstruct
 
             if grams is None:

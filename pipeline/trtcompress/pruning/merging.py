@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_calibration.layers import Layer, linear_layers
+
 from .cut import Cut
 from .groups import Group
 from .importance import Evidence
-from .layers import Layer, linear_layers
 from .subject import Subject
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_calibration.gram import Gram, by_channel, full_batches, row_limit, sampled
+from trtcompress_calibration.layers import Layer
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import load_ir, save_ir
 from trtcompress_graph.model import Model
@@ -24,8 +26,6 @@ from trtcompress_graph.model import Model
 from .coupling import Coupling
 from .cut import Cut
 from .factors import Shape
-from .gram import Gram, by_channel, full_batches, row_limit, sampled
-from .layers import Layer
 from .repair import Step, best_step, repaired
 from .segments import Parts, Segment, Spool, segments
 from .solvable import Task, bias_of, own_biases, tasks_of

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trtcompress_calibration.gram import Doubles, Gram
+
 from .factors import Bools
-from .gram import Doubles, Gram
 
 RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 1e9)
 """Ridges that are tried; the last moves the bias alone."""

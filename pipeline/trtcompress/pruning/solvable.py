@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trtcompress_calibration.gram import MOST_FEATURES
+from trtcompress_calibration.layers import Layer, linear_layers
 from trtcompress_graph.comparable import SELECTS, behind
 from trtcompress_graph.fresh import FreshNames
 
 from .coupling import Coupling
 from .cut import Alive, Cut
 from .factors import Bools, Shape
-from .gram import MOST_FEATURES
-from .layers import Layer, linear_layers
 from .surgery import initializer
 
 if TYPE_CHECKING:

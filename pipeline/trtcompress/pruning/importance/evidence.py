@@ -17,8 +17,8 @@ from ..groups import Group
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from ..gram import Gram
-    from ..layers import Layer
+    from trtcompress_calibration.gram import Gram
+    from trtcompress_calibration.layers import Layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

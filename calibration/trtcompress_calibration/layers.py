@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import Bools, Shape
+from trtcompress_graph.shapes import Shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Kind = Literal["conv", "depthwise", "matmul", "gemm"]
 
 

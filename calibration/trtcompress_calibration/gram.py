@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcompress_calibration.batching import batches
-from trtcompress_calibration.samples import Batch, Sample
-from trtcompress_calibration.tapped_session import TappedSession
 from trtcompress_graph.cores import one_blas_thread, usable_cores
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model, TensorSpec
+from trtcompress_graph.shapes import Shape
 
-from .factors import Shape
+from .batching import batches
 from .layers import Ints, Layer
+from .samples import Batch, Sample
+from .tapped_session import TappedSession
 
 Doubles = NDArray[np.float64]
 
