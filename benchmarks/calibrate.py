@@ -32,6 +32,7 @@ from trtcompress_graph.simplify import simplify
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "calibrate"
 SOURCES = {"resnet50": "resnet50:model", "mobilenet_v2": "mobilenet_v2:model", "minilm": "tasks.minilm:model"}
+AXES = {"resnet50": ("x.batch=1,8,16",)}
 SAMPLES = (32, 128, 512)
 BATCH = 8
 
@@ -69,7 +70,7 @@ def prepared(name: str) -> tuple[Path, Path]:
     if not model.exists():
         folder.mkdir(parents=True, exist_ok=True)
         exported = folder / "exported.onnx"
-        axes = [part for axis in (find_task(name).axes if name == "minilm" else ()) for part in ("--axis", axis)]
+        axes = [part for axis in AXES.get(name) or find_task(name).axes for part in ("--axis", axis)]
         program = str(Path(sys.executable).with_name("trtcompress"))
         subprocess.run([program, "export", SOURCES[name], *axes, "-o", str(exported)], cwd=HERE, check=True)
         simplify(read_model(exported), model)
@@ -105,6 +106,8 @@ def measured(model: Path, samples: Path, count: int, methods: list[str], rounds:
             if method in GROWS and count > 128:
                 continue  # it would not fit into memory
             ended = run_measured(command(method, model, samples, count, out), cwd=HERE)
+            if ended.code and method == BARE:
+                raise SystemExit(ended.last_words)
             if ended.code:
                 print(f"{method}: failed: {ended.last_words}", file=sys.stderr)
                 continue
