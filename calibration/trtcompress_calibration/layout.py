@@ -48,7 +48,7 @@ def lay_out(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, rang
     if encoding.quantize_residual_adds:
         for use in residual_branches(graph, int8, encoding, ranges):
             readers.setdefault(_read(use), []).append(use)
-    whole = {value for node in graph if node in int8 for value in _written(node, int8, encoding)}
+    whole = {value for node in graph if node in int8 for value in written(node, int8, encoding)}
     values = [v for v in _in_order(graph) if v in readers or v in whole]
     measured = shared_ranges(graph, values, encoding, ranges)
     pairs = []
@@ -115,7 +115,7 @@ def _same_shape(a: ir.Value, b: ir.Value | None) -> bool:
     return len(a.shape) == len(b.shape) and all(x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int))
 
 
-def _written(node: ir.Node, int8: Collection[ir.Node], encoding: Encoding) -> tuple[ir.Value, ...]:
+def written(node: ir.Node, int8: Collection[ir.Node], encoding: Encoding) -> tuple[ir.Value, ...]:
     """Tensors that the kernel of `node` writes as INT8."""
     if not encoding.int8_outputs:
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import PlacementError
@@ -10,6 +11,9 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
 from .precision import needed_opset
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, out: Path) -> Model:
@@ -40,8 +44,31 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
 
     loaded = open_graph(model, needed_opset(encoding))
     graph = loaded.graph
+    check_plan(model, graph, plan, encoding)
     by_name = {node.name: node for node in graph.all_nodes()}
-    unknown = [p.node for p in plan.nodes if p.node not in by_name]
+    float32 = {by_name[p.node] for p in plan.nodes if p.precision == "float32"}
+    if encoding.int8:
+        int8 = int8_nodes(graph, plan, encoding)
+        QdqWriter(graph, encoding).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
+    if encoding.float_type == "float16":
+        write_float16(loaded, opset_of(loaded), float32)
+    return save_ir(loaded, out)
+
+
+def int8_nodes(graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> set[ir.Node]:
+    """Nodes that a plan has run in INT8 by themselves: not those that an engine moves pairs over, or absorbs."""
+    planned = {p.node for p in plan.nodes if p.precision == "int8"}
+    return {node for node in graph if node.name in planned and node.op_type in encoding.ops}
+
+
+def check_plan(model: Model, graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> None:
+    """Refuse a plan that was made for something else.
+
+    Raises:
+        PlacementError: it is of another model or encoding.
+    """
+    names = {node.name for node in graph.all_nodes()}
+    unknown = [p.node for p in plan.nodes if p.node not in names]
     if unknown or plan.encoding != encoding.name:
         raise PlacementError(
             f"the plan is for encoding '{plan.encoding}'"
@@ -50,13 +77,6 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
             where=f"{model.path} ({encoding.name})",
             hint="make the plan again for this model and this encoding",
         )
-    float32 = {by_name[p.node] for p in plan.nodes if p.precision == "float32"}
-    if encoding.int8:
-        int8 = {node for p in plan.nodes if p.precision == "int8" and (node := by_name[p.node]).op_type in encoding.ops}
-        QdqWriter(graph, encoding).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
-    if encoding.float_type == "float16":
-        write_float16(loaded, opset_of(loaded), float32)
-    return save_ir(loaded, out)
 
 
 def already_quantized(model: Model) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class QdqWriter:
         input_scale = {use: pair.scale for pair in pairs for use in pair.readers}
         weighted = [node for node in self._graph if node in int8 and weight_of(node) is not None]
         for node in weighted:
-            self._write_weights(node, input_scale[(node, 0)])
+            self.write_weights(node, input_scale[(node, 0)])
         for pair in pairs:
             self._write_pair(pair)
         for name, value in [*self._graph.initializers.items()]:
@@ -66,7 +66,8 @@ class QdqWriter:
         else:
             self._graph.insert_after(producer, [quantize, restored])
 
-    def _write_weights(self, node: ir.Node, input_scale: Scale) -> None:
+    def write_weights(self, node: ir.Node, input_scale: Scale) -> None:
+        """Write the integers of the weight of a node, and of its bias where the encoding has them."""
         weight, bias = weight_of(node), bias_of(node)
         assert weight is not None
         bias_values = _floats(bias) if bias is not None and self._encoding.quantized_bias else None
