@@ -114,8 +114,8 @@ def speed(full: Path, out: Path, samples: Path, seconds: float) -> dict[str, flo
     repeated = {name: np.concatenate([array] * 8)[:8] for name, array in batch.items()}
     feeds = {size: {name: np.ascontiguousarray(a[:size]) for name, a in repeated.items()} for size in (1, 8)}
     with open_graph(out) as engine, open_graph(full) as reference:
-        pairs = time_pair(engine, reference, feeds, seconds=seconds)
-    return {f"speedup_batch_{pair.batch}": pair.speedup for pair in pairs}
+        speeds = time_pair(engine, reference, feeds, seconds=seconds)
+    return {f"speedup_batch_{size}": speed.speedup for size, speed in zip(feeds, speeds, strict=True)}
 
 
 def line(name: str, method: str, row: dict[str, Any]) -> str:
