@@ -147,10 +147,11 @@ def _open(failed: list[frozenset[int]], good: list[Group], relations: Relations)
 
 def _tie_columns(coupler: Coupler, found: Coupling, failed: Iterable[frozenset[int]]) -> bool:
     """Tie the columns of the widest grid of each set that failed; True if that changed anything."""
-    grids = [f.rows() for held in found.factors.values() for f in held if len(f.axes) > 1] + [*found.relations.grids]
+    rows = [f.rows() for held in found.factors.values() for f in held if len(f.axes) > 1] + [*found.relations.grids]
+    grids = [(grid, frozenset(np.unique(grid).tolist())) for grid in rows if len(grid) > 1]
     tied = False
     for labels in failed:
-        inside = [grid for grid in grids if len(grid) > 1 and not labels.isdisjoint(np.unique(grid).tolist())]
+        inside = [grid for grid, held in grids if not labels.isdisjoint(held)]
         widest = max(inside, key=lambda grid: grid.shape[1], default=None)
         if widest is not None and (widest != widest[:1]).any():
             coupler.labels.tie(widest, widest[:1])

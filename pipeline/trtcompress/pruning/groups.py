@@ -173,8 +173,11 @@ def _made(
             fall = relations.closure([label])
             pinned = fall & relations.pinned.keys()
             if pinned:
-                reason = reason or relations.pinned[min(pinned)]
+                reason = relations.pinned[min(pinned)]
+                break
             units.setdefault(fall, label)
+        if reason:
+            break
         made.append(sorted(units.values()))
         falls |= {unit: fall for fall, unit in units.items()}
     if not reason and reduce(gcd, map(len, made)) < 2:
