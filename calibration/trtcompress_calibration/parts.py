@@ -41,9 +41,7 @@ class PartedGraph:
         self._threads = threads or usable_cores()
         self._optimize = optimize
 
-    def part(
-        self, given: Feed, wanted: Iterable[str], quantized: Mapping[tuple[int, int], str] | None = None
-    ) -> Part:
+    def part(self, given: Feed, wanted: Iterable[str], quantized: Mapping[tuple[int, int], str] | None = None) -> Part:
         """What computes `wanted` from tensors like those that are given.
 
         Args:
@@ -100,11 +98,9 @@ class PartedGraph:
     def _rewired(self, place: int, moved: Mapping[tuple[int, int], str]) -> onnx.NodeProto:
         import onnx
 
-        names = {index: name for (at, index), name in moved.items() if at == place}
-        if not names:
-            return self.nodes[place]
         node = onnx.NodeProto()
         node.CopyFrom(self.nodes[place])
+        names = {index: name for (at, index), name in moved.items() if at == place}
         for index, name in names.items():
             node.input[index] = name
         return node
@@ -128,6 +124,7 @@ class Part:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         values = [ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C")) for array in outside.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.encoding import Encoding, NodePrecision, Precision, PrecisionPlan
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Sequence[str] = ()) -> PrecisionPlan:
+def plan_precision(
+    model: Model,
+    ranges: Ranges,
+    encoding: Encoding,
+    *,
+    skip: Sequence[str] = (),
+    kept: Mapping[str, str] = MappingProxyType({}),
+) -> PrecisionPlan:
     """Decide the precision of every node.
 
     Args:
@@ -24,6 +32,7 @@ def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Se
         ranges: of its tensors.
         encoding: what the target prefers.
         skip: patterns (`*`, `?`) of the names of nodes that are not quantized.
+        kept: names of further nodes that are not, and why.
 
     Raises:
         ConfigError: a pattern of `skip` matches no node.
@@ -34,10 +43,10 @@ def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Se
 
     loaded = open_graph(model, needed_opset(encoding))
     graph = loaded.graph
-    skipped = _skipped([node.name or "" for node in graph.all_nodes()], skip)
+    barred = {**kept, **dict.fromkeys(_skipped([node.name or "" for node in graph.all_nodes()], skip), "skipped")}
     half = encoding.float_type == "float16"
-    kept = _float32_reasons(graph, opset_of(loaded), ranges) if half else {}
-    int8, reasons = _int8(graph, encoding, ranges, skipped, kept)
+    float32 = _float32_reasons(graph, opset_of(loaded), ranges) if half else {}
+    int8, reasons = _int8(graph, encoding, ranges, barred, float32)
     nodes = []
     for node in graph.all_nodes():
         precision: Precision
@@ -47,8 +56,8 @@ def plan_precision(model: Model, ranges: Ranges, encoding: Encoding, *, skip: Se
         elif node in int8:
             precision = "int8"
         else:
-            reason = kept.get(node) or reasons.get(node, "")
-            precision = "float32" if node in kept else encoding.float_type
+            reason = float32.get(node) or reasons.get(node, "")
+            precision = "float32" if node in float32 else encoding.float_type
         nodes.append(NodePrecision(node.name or "", node.op_type, precision, reason))
     return PrecisionPlan(encoding.name, tuple(nodes))
 
@@ -67,7 +76,7 @@ def _float32_reasons(graph: ir.Graph, opset: int, ranges: Ranges) -> dict[ir.Nod
 
 
 def _int8(
-    graph: ir.Graph, encoding: Encoding, ranges: Ranges, skipped: set[str], kept: Mapping[ir.Node, str]
+    graph: ir.Graph, encoding: Encoding, ranges: Ranges, named: Mapping[str, str], kept: Mapping[ir.Node, str]
 ) -> tuple[set[ir.Node], Mapping[ir.Node, str]]:
     """Nodes that run in INT8: those that are placed, and those that the engine moves a pair over or absorbs."""
     if not encoding.int8:
@@ -75,7 +84,7 @@ def _int8(
     from .int8 import absorbed_by, choose_int8
     from .layout import lay_out, residual_branches
 
-    barred = {node: "skipped" for node in graph if node.name in skipped} | dict(kept)
+    barred = {node: named[name] for node in graph if (name := node.name or "") in named} | dict(kept)
     choice = choose_int8(graph, encoding, ranges.tensors, barred)
     pairs = lay_out(graph, choice.nodes, encoding, ranges.tensors)
     int8 = set(choice.nodes)

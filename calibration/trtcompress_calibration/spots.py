@@ -13,8 +13,9 @@ from trtcompress_graph.encoding import Encoding
 
 from .kinds import activation_inputs, weight_of
 from .layout import Pair, written
-from .parts import Array, Feed, Part, PartedGraph
+from .parts import Feed, Part, PartedGraph
 from .qdq import QdqWriter
+from .samples import Array
 from .scales import Scale
 
 

@@ -59,10 +59,15 @@ class NodePrecision:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPlan:
-    """Precision of every node of a graph under one encoding."""
+    """Precision of every node of a graph under one encoding.
+
+    Attributes:
+        note: what is to be told of the plan as a whole; empty where it is what the encoding prefers.
+    """
 
     encoding: str
     nodes: tuple[NodePrecision, ...]
+    note: str = ""
 
     @property
     def quantized(self) -> int:

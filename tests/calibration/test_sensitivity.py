@@ -60,9 +60,7 @@ def damage(full: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
     return float(np.mean(shares))
 
 
-def left_out(
-    model: Model, ranges: Ranges, encoding: Encoding, node: str, out: Path
-) -> Path:
+def left_out(model: Model, ranges: Ranges, encoding: Encoding, node: str, out: Path) -> Path:
     """The graph in which this node alone is INT8, with the scales of the whole quantized graph."""
     plan = plan_precision(model, ranges, encoding)
     loaded = open_graph(model, needed_opset(encoding))
