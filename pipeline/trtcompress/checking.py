@@ -11,7 +11,7 @@ import numpy as np
 
 from trtcompress_engines.backend import Runner, backend_for
 from trtcompress_engines.backends.onnxruntime import open_graph
-from trtcompress_engines.gates import GateLimits, judge, verdict
+from trtcompress_engines.gates import GateLimits, explain, judge, verdict
 from trtcompress_engines.measure import time_pair
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.cores import usable_cores
@@ -55,6 +55,7 @@ def check_engines(
     options: CheckOptions,
     progress: Progress,
     emulations: Sequence[Emulation] = (),
+    idle: Collection[str] = (),
 ) -> Validation:
     """Check every engine of a target on the same samples, in one pass over the data.
 
@@ -69,6 +70,7 @@ def check_engines(
         options: how to check.
         progress: told after each batch.
         emulations: what is known already of engines that cannot run here, by encoding.
+        idle: INT8 encodings in which no node could be left in INT8.
 
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
@@ -86,7 +88,7 @@ def check_engines(
             )
         candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured.by_place, options))
         notes |= dict.fromkeys(accuracy.notes)
-    chosen, why = choose(candidates, measured.gain)
+    chosen, why = choose(candidates, measured.gain, idle)
     return Validation(target.name, tuple(candidates), chosen, measured.gain, (*notes, *why))
 
 
@@ -153,8 +155,11 @@ def emulate_graph(
     progress: Progress,
     *,
     pruned: Model | None = None,
+    kernels: bool = False,
 ) -> Emulation:
     """Accuracy of a graph as it is written, and its difference from the pruned float model that it was made of.
+
+    With `kernels` the INT8 kernels of this CPU compute it instead.
 
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
@@ -162,7 +167,7 @@ def emulate_graph(
     threads = max(1, usable_cores() // 2)  # another encoding is emulated beside this one
     with ExitStack() as stack:
         base = stack.enter_context(open_graph(reference.path, threads))
-        runner = stack.enter_context(open_graph(graph.path, threads, emulate=True))
+        runner = stack.enter_context(open_graph(graph.path, threads, emulate=not kernels))
         origin = stack.enter_context(open_graph(pruned.path, threads)) if pruned else None
         (found,) = compare(base, [runner], reference, dataset, metrics, axes, progress, origin)
     return replace(found, encoding=encoding)
@@ -247,16 +252,31 @@ def _candidate(
     )
 
 
-def choose(candidates: Sequence[Candidate], gain: float | None) -> tuple[int, tuple[str, ...]]:
+def choose(
+    candidates: Sequence[Candidate], gain: float | None, idle: Collection[str] = ()
+) -> tuple[int, tuple[str, ...]]:
     """Index of the engine to ship, and why where it is not the preferred one.
 
-    An INT8 engine that is not faster than the float engine costs accuracy for nothing: the float engine is shipped.
+    An INT8 engine that fails a gate which the float engine does not fail is not shipped, nor one with nothing in INT8.
+    One that is not faster than the float engine costs accuracy for nothing: the float engine is shipped.
     Where the two timings disagree (a busy machine), the slower one counts.
 
     Args:
         candidates: the preferred one first, the float engine last.
         gain: times that the first is as fast as the last; None where they were not timed against each other.
+        idle: INT8 encodings in which no node could be left in INT8.
     """
+    first, last = candidates[0], candidates[-1]
+    if len(candidates) > 1 and first.engine.encoding in idle:
+        why = f"{first.engine.encoding} has nothing in INT8: INT8 is not worth it here, the float engine is shipped"
+        return len(candidates) - 1, (why,)
+    if first.verdict == "fail" and last.verdict != "fail":
+        missed = "; ".join(explain(gate) for gate in first.gates if gate.verdict == "fail")
+        why = (
+            f"{first.engine.encoding} fails ({missed}) and {last.engine.encoding} does not: INT8 is not worth it here, "
+            "the float engine is shipped"
+        )
+        return len(candidates) - 1, (why,)
     speed = candidates[0].speed
     if gain is None or speed is None or min(gain, speed.speedup) >= 1:
         return 0, ()

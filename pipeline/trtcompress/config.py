@@ -149,6 +149,13 @@ class QuantizeSettings(Settings):
     method: Method = Field("entropy", description="how the threshold of a tensor is chosen from its histogram")
     batch: int = Field(8, ge=1, description="samples that run together during calibration; ranges do not depend on it")
     skip: tuple[str, ...] = Field((), description="globs of node names that stay in the float type")
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="of each metric (without one: squared error of an output over its power) by INT8; as few nodes as "
+        "that takes stay in float. The gates decide where it is not given",
+    )
 
 
 class TargetSettings(Settings):

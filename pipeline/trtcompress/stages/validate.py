@@ -33,7 +33,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=5,
+    version=6,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
@@ -70,7 +70,8 @@ def validate(
     pruned = student if settings.pruned else None
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes), pruned)
     data = open_data(evaluation, exported)
-    found = check_engines(exported, engines, target, data, options, counted, emulations)
+    idle = {e.name for plan, e in zip(plans, encodings, strict=True) if e.int8 and not plan.quantized}
+    found = check_engines(exported, engines, target, data, options, counted, emulations, idle)
     doubts = _doubts(exported, evaluation, calibration, ranges, list(zip(plans, encodings, strict=True)))
     return replace(found, notes=(*doubts, *found.notes))
 
@@ -89,4 +90,5 @@ def _doubts(
         yield from doubts(ranges, model.inputs)
     if (evaluation.source, evaluation.digest) == (calibration.source, calibration.digest):
         yield "evaluated on the data of the calibration: name other samples as data.evaluation"
-    yield from filter(None, (nothing_quantized(plan, encoding) for plan, encoding in plans))
+    for plan, encoding in plans:
+        yield from filter(None, (plan.note or nothing_quantized(plan, encoding),))
