@@ -26,6 +26,9 @@ FRACTIONS = (0.4, 0.6, 0.75, 0.875)
 
 RIDGE = 1e-2
 
+_SMALL = 64
+"""Elements of a tensor that stays in the graph."""
+
 Arrays = list[NDArray[Any]]
 
 
@@ -71,10 +74,17 @@ class Answers:
 
     def damage_with(self, weights: Mapping[str, NDArray[Any]]) -> float:
         """The same, of the full graph with other values for some of its weights."""
-        proto, held = self._bare
-        return self._error(proto, {name: weights.get(name, array) for name, array in held.items()})
+        import onnx
 
-    def _error(self, proto: bytes, weights: Mapping[str, NDArray[Any]]) -> float:
+        proto, held = self._bare
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        for tensor in changed.graph.initializer:
+            if tensor.name in weights and tensor.name not in held:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+        return self._error(changed, {name: weights.get(name, array) for name, array in held.items()})
+
+    def _error(self, proto: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> float:
         errors = np.zeros(len(self._powers))
         for full, others in zip(self._full, self._run(proto, weights), strict=True):
             for place, (a, b) in enumerate(zip(full, others, strict=True)):
@@ -82,8 +92,11 @@ class Answers:
         damage = float(np.mean(errors / self._powers))
         return damage if np.isfinite(damage) else 1e9
 
-    def _without_weights(self, model: ir.Model) -> tuple[bytes, dict[str, NDArray[Any]]]:
-        """A graph that gives what is compared, and its weights beside it: so it stays small however large they are."""
+    def _without_weights(self, model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+        """A graph that gives what is compared, and its weights beside it: so it stays small however large they are.
+
+        Small tensors stay in the graph: shapes can hang on them.
+        """
         import onnx
         import onnx_ir as ir
 
@@ -91,15 +104,15 @@ class Answers:
         nodes, _, stored = parts.needed({str(value.name) for value in model.graph.inputs}, self._names)
         tensors = {name: model.graph.initializers[name].const_value for name in sorted(stored)}
         floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
-        large = {n: t for n, t in tensors.items() if t is not None and t.dtype in floats and t.size}
+        large = {n: t for n, t in tensors.items() if t is not None and t.dtype in floats and t.size > _SMALL}
         proto = parts.proto(nodes, stored - large.keys())
         proto.graph.input.extend(ir.serde.serialize_value(value) for value in model.graph.inputs)
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
         proto.graph.initializer.extend(_elsewhere(name, tensor) for name, tensor in large.items())
         weights = {name: tensor.numpy() for name, tensor in large.items()}
-        return proto.SerializeToString(), weights
+        return proto, weights
 
-    def _run(self, proto: bytes, weights: Mapping[str, NDArray[Any]]) -> list[Arrays]:
+    def _run(self, proto: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> list[Arrays]:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -108,7 +121,7 @@ class Answers:
         values = [ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C")) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
         try:
-            session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
             return [session.run(list(self._names), dict(feeds)) for feeds in self._feeds]
         except Exception as error:  # ONNX Runtime's exception classes share no base
             raise DataError(

@@ -27,7 +27,7 @@ from .coupling import Coupling
 from .cut import Cut
 from .factors import Shape
 from .repair import Step, best_step, repaired
-from .segments import Parts, Segment, Spool, segments
+from .segments import Parts, Segment, Spool, live_in, segments
 from .solvable import Task, bias_of, own_biases, tasks_of
 
 if TYPE_CHECKING:
@@ -90,12 +90,11 @@ def reconstruct(
     tasks = tasks_of(wide.graph, shapes, coupling, cut, whole.graph)
     own_biases(small.graph, tasks)
     with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
-        solver = _Solver(
-            Parts(whole, str((reference or full).path)), Parts(small, str(pruned.path)), shapes, limit_rows
-        )
+        parts = (Parts(whole, str((reference or full).path)), Parts(small, str(pruned.path)))
+        solver = _Solver(wide.graph, parts, shapes, limit_rows)
         if tasks:
             solver.read(full, data, Path(folder))
-        for segment in _segments(wide, whole, shapes, tasks):
+        for segment in _segments(wide, shapes, tasks):
             inside = [task for task in tasks if segment.start <= task.place < segment.stop]
             for task in inside:
                 progress("solving layers", tasks.index(task), len(tasks))
@@ -110,11 +109,11 @@ def reconstruct(
     return save_ir(small, out)
 
 
-def _segments(wide: ir.Model, whole: ir.Model, shapes: Mapping[str, Shape], tasks: Sequence[Task]) -> list[Segment]:
+def _segments(wide: ir.Model, shapes: Mapping[str, Shape], tasks: Sequence[Task]) -> list[Segment]:
     from trtcompress_graph.cost import graph_cost
 
     costs = {node.name: node.macs for node in graph_cost(wide.graph, shapes).nodes}
-    return segments(wide.graph, whole.graph, shapes, costs, [task.place for task in tasks])
+    return segments(wide.graph, shapes, costs, [task.place for task in tasks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,9 @@ class _Read:
 class _Solver:
     """Both graphs, and where they have got to."""
 
-    def __init__(self, full: Parts, pruned: Parts, shapes: Mapping[str, Shape], limit: int) -> None:
-        self._parts = (full, pruned)
+    def __init__(self, graph: ir.Graph, parts: tuple[Parts, Parts], shapes: Mapping[str, Shape], limit: int) -> None:
+        self._parts = parts
+        self._live = [live_in(part.model.graph, graph) for part in parts]
         self._shapes = shapes
         self._limit = limit
         self._batches: list[_Read] = []
@@ -151,9 +151,8 @@ class _Solver:
         """Run both graphs to the end of a segment and keep what is alive there."""
         old = self._spools
         new = tuple(Spool(self._folder / f"{segment.stop}-{kind}") for kind in ("full", "pruned"))
-        lives = (segment.reference_live, segment.live)
-        for parts, source, target, live in zip(self._parts, old, new, lives, strict=True):
-            part = parts.part(source.names, live)
+        for parts, source, target, live in zip(self._parts, old, new, self._live, strict=True):
+            part = parts.part(source.names, live[segment.stop])
             for number in range(len(self._batches)):
                 target.write(number, part.run(source.read(number, part.needs)))
         self._spools = new

@@ -183,17 +183,10 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Nodes `start` to `stop` of a graph.
-
-    Attributes:
-        live: tensors that nodes from `stop` on read of what is before.
-        reference_live: the same of the reference graph, at the same node.
-    """
+    """Nodes `start` to `stop` of a graph."""
 
     start: int
     stop: int
-    live: tuple[str, ...]
-    reference_live: tuple[str, ...]
 
 
 _SPEED = 2e10
@@ -207,11 +200,7 @@ _LAYERS = 16
 
 
 def segments(
-    graph: ir.Graph,
-    reference: ir.Graph,
-    shapes: Mapping[str, Shape],
-    costs: Mapping[str, int],
-    places: Sequence[int],
+    graph: ir.Graph, shapes: Mapping[str, Shape], costs: Mapping[str, int], places: Sequence[int]
 ) -> list[Segment]:
     """Where to stop on the way through a graph, so that running and keeping take least.
 
@@ -219,7 +208,6 @@ def segments(
 
     Args:
         graph: the graph of full width.
-        reference: the same, or one that has more nodes between those of `graph`.
         shapes: concrete shape of every tensor.
         costs: multiplications by node name.
         places: index of the node of every layer, rising.
@@ -239,20 +227,29 @@ def segments(
                 runs = sum(work[place + 1] - work[start] for place in inside) + work[end] - work[start]
                 options.append((best[start][0] + runs / _SPEED + kept[end] / _DISK, start))
         best[end] = min(options)
-    held, there = (live, range(last + 1)) if graph is reference else (_live(reference), _places(graph, reference))
     found: list[Segment] = []
     end = last
     while end:
         start = best[end][1]
-        found.insert(0, Segment(start, end, live[end], held[there[end]]))
+        found.insert(0, Segment(start, end))
         end = start
     return found
 
 
-def _places(graph: ir.Graph, reference: ir.Graph) -> list[int]:
-    """Where each node of a graph is in the reference, and the end."""
-    order = {node.name: place for place, node in enumerate(reference)}
-    return [*(order[node.name] for node in graph), len(order)]
+def live_in(other: ir.Graph, graph: ir.Graph) -> list[tuple[str, ...]]:
+    """Before each node of a graph, and behind its last: what another version of it has made by then and still reads.
+
+    The other version may have nodes more, and fewer; those that both have stand in the same order.
+    """
+    live = _live(other)
+    if other is graph:
+        return live
+    order = {node.name: place for place, node in enumerate(other)}
+    found, place = [live[-1]], len(order)
+    for node in reversed(list(graph)):
+        place = order.get(node.name, place)
+        found.append(live[place])
+    return found[::-1]
 
 
 def _live(graph: ir.Graph) -> list[tuple[str, ...]]:

@@ -14,8 +14,8 @@ from .groups import Group
 def widths(coupling: Coupling, group: Group, shapes: Mapping[str, Shape], multiple: int) -> tuple[int, ...]:
     """Parts (of `group.step`) that may be kept, rising; all of them is the last, and may be the only one.
 
-    An axis that is shorter than the multiple does not ask for it. What is taken from an axis that other groups share
-    (behind a Concat) is a multiple itself.
+    What is left of an axis is a multiple, so an axis that is shorter than the multiple stays whole. Of an axis that
+    other groups share (behind a Concat), what is taken may be the multiple instead.
     """
     axes = _axes(coupling, group, shapes)
     if group.kind == "dims":
@@ -24,7 +24,7 @@ def widths(coupling: Coupling, group: Group, shapes: Mapping[str, Shape], multip
     def fits(part: int) -> bool:
         for length, held in axes:
             gone = held * (group.step - part) // group.step
-            if length >= multiple and gone % multiple and (length - gone) % multiple:
+            if (length - gone) % multiple and (held == length or gone % multiple):
                 return False
         return True
 
