@@ -179,6 +179,7 @@ def collect_grams(
     *,
     shapes: Mapping[str, Shape],
     limit_rows: int = 400_000,
+    as_written: bool = False,
     progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> dict[str, Gram]:
     """Moments of what each layer reads, by its name; layers that read alike share them.
@@ -193,6 +194,7 @@ def collect_grams(
         data: samples that fit the model; read once a pass.
         shapes: concrete shape of every tensor at one sample.
         limit_rows: a layer sees about so many rows, taken from all samples; fewer where a row is wide.
+        as_written: the model is quantized, and its Q/DQ pairs are computed as they are written.
         progress: told how many samples were read.
 
     Raises:
@@ -203,8 +205,8 @@ def collect_grams(
         alike.setdefault((layer.kind == "depthwise", *layer.reads_alike()), []).append(layer)
     found: dict[str, Gram] = {}
     firsts = [same[0] for same in alike.values()]
-    for part in _passes(firsts, shapes):
-        grams = _one_pass(model, part, data, limit_rows, progress)
+    for part in passes(firsts, shapes):
+        grams = _one_pass(model, part, data, limit_rows, as_written, progress)
         for same in alike.values():
             if same[0].name in grams:
                 found |= {layer.name: grams[same[0].name] for layer in same}
@@ -219,7 +221,8 @@ def _size(layer: Layer, shapes: Mapping[str, Shape]) -> int:
     return 8 * (features if features <= MOST_FEATURES else channels) ** 2
 
 
-def _passes(layers: Iterable[Layer], shapes: Mapping[str, Shape]) -> Iterator[list[Layer]]:
+def passes(layers: Iterable[Layer], shapes: Mapping[str, Shape]) -> Iterator[list[Layer]]:
+    """Layers in groups whose matrices fit into memory together."""
     part: list[Layer] = []
     held = 0
     for layer in layers:
@@ -238,10 +241,12 @@ def _one_pass(
     layers: Sequence[Layer],
     data: Iterable[Sample],
     limit: int,
+    as_written: bool,
     progress: Callable[[str, int, int | None], None],
 ) -> dict[str, Gram]:
     total = _length(data)
-    session = TappedSession(model, dict.fromkeys(layer.x for layer in layers), usable_cores(), reuse=False)
+    wanted = dict.fromkeys(layer.x for layer in layers)
+    session = TappedSession(model, wanted, usable_cores(), reuse=False, as_written=as_written)
     grams = {layer.name: Gram() for layer in layers}
     done = 0
     with one_blas_thread(), ThreadPoolExecutor(usable_cores()) as pool:

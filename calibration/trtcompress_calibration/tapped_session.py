@@ -18,7 +18,7 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(doub
 
 
 class TappedSession:
-    """Runs the float model.
+    """Runs a model.
 
     Args:
         model: the model.
@@ -26,15 +26,18 @@ class TappedSession:
         threads: for ONNX Runtime.
         reuse: write outputs into the same memory again while the inputs keep their shapes; not for tensors whose
             shape depends on values.
+        as_written: compute Q/DQ pairs as they are written, and fuse none of them into an integer kernel.
 
     Attributes:
         tapped: float tensors that it gives beside its inputs, in the order asked for.
     """
 
-    def __init__(self, model: Model, tensors: Iterable[str], threads: int, *, reuse: bool) -> None:
+    def __init__(
+        self, model: Model, tensors: Iterable[str], threads: int, *, reuse: bool, as_written: bool = False
+    ) -> None:
         inputs = {spec.name for spec in model.inputs}
         wanted = [name for name in tensors if name not in inputs]
-        self._session = _session(model, wanted, threads)
+        self._session = _session(model, wanted, threads, as_written)
         self._types = {value.name: value.type for value in self._session.get_outputs()}
         self.tapped = [name for name in wanted if self._types[name] in _TYPES]
         self._binding = self._session.io_binding()
@@ -64,7 +67,7 @@ class TappedSession:
         return {name: _view(value, self._types[name]) for name, value in zip(self.tapped, self._held, strict=True)}
 
 
-def _session(model: Model, wanted: list[str], threads: int) -> Any:
+def _session(model: Model, wanted: list[str], threads: int, as_written: bool) -> Any:
     """Outputs are added by name alone: ONNX Runtime knows their types."""
     import onnx
     import onnxruntime as ort
@@ -77,6 +80,8 @@ def _session(model: Model, wanted: list[str], threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what it raises is told; its log would stand before that
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     # Threads that spin between runs would take the cores from the histograms.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The copy lives in memory; what it refers to is still beside the model.
