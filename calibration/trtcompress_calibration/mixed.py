@@ -19,6 +19,10 @@ _GIVING_BACK = 16
 """Measurements that are spent on giving nodes back to INT8."""
 
 
+_NAMED = 3
+"""Nodes that the note names; the reasons in the plan tell them all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mixed:
     """A plan that is accurate enough.
@@ -71,7 +75,7 @@ def mixed_precision(replan: Replan, ranked: Sequence[Damage], meets: Meets) -> M
                 kept = fewer
             end = start
         size //= 2
-    return Mixed(_noted(replan(_reasons(kept, total)), len(kept), total), tuple(kept), measured)
+    return Mixed(_noted(replan(_reasons(kept, total)), kept, total), tuple(kept), measured)
 
 
 def _reasons(kept: Sequence[Damage], total: int) -> dict[str, str]:
@@ -79,9 +83,11 @@ def _reasons(kept: Sequence[Damage], total: int) -> dict[str, str]:
     return {each.name: f"{told}: INT8 here costs {each.damage:.2g} of the output's variance" for each in kept}
 
 
-def _noted(plan: PrecisionPlan, kept: int, total: int) -> PrecisionPlan:
+def _noted(plan: PrecisionPlan, kept: Sequence[Damage], total: int) -> PrecisionPlan:
     if not plan.quantized:
         note = "INT8 is not worth it here: nothing could stay in INT8 within the limit of accuracy"
     else:
-        note = f"{kept} of {total} INT8 nodes are kept in float, for the accuracy; precision.json tells each and why"
+        first = ", ".join(f"'{each.name}'" for each in kept[:_NAMED])
+        more = f" and {len(kept) - _NAMED} more" if len(kept) > _NAMED else ""
+        note = f"keeps {len(kept)} of {total} INT8 nodes in float, where INT8 costs most: {first}{more}"
     return replace(plan, note=f"{plan.encoding}: {note}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from trtcompress_graph.model import Model, TensorSpec
 
 from .config import Settings
 from .outcome import BuildResult, GateResult, MetricValue
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.sensitivity import Sensitivity
 
 StepState = Literal["reuse", "run", "unknown"]
 """Unknown: what comes before it has to run; where that turns out as it was, the step is reused."""
@@ -173,6 +176,26 @@ class RangesFile(Settings):
     tensors: int
 
 
+class DamageInfo(Settings):
+    """What one node or tensor costs when it alone is quantized."""
+
+    name: str
+    kind: Literal["node", "activation", "weight"]
+    op: str = Field(description="operator of the node, or of the first that reads the tensor")
+    nodes: tuple[str, ...] = Field(description="the node, or those that read the tensor quantized")
+    damage: float = Field(description="squared error of the outputs over their variance, the mean of all outputs")
+
+
+class SensitivityResult(Settings):
+    """What `sensitivity` measured; the greatest damage first."""
+
+    encoding: str
+    samples: int
+    outputs: tuple[str, ...] = Field(description="tensors that were compared")
+    nodes: tuple[DamageInfo, ...]
+    tensors: tuple[DamageInfo, ...]
+
+
 class EngineFile(Settings):
     """The engine that `compile` built, or the graph that it checked."""
 
@@ -296,6 +319,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "simplify": ModelFile,
     "prune": PruneResult,
     "calibrate": RangesFile,
+    "sensitivity": SensitivityResult,
     "quantize": ModelFile,
     "compile": EngineFile,
     "validate": ValidationResult,
@@ -310,6 +334,17 @@ OUTPUTS: Mapping[str, type[Settings]] = {
 def tensor_info(spec: TensorSpec) -> TensorInfo:
     """An input or output as it is printed."""
     return TensorInfo(name=spec.name, dtype=spec.dtype, shape=spec.shape)
+
+
+def sensitivity_result(found: Sensitivity) -> SensitivityResult:
+    """Damages as they are printed."""
+    nodes, tensors = (
+        tuple(DamageInfo(name=d.name, kind=d.kind, op=d.op, nodes=d.nodes, damage=d.damage) for d in damages)
+        for damages in (found.nodes, found.tensors)
+    )
+    return SensitivityResult(
+        encoding=found.encoding, samples=found.samples, outputs=found.outputs, nodes=nodes, tensors=tensors
+    )
 
 
 def model_file(model: Model) -> ModelFile:

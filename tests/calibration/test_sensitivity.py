@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -17,11 +18,13 @@ from trtcompress_calibration.placement import int8_nodes
 from trtcompress_calibration.precision import needed_opset, plan_precision
 from trtcompress_calibration.qdq import QdqWriter
 from trtcompress_calibration.samples import Sample
-from trtcompress_calibration.sensitivity import sensitivity
-from trtcompress_calibration.spots import node_spots
+from trtcompress_calibration.scales import Scale
+from trtcompress_calibration.sensitivity import sensitivity, spread
+from trtcompress_calibration.spots import node_spots, restored
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.load import save_ir
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.load import read_model, save_ir
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
@@ -94,3 +97,105 @@ def test_the_same_as_quantizing_one_node_and_running_it_all(
         path = left_out(model, ranges, encoding, each.name, tmp_path / "one.onnx")
         assert each.damage == pytest.approx(damage(full, answers(path, samples)), rel=1e-12, abs=0), each.name
     assert [each.damage for each in found.nodes] == sorted((each.damage for each in found.nodes), reverse=True)
+
+
+@pytest.mark.parametrize("encoding", [CPU, TRT], ids=lambda e: e.name)
+def test_each_quantized_tensor_is_told_once(encoding: Encoding, tmp_path: Path) -> None:
+    model, samples = branches(tmp_path / "net.onnx"), images(6)
+    ranges = measured(model, samples)
+    plan = plan_precision(model, ranges, encoding)
+    found = sensitivity(model, ranges, plan, encoding, samples, threads=1)
+    loaded = open_graph(model, needed_opset(encoding))
+    pairs = lay_out(loaded.graph, int8_nodes(loaded.graph, plan, encoding), encoding, ranges.tensors)
+    activations = [each.name for each in found.tensors if each.kind == "activation"]
+    assert sorted(activations) == sorted(str(pair.value.name) for pair in pairs)
+    weights = {each.name for each in found.tensors if each.kind == "weight"}
+    assert weights == {"stem.weight", "late.weight", "other.weight", "logits.weight"}
+    assert all(each.damage > 0 for each in found.tensors)
+    assert (found.samples, set(found.outputs)) == (4, {"seen", "logits"})
+
+
+def test_a_tensor_that_some_read_as_floats_is_quantized_for_the_others_only(tmp_path: Path) -> None:
+    """TensorRT: `stem_leaky` is INT8 for two convolutions and a float for Softmax, whose output is unharmed."""
+    model, samples = branches(tmp_path / "net.onnx"), images(6)
+    ranges = measured(model, samples)
+    plan = plan_precision(model, ranges, TRT)
+    found = sensitivity(model, ranges, plan, TRT, samples, samples=6, threads=1, optimize=False)
+    (tensor,) = (each for each in found.tensors if each.name == "stem_leaky")
+    assert tensor.nodes == ("Conv:late", "Conv:other")
+    loaded = open_graph(model, needed_opset(TRT))
+    pairs = lay_out(loaded.graph, int8_nodes(loaded.graph, plan, TRT), TRT, ranges.tensors)
+    QdqWriter(loaded.graph, TRT).write([pair for pair in pairs if pair.value.name == "stem_leaky"], ())
+    alone = answers(save_ir(loaded, tmp_path / "one.onnx").path, samples)
+    assert tensor.damage == pytest.approx(damage(answers(model.path, samples), alone), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("zero_point", [np.uint8(0), np.uint8(37), np.int8(0)])
+def test_a_pair_gives_what_onnx_says(zero_point: np.uint8 | np.int8, tmp_path: Path) -> None:
+    scale = Scale(np.float32(0.0371), zero_point)
+    values = np.random.default_rng(0).normal(size=4096, scale=4).astype(np.float32)
+    values[:512] = (np.arange(512) - 256 + 0.5) * scale.scale
+    helper = onnx.helper
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+        ],
+        "pair",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4096])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4096])],
+        [
+            onnx.numpy_helper.from_array(np.asarray(value), name)
+            for name, value in (("s", scale.scale), ("z", zero_point))
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "p.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "p.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(restored(values, scale), session.run(None, {"x": values})[0])
+
+
+def test_few_samples_rank_as_all_do(tmp_path: Path) -> None:
+    model, samples = residual_net(tmp_path / "net.onnx"), images(128)
+    ranges = measured(model, samples)
+    plan = plan_precision(model, ranges, CPU)
+    few = sensitivity(model, ranges, plan, CPU, samples, tensors=False)
+    whole = sensitivity(model, ranges, plan, CPU, samples, samples=128, tensors=False)
+    assert (few.samples, whole.samples) == (8, 128)
+    order = [each.name for each in whole.nodes]
+    places = np.array([order.index(each.name) for each in few.nodes])
+    assert np.corrcoef(places, np.arange(len(places)))[0, 1] >= 0.9
+
+
+def test_samples_come_from_all_over() -> None:
+    def numbers(total: int, count: int | None) -> list[int]:
+        data = (Sample({"x": np.array([i])}) for i in range(total))
+        return [int(sample.inputs["x"][0]) for sample in spread(data, count)]
+
+    assert numbers(3, None) == [0, 1, 2]
+    assert numbers(100, 5)[0] == 0
+    assert numbers(100, 5)[-1] >= 90
+    assert len(numbers(128, None)) == 8
+    assert len(numbers(5000, None)) == 32
+    gaps = np.diff(numbers(5000, None))
+    assert gaps.max() <= 2 * gaps.min()
+
+
+def test_what_a_class_is_chosen_from_is_compared_and_must_be_finite(tmp_path: Path) -> None:
+    net = Net()
+    pooled = net.node("Flatten", [net.node("GlobalAveragePool", [net.conv("x", "stem", 3, 8)], "mean")], "flat")
+    net.node("ArgMax", [pooled], "best", axis=1)
+    graph = onnx.helper.make_graph(
+        net.nodes,
+        "net",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, IMAGE["x"])],
+        [onnx.helper.make_tensor_value_info("best", onnx.TensorProto.INT64, ("batch", 1))],
+        [onnx.numpy_helper.from_array(values, name) for name, values in net.constants.items()],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
+    model, samples = read_model(tmp_path / "m.onnx"), images(4)
+    ranges = measured(model, samples)
+    found = sensitivity(model, ranges, plan_precision(model, ranges, CPU), CPU, samples)
+    assert found.outputs == ("flat",), "in place of the class, what it is chosen from"
+    samples[2].inputs["x"][:] = np.inf  # type: ignore[index]
+    with pytest.raises(DataError, match="NaN or infinity in 'flat'"):
+        sensitivity(model, ranges, plan_precision(model, ranges, CPU), CPU, samples)

@@ -26,7 +26,8 @@ CONTRACT = {
     "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
     "--keep --depth --plan --samples --axis --json -o",
     "calibrate": "--data --method -o",
-    "quantize": "--ranges --target -o",
+    "sensitivity": "--data --target --samples --json",
+    "quantize": "--ranges --target --max-drop --data -o",
     "compile": "--target -o",
     "validate": "--reference --data --metric --strict",
     "package": "--format -o",
@@ -45,6 +46,7 @@ ARGUMENTS = {
     "simplify": "M.onnx",
     "prune": "M.onnx",
     "calibrate": "M.onnx",
+    "sensitivity": "M.onnx",
     "quantize": "M.onnx",
     "compile": "M.onnx",
     "validate": "DIR_OR_MODEL",

@@ -22,6 +22,7 @@ COMMANDS = {
     "simplify": "Fold, clean up and upgrade an ONNX file.",
     "prune": "Cut channels, heads, widths and blocks out of an ONNX file.",
     "calibrate": "Measure the ranges of activations.",
+    "sensitivity": "What INT8 costs at the output, node by node and tensor by tensor.",
     "quantize": "Write INT8 or FP16 into an ONNX file.",
     "compile": "Build the engine of an ONNX file for a target.",
     "validate": "Compare an engine or model with its reference.",

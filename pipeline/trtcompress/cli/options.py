@@ -13,6 +13,7 @@ from .main import say
 if TYPE_CHECKING:
     from trtcompress_graph.axes import AxisRange
     from trtcompress_graph.model import Model
+    from trtcompress_graph.ranges import Ranges
 
     from ..stage import DataRef
 
@@ -121,6 +122,22 @@ def data_ref(source: str, count: int | None) -> DataRef:
     from ..stage import DataRef
 
     return DataRef(source, Path.cwd(), "", count, None)
+
+
+def read_ranges_of(model: Model, file: str) -> Ranges:
+    """The ranges in a file, which must be of this very model.
+
+    Raises:
+        DataError: they are of another.
+    """
+    from trtcompress_graph.errors import DataError
+    from trtcompress_graph.ranges import read_ranges
+
+    ranges = read_ranges(Path(file))
+    if ranges.model_sha256 != model.digest:
+        hint = f"trtcompress calibrate {model.path} --data ... -o {file}"
+        raise DataError("these ranges were measured on another model", where=file, hint=hint)
+    return ranges
 
 
 def written(model: Model, as_json: bool) -> None:

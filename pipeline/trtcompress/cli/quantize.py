@@ -11,9 +11,12 @@ from . import options
 from .main import say
 
 if TYPE_CHECKING:
-    from trtcompress_graph.encoding import Encoding
+    from trtcompress_calibration.data import Dataset
+    from trtcompress_graph.encoding import Encoding, PrecisionPlan
     from trtcompress_graph.model import Model
     from trtcompress_graph.ranges import Ranges
+
+    from ..stage import DataRef
 
 
 @click.command(name="quantize")
@@ -28,6 +31,23 @@ if TYPE_CHECKING:
 @options.target
 @click.option("--precision", type=click.Choice(["int8", "float"]), default="int8", show_default=True)
 @click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay in the float type; repeat it.")
+@click.option(
+    "--max-drop",
+    metavar="X",
+    type=click.FloatRange(min=0),
+    help="Keep in float as few nodes as it takes for a metric to drop by X at the most, on --data; without a metric X "
+    "is the squared error of each output as a share of its power.",
+)
+@click.option("--data", metavar="D", type=options.ANY, help="Samples for --max-drop, with labels where a metric is.")
+@options.samples
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=options.metric_names,
+    help="For --max-drop: top1, top5, f1, spearman, module:function.",
+)
 @options.output("ONNX file to write.")
 @options.as_json
 def command(
@@ -36,6 +56,10 @@ def command(
     target_name: str,
     precision: Literal["int8", "float"],
     skip: tuple[str, ...],
+    max_drop: float | None,
+    data: str | None,
+    samples: int | None,
+    metrics: tuple[str, ...],
     output: str,
     as_json: bool,
 ) -> None:
@@ -43,35 +67,73 @@ def command(
     from trtcompress_calibration.doubts import nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
+    from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
     from ..plan import encoding_of
 
+    if (max_drop is None) != (data is None):
+        lacking, given = ("--max-drop", "--data") if max_drop is None else ("--data", "--max-drop")
+        raise UsageError(f"{given} needs {lacking}: the drop is measured on samples", where=given)
     encoding = encoding_of(target_name, precision)
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
+    if max_drop is not None and data is not None:
+        plan = _refined(read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip)
     written = quantize(read, ranges, plan, encoding, Path(output))
     counts = ", ".join(
         f"{sum(n.precision == kind for n in plan.nodes)} in {kind}" for kind in ("int8", "float16", "float32")
     )
     say(f"{encoding.name}: nodes {counts}")
-    if note := nothing_quantized(plan, encoding):
+    if note := plan.note or nothing_quantized(plan, encoding):
         say(note)
     options.written(written, as_json)
 
 
+def _refined(
+    model: Model,
+    plan: PrecisionPlan,
+    ranges: Ranges,
+    encoding: Encoding,
+    max_drop: float,
+    data: DataRef,
+    metrics: tuple[str, ...],
+    skip: tuple[str, ...],
+) -> PrecisionPlan:
+    """The plan, with as many nodes in float as the limit asks for."""
+    from trtcompress_engines.metrics import find_metric
+
+    from ..datasets import open_data
+    from ..refining import Judge, Limits, refine
+    from ..stage import MetricRef
+
+    for name in metrics:
+        find_metric(name, data.base)  # an unknown one is refused before any work
+
+    def opened() -> Dataset:
+        return open_data(data, model)
+
+    judge = Judge(
+        reference=model,
+        pruned=None,
+        data=opened,
+        metrics=tuple(MetricRef(name, data.base, "") for name in metrics),
+        axes={},
+        limits=Limits(max_drop=max_drop),
+        progress=lambda done, total=None: None,
+    )
+    return refine(model, plan, judge, ranges, encoding, opened, skip)
+
+
 def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
     """The ranges of this very model; none at all where the encoding asks for none."""
-    from trtcompress_graph.errors import DataError, UsageError
-    from trtcompress_graph.ranges import VERSION, Ranges, read_ranges
+    from trtcompress_graph.errors import UsageError
+    from trtcompress_graph.ranges import VERSION, Ranges
 
-    hint = f"trtcompress calibrate {model.path} --data ... -o {file or 'ranges.json'}"
     if file is not None:
-        ranges = read_ranges(Path(file))
-        if ranges.model_sha256 != model.digest:
-            raise DataError("these ranges were measured on another model", where=file, hint=hint)
-        return ranges
+        return options.read_ranges_of(model, file)
+    hint = f"trtcompress calibrate {model.path} --data ... -o ranges.json"
     if encoding.int8 or encoding.float_type == "float16":
         why = "INT8 is scaled by them" if encoding.int8 else "they tell which values would overflow in FP16"
         raise UsageError(f"{encoding.name} needs ranges: {why}", where="--ranges", hint=f"{hint}; then --ranges ...")
