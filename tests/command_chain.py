@@ -69,6 +69,7 @@ def chain() -> Chain:
     )
     run("inspect groups", "simple.onnx", "--groups")
     run("calibrate", "simple.onnx", "--data", "samples.npz", "-o", "ranges.json")
+    run("sensitivity", "simple.onnx", "--data", "samples.npz", "--ranges", "ranges.json")
     for target in TARGETS:
         run(f"quantize {target}", "simple.onnx", "--ranges", "ranges.json", "--target", target, "-o", f"{target}.onnx")
         run(f"compile {target}", f"{target}.onnx", "--target", target, *AXIS, "-o", f"engine-{target}")

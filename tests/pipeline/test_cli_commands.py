@@ -101,6 +101,37 @@ def test_quantize_writes_the_encoding_of_the_target(made, target, activations):
         assert all(not zero_points[node.input[2]].any() for node in pairs)
 
 
+def test_sensitivity_ranks_nodes_and_tensors(made):
+    told = made.ran["sensitivity"].json
+    assert told["outputs"] == ["logits"]
+    assert told["samples"] == 4
+    for kind in ("nodes", "tensors"):
+        damages = [each["damage"] for each in told[kind]]
+        assert damages == sorted(damages, reverse=True)
+        assert all(damage > 0 for damage in damages)
+    assert {each["kind"] for each in told["tensors"]} == {"activation", "weight"}
+    shown = done("sensitivity", "simple.onnx", "--data", "samples.npz", cwd=made.folder)
+    assert all(each["name"] in shown.out for each in (*told["nodes"], *told["tensors"]))
+
+
+@pytest.mark.parametrize(("limit", "quantized"), [("1", True), ("0", False)])
+def test_nodes_stay_float_as_far_as_the_drop_asks_for(made, tmp_path, limit, quantized):
+    asked = ("--max-drop", limit, "--data", "samples.npz", "-o", tmp_path / "q.onnx")
+    ran = done("quantize", "simple.onnx", "--ranges", "ranges.json", *asked, cwd=made.folder)
+    assert ("QuantizeLinear" in operators(tmp_path / "q.onnx")) == quantized
+    assert ("INT8 is not worth it here" in ran.err) != quantized
+
+
+def test_a_drop_needs_samples_to_be_measured_on(made, tmp_path):
+    for lone in (("--max-drop", "0.1"), ("--data", "samples.npz")):
+        ran = trtcompress(
+            *("quantize", "simple.onnx", "--ranges", "ranges.json", *lone, "-o", tmp_path / "q.onnx"), cwd=made.folder
+        )
+        assert ran.code == 2
+        assert "--max-drop" in ran.err
+        assert "--data" in ran.err
+
+
 def test_skipped_nodes_stay_float(made, tmp_path):
     for skip, wanted in (((), 2), (("--skip", "*"), 0)):
         ran = done(

@@ -52,7 +52,9 @@ def conforms(told: object, command: str) -> None:
     assert schema["additionalProperties"] is False
 
 
-PRINTED = [*("export", "simplify", "inspect", "inspect groups", "prune", "calibrate", "build", "package")]
+PRINTED = [
+    *("export", "simplify", "inspect", "inspect groups", "prune", "calibrate", "sensitivity", "build", "package")
+]
 PRINTED += [f"{command} {target}" for command in ("quantize", "compile", "validate") for target in ("cpu", "rtx-4090")]
 
 
