@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from trtcompress_graph.axes import AxisRange
 
 Method = Literal["entropy", "minmax", "percentile", "mse"]
+Equalization = Literal["auto", "off", "cross-layer", "smooth"]
+Rounding = Literal["auto", "nearest", "second-order"]
 PackageFormat = Literal["triton", "triton-python"]
 Importance = Literal["l1", "l2", "energy", "activation", "obs", "random"]
 Allocation = Literal["uniform", "global", "damage"]
@@ -149,6 +151,15 @@ class QuantizeSettings(Settings):
     method: Method = Field("entropy", description="how the threshold of a tensor is chosen from its histogram")
     batch: int = Field(8, ge=1, description="samples that run together during calibration; ranges do not depend on it")
     skip: tuple[str, ...] = Field((), description="globs of node names that stay in the float type")
+    equalize: Equalization = Field(
+        "off", description="channels made equally wide before calibration; auto: where that is measured to help"
+    )
+    rounding: Rounding = Field(
+        "nearest", description="how weights become integers; auto: second-order where that is measured to help"
+    )
+    correct_bias: Literal["auto"] | bool = Field(
+        False, description="take off the biases what rounding adds to the means; auto: where it is measured to help"
+    )
     max_drop: float | None = Field(
         None,
         ge=0,

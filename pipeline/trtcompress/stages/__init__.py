@@ -7,11 +7,13 @@ from .assess import assess
 from .calibrate import calibrate
 from .compile import compile_
 from .emulate import emulate
+from .equalize import equalize
 from .export import export
 from .package import package
 from .precision import precision
 from .prune import prune
 from .quantize import quantize
+from .round import round_
 from .simplify import simplify
 from .validate import validate
 
@@ -21,11 +23,12 @@ STAGES: tuple[Stage | Reserved, ...] = (
     prune,
     Reserved("recover", takes="pruned", output="student"),
     assess,
-    Reserved("equalize", takes="student", output="equalized"),
+    equalize,
     calibrate,
     precision,
     quantize,
-    Reserved("qat", takes="quantized", output="trained"),
+    round_,
+    Reserved("qat", takes="rounded", output="trained"),
     emulate,
     compile_,
     validate,

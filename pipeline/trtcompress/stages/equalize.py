@@ -1,0 +1,77 @@
+"""Channels made equally wide before calibration, without changing what the model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from trtcompress_graph.model import Model
+
+from ..config import BuildConfig, Equalization, Method
+from ..datasets import open_data
+from ..stage import DataRef, StageSettings, on_this_machine, stage
+from ..trying import TRIALS, TriedModel
+from .calibrate import SAMPLES
+
+
+class EqualizeSettings(StageSettings):
+    """Settings of the equalize stage.
+
+    Attributes:
+        encoding: of the first target that takes INT8: what `auto` measures.
+    """
+
+    how: Equalization
+    method: Method
+    skip: tuple[str, ...]
+    encoding: str
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self | None:
+        """From the section `quantize`; nothing to do where it is off, or no target takes INT8."""
+        from trtcompress_engines.targets import resolve_target
+
+        from ..plan import encoding_of
+
+        taken = (t.name for t in config.targets if t.precision != "float" and resolve_target(t.name).int8)
+        first = next(taken, None)
+        if config.quantize.equalize == "off" or first is None:
+            return None
+        return cls(
+            how=config.quantize.equalize,
+            method=config.quantize.method,
+            skip=config.quantize.skip,
+            encoding=encoding_of(first, "int8").name,
+        )
+
+
+@stage(
+    output="equalized",
+    takes="student",
+    version=1,
+    leaves="models/equalized",
+    libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "numba", "pillow"),
+    device=on_this_machine,
+)
+def equalize(student: Model, calibration: DataRef, settings: EqualizeSettings, out: Path) -> TriedModel:
+    """Move scales between layers; what was tried lies beside the graph.
+
+    Raises:
+        DataError: samples that do not fit the model, NaN or infinity.
+        ModelError: the model is quantized already.
+    """
+    from trtcompress_engines.encodings import encodings
+
+    from ..trying import equalized_model
+
+    made = equalized_model(
+        student,
+        open_data(calibration, student, samples=calibration.samples or SAMPLES),
+        out / "model.onnx",
+        how=settings.how,
+        method=settings.method,
+        skip=settings.skip,
+        encoding=encodings()[settings.encoding],
+    )
+    made.write_trials(out / TRIALS)
+    return made
