@@ -318,6 +318,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "export": ModelFile,
     "simplify": ModelFile,
     "prune": PruneResult,
+    "equalize": ModelFile,
     "calibrate": RangesFile,
     "sensitivity": SensitivityResult,
     "quantize": ModelFile,

@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "PyTorch to ONNX, compared with PyTorch.",
     "simplify": "Fold, clean up and upgrade an ONNX file.",
     "prune": "Cut channels, heads, widths and blocks out of an ONNX file.",
+    "equalize": "Make channels equally wide before calibration.",
     "calibrate": "Measure the ranges of activations.",
     "sensitivity": "What INT8 costs at the output, node by node and tensor by tensor.",
     "quantize": "Write INT8 or FP16 into an ONNX file.",

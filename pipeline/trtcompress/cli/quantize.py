@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trtcompress_graph.model import Model
     from trtcompress_graph.ranges import Ranges
 
+    from ..config import Rounding
     from ..stage import DataRef
 
 
@@ -38,7 +39,26 @@ if TYPE_CHECKING:
     help="Keep in float as few nodes as it takes for a metric to drop by X at the most, on --data; without a metric X "
     "is the squared error of each output as a share of its power.",
 )
-@click.option("--data", metavar="D", type=options.ANY, help="Samples for --max-drop, with labels where a metric is.")
+@click.option(
+    "--rounding",
+    type=click.Choice(["auto", "nearest", "second-order"]),
+    default="nearest",
+    show_default=True,
+    help="How weights become integers; second-order and auto read --data.",
+)
+@click.option(
+    "--correct-bias",
+    type=click.Choice(["auto", "true", "false"]),
+    default="false",
+    show_default=True,
+    help="Take off the biases what rounding adds to the means of outputs, on --data.",
+)
+@click.option(
+    "--data",
+    metavar="D",
+    type=options.ANY,
+    help="Samples for --max-drop, with labels where a metric is, --rounding and --correct-bias.",
+)
 @options.samples
 @click.option(
     "--metric",
@@ -57,6 +77,8 @@ def command(
     precision: Literal["int8", "float"],
     skip: tuple[str, ...],
     max_drop: float | None,
+    rounding: Rounding,
+    correct_bias: Literal["auto", "true", "false"],
     data: str | None,
     samples: int | None,
     metrics: tuple[str, ...],
@@ -67,21 +89,23 @@ def command(
     from trtcompress_calibration.doubts import nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
-    from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
     from ..plan import encoding_of
 
-    if (max_drop is None) != (data is None):
-        lacking, given = ("--max-drop", "--data") if max_drop is None else ("--data", "--max-drop")
-        raise UsageError(f"{given} needs {lacking}: the drop is measured on samples", where=given)
+    rounds = rounding != "nearest" or correct_bias != "false"
+    _check_data(data, max_drop, rounds)
     encoding = encoding_of(target_name, precision)
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
     if max_drop is not None and data is not None:
         plan = _refined(read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip)
-    written = quantize(read, ranges, plan, encoding, Path(output))
+    if rounds and data is not None:
+        ref = options.data_ref(data, samples)
+        written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias)
+    else:
+        written = quantize(read, ranges, plan, encoding, Path(output))
     counts = ", ".join(
         f"{sum(n.precision == kind for n in plan.nodes)} in {kind}" for kind in ("int8", "float16", "float32")
     )
@@ -89,6 +113,55 @@ def command(
     if note := plan.note or nothing_quantized(plan, encoding):
         say(note)
     options.written(written, as_json)
+
+
+def _check_data(data: str | None, max_drop: float | None, rounds: bool) -> None:
+    """Samples are given where something is measured on them, and only there."""
+    from trtcompress_graph.errors import UsageError
+
+    if data is None and max_drop is not None:
+        raise UsageError("--max-drop needs --data: the drop is measured on samples", where="--max-drop")
+    if data is None and rounds:
+        raise UsageError("integers are chosen from samples: give --data", where="--rounding, --correct-bias")
+    if data is not None and max_drop is None and not rounds:
+        raise UsageError(
+            "--data needs --max-drop, --rounding or --correct-bias: nothing else reads samples", where="--data"
+        )
+
+
+def _rounded(
+    model: Model,
+    ranges: Ranges,
+    plan: PrecisionPlan,
+    encoding: Encoding,
+    out: Path,
+    data: DataRef,
+    rounding: Rounding,
+    correct_bias: Literal["auto", "true", "false"],
+) -> Model:
+    """The quantized graph with its integers chosen anew."""
+    from tempfile import TemporaryDirectory
+
+    from trtcompress_calibration.placement import quantize
+    from trtcompress_calibration.rounding.round import SAMPLES
+
+    from ..datasets import open_data
+    from ..trying import rounded_model
+
+    with TemporaryDirectory(dir=out.parent) as folder:
+        made = rounded_model(
+            model,
+            quantize(model, ranges, plan, encoding, Path(folder) / out.name),
+            open_data(data, model, samples=min(SAMPLES, data.samples or SAMPLES)),
+            out,
+            rounding=rounding,
+            correct_bias=None if correct_bias == "auto" else correct_bias == "true",
+            encoding=encoding,
+        )
+    for trial in made.trials:
+        say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
+    say(f"rounding: {made.chosen}")
+    return made
 
 
 def _refined(

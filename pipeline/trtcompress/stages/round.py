@@ -13,9 +13,6 @@ from ..datasets import open_data
 from ..stage import DataRef, StageSettings, on_this_machine, stage
 from ..trying import TRIALS, TriedModel
 
-SAMPLES = 128
-"""Samples that are read, at the most."""
-
 
 class RoundSettings(StageSettings):
     """Settings of the round stage."""
@@ -52,6 +49,8 @@ def round_(
     Raises:
         DataError: samples that do not fit the model, or there are none.
     """
+    from trtcompress_calibration.rounding.round import SAMPLES
+
     from ..trying import rounded_model
 
     made = rounded_model(
