@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.model import Model
@@ -57,10 +57,14 @@ class TriedModel(Model):
     chosen: str
     trials: tuple[Trial, ...]
 
+    def told(self) -> dict[str, Any]:
+        """What was chosen and what was tried, as JSON; an error that is not finite is null."""
+        trials = [asdict(t) | {"error": t.error if math.isfinite(t.error) else None} for t in self.trials]
+        return {"chosen": self.chosen, "trials": trials}
+
     def write_trials(self, path: Path) -> None:
         """Write what was tried and what was chosen."""
-        trials = [asdict(t) | {"error": t.error if math.isfinite(t.error) else None} for t in self.trials]
-        path.write_text(json.dumps({"chosen": self.chosen, "trials": trials}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(self.told(), indent=1) + "\n", encoding="utf-8")
 
 
 def equalized_model(

@@ -12,6 +12,7 @@ from trtcompress_graph.encoding import PrecisionPlan
 from ..assemble import Placed
 from ..codec import encode
 from ..packaging import BUILD_DIR
+from ..trying import TriedModel
 from ..validation import Candidate, Packages, Validation, deployed_file
 from .pruning import pruning
 
@@ -25,6 +26,11 @@ def record(built: Built, placed: Placed) -> dict[str, Any]:
         **built.result.model_dump(mode="json"),
         "validations": [_validation(v, placed) for v in built.validations.values()],
         "pruning": pruning(built.run, placed),
+        "tried": [
+            {"what": output, "encoding": subject, **value.told()}
+            for (output, subject), value in built.run.values.items()
+            if isinstance(value, TriedModel)
+        ],
         "precision": [_precision(value) for value in built.run.values.values() if isinstance(value, PrecisionPlan)],
         "packages": [_packages(p, placed) for p in built.packages.values()],
         "stages": [

@@ -1,0 +1,126 @@
+"""Equalization and rounding in a build and as commands: off, on, and as it is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from command_line import trtcompress
+from float_graphs import images
+from small_builds import Small, answers, small_classifier
+from trtcompress.trying import GAIN, Trial, _best, held_back, output_error
+from trtcompress_graph.load import read_model
+
+BUILD = ("--target", "cpu:int8", "--set", "measure.seconds=0.01", "--set", "gates.min_cosine=0.5")
+AUTO = ("quantize.equalize=auto", "quantize.rounding=auto", "quantize.correct_bias=auto")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Small:
+    """A classifier whose channels are very unlike."""
+    small = small_classifier(tmp_path_factory.mktemp("small"), samples=32)
+    model = onnx.load(small.model)
+    factors = np.exp(np.random.default_rng(0).normal(size=16) * 1.5).astype(np.float32)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("conv0.weight", "conv0.bias"):
+            values = numpy_helper.to_array(tensor)
+            spread = values * factors.reshape((-1,) + (1,) * (values.ndim - 1))
+            tensor.CopyFrom(numpy_helper.from_array(spread, tensor.name))
+    onnx.save(model, small.model)
+    return small
+
+
+def built(small: Small, tmp_path: Path, *settings: str) -> dict[str, Any]:
+    sets = [part for setting in settings for part in ("--set", setting)]
+    ran = trtcompress(
+        *("build", str(small.model), "--data", str(small.data), "--store", str(tmp_path / "store")),
+        *("--out", str(tmp_path / "out"), *BUILD, *sets),
+    )
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = json.loads((tmp_path / "out/small/report.json").read_text())
+    return found
+
+
+def test_a_build_turns_on_what_helps_and_tells(small, tmp_path):
+    report = built(small, tmp_path, *AUTO)
+    equalized, rounded = report["tried"]
+    assert [equalized["what"], rounded["what"]] == ["equalized", "rounded"]
+    assert [t["what"] for t in equalized["trials"]] == ["off", "cross-layer", "smooth"]
+    assert len(rounded["trials"]) == 4
+    for one in (equalized, rounded):
+        errors = {t["what"]: t["error"] for t in one["trials"]}
+        first = next(iter(errors.values()))
+        assert errors[one["chosen"]] == min(errors.values()) or min(errors.values()) >= GAIN * first
+    assert equalized["chosen"] != "off"
+    folder = tmp_path / "out/small/models"
+    assert json.loads((folder / "equalized/trials.json").read_text())["chosen"] == equalized["chosen"]
+    assert "## Equalization and rounding" in (tmp_path / "out/small/report.md").read_text()
+    x = small.samples["x"]
+    exact, same = answers(small.model, x=x), answers(folder / "equalized/model.onnx", x=x)
+    assert np.abs(exact - same).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_switches_of_their_own(small, tmp_path):
+    report = built(small, tmp_path, "quantize.equalize=smooth", "quantize.correct_bias=true")
+    assert [(t["chosen"], t["trials"]) for t in report["tried"]] == [
+        ("smooth", []),
+        ("nearest with bias correction", []),
+    ]
+    stages = [stage["stage"] for stage in built(small, tmp_path)["stages"]]
+    assert "equalize" not in stages
+    assert "round" not in stages
+
+
+def test_commands(small, tmp_path):
+    def run(*argv: str) -> str:
+        ran = trtcompress(*argv, cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        return ran.err
+
+    data = ("--data", str(small.data))
+    told = run("equalize", str(small.model), *data, "-o", "e.onnx")
+    assert "off: error" in told
+    assert "equalized: " in told
+    run("calibrate", "e.onnx", *data, "-o", "r.json")
+    run("quantize", "e.onnx", "--ranges", "r.json", "-o", "q.onnx")
+    told = run("quantize", "e.onnx", "--ranges", "r.json", "--rounding", "auto", *data, "-o", "a.onnx")
+    assert "rounding: second-order" in told
+    model = read_model(small.model)
+    samples = images(16, seed=5)
+    errors = [output_error(model, read_model(tmp_path / f"{name}.onnx"), samples) for name in "qa"]
+    assert errors[1] < errors[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "e.onnx", "q.onnx", "r.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--rounding", "second-order"), "give --data"),
+        (("--correct-bias", "true"), "give --data"),
+        (("--data", "d.npz"), "--data needs --max-drop, --rounding or --correct-bias"),
+    ],
+)
+def test_commands_refuse(small, tmp_path, options, why):
+    ran = trtcompress("quantize", str(small.model), *options, "-o", str(tmp_path / "q.onnx"))
+    assert ran.code == 2
+    assert why in ran.err
+
+
+def test_what_is_held_back():
+    samples = images(200, (1, 1, 1))
+    rest, back = held_back(samples)
+    assert (len(rest), len(back)) == (168, 32)
+    assert not {id(s) for s in rest} & {id(s) for s in back}
+    assert held_back(samples[:3]) == (tuple(samples[:3]), tuple(samples[:3]))
+
+
+def test_what_does_not_clearly_help_stays_off():
+    assert _best([Trial("off", 1.0), Trial("on", 0.995)]) == "off"
+    assert _best([Trial("off", 1.0), Trial("on", 0.9)]) == "on"
+    assert _best([Trial("off", float("inf")), Trial("on", 0.9)]) == "on"
