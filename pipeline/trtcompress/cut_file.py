@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -66,6 +67,13 @@ def cut_file(
     if plan_out is not None:
         _refuse_what_is_no_plan(plan_out)
     given = read_model(path)
+    unknown = assumed(given, axes) if data is None and plan is None else ()
+    if unknown and settings.params is None:
+        raise UsageError(
+            f"multiply-accumulates and speed hang on lengths that are not known: {unknown[0]}",
+            where=str(path),
+            hint="give the lengths, or samples with --data, or a budget of --params",
+        )
     _refuse_one_file_for_two([("the model that is read", str(path), _files(given)), *uses])
     count = plan.samples if plan is not None and plan.samples else settings.samples
     dataset = open_data(data, given, samples=min(count, data.samples or count)) if data is not None else None
@@ -85,8 +93,7 @@ def cut_file(
         except OSError as error:
             raise StoreError(f"cannot write here: {error.strerror}", where=str(out)) from error
         done = replace(done, path=out)
-    counted = assumed(model, axes) if dataset is None and plan is None else ()
-    return _result(done, bytes_before, settings.plan or (str(plan_out) if plan_out else None), counted)
+    return _result(done, bytes_before, settings.plan or (str(plan_out) if plan_out else None), unknown)
 
 
 def _refuse_one_file_for_two(uses: Sequence[_Use]) -> None:
@@ -135,7 +142,11 @@ def check_folder(path: Path) -> None:
         with TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise StoreError(f"cannot write here: {error.strerror}", where=str(path.parent)) from error
+        raise StoreError(
+            f"cannot write here: {error.strerror}", where=str(path.parent), hint="name a file in another folder"
+        ) from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise StoreError("the file is there and may not be written", where=str(path), hint="name another file")
 
 
 def _result(done: PrunedModel, bytes_before: int, plan: str | None, notes: tuple[str, ...]) -> PruneResult:

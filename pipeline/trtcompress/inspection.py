@@ -84,7 +84,9 @@ def assumed_axes(found: Inspection | Model, axes: Axes) -> tuple[str, ...]:
     }
     unknown: dict[str, str] = {}
     for spec in found.inputs:
-        for dim in spec.shape[1:]:
+        for index, dim in enumerate(spec.shape[1:], start=1):
             if isinstance(dim, str) and dim not in given:
-                unknown.setdefault(dim, f"{spec.name}.{dim}")
+                # The last dot parts input and axis, so an axis with a dot in its name goes by its index.
+                axis = index if "." in dim else dim
+                unknown.setdefault(dim, f"{spec.name}.{axis}")
     return tuple(unknown.values())

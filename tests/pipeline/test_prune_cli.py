@@ -132,7 +132,6 @@ def pixels(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("more", "shape", "assumed"),
     [
-        ((), [1, 3, 1, 1], True),
         (("--axis", "x.height=4", "--axis", "x.width=4,5,6"), [1, 3, 4, 5], False),
         (("--data", "d.npz"), [1, 3, 8, 6], False),
         (("--data", "d.npz", "--axis", "x.batch=1,2,4"), [2, 3, 8, 6], False),
@@ -146,6 +145,17 @@ def test_lengths_are_the_given_ones_else_those_of_the_first_sample(pixels, more,
 
 
 # --- groups
+
+
+@pytest.mark.parametrize("budget", [("--macs", 0.5), ("--speedup", 1.5)])
+def test_a_budget_that_hangs_on_unknown_lengths_is_refused(pixels, budget):
+    command = ("prune", pixels, "--multiple", 1, "-o", "q.onnx", "--json")
+    ran = trtcompress(*command, *budget, cwd=pixels.parent)
+    assert ran.code == 2
+    assert "--axis x.height=224 --axis x.width=224" in ran.err
+    assert not (pixels.parent / "q.onnx").exists()
+    by_size = done(*command, "--params", 0.45, cwd=pixels.parent)
+    assert "counted as 1" in by_size.err
 
 
 def test_inspect_lists_what_is_cut_together(small):

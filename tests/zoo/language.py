@@ -67,6 +67,27 @@ def bert_masked_words() -> tuple[nn.Module, dict[str, Tensor]]:
     return Words(BertForMaskedLM(BertConfig(**SMALL)), "logits"), words()
 
 
+class Positions(nn.Module):
+    """PyTorch's own encoder behind a sum of embedding and learned positions; lengths are read from the token ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 48)
+        self.positions = nn.Parameter(torch.randn(1, 32, 48))
+        layer = nn.TransformerEncoderLayer(48, 4, 84, batch_first=True, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        x = self.embedding(input_ids) + self.positions[:, : input_ids.shape[1]]
+        return {"logits": self.head(self.encoder(x).mean(1))}
+
+
+@torch_graph(axes={"input_ids": MASKED["input_ids"]}, below=BELOW)
+def encoder_with_positions() -> tuple[nn.Module, Tensor]:
+    return Positions(), words()["input_ids"]
+
+
 @torch_graph(axes=MASKED, below=BELOW)
 def distilbert() -> tuple[nn.Module, dict[str, Tensor]]:
     from transformers import DistilBertConfig, DistilBertModel

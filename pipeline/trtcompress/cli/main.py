@@ -44,7 +44,7 @@ Exit codes:
   2    wrong usage or config, a missing path included
   3    unusable model or data
   4    a stage failed
-  130  interrupted; what had finished is kept, the same command goes on from there
+  130  interrupted; what a build had finished is kept, and it goes on from there
 """
 
 
@@ -106,7 +106,9 @@ def run(argv: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("interrupted: nothing half-written is left; a build goes on after its last finished stage")
+        builds = "build" in (sys.argv[1:] if argv is None else argv)[:1]
+        more = "; the same command goes on after the last finished stage" if builds else ""
+        say(f"interrupted: nothing half-written is left{more}")
         return leave(130)
     except TrtCompressError as error:
         say(f"error: {error}")

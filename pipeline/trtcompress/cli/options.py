@@ -69,7 +69,7 @@ axis: Decorator = click.option(
     "axis_options",
     metavar="INPUT.AXIS=MIN,OPT,MAX",
     multiple=True,
-    help="Lengths of a dynamic axis; repeat it.",
+    help="Lengths of a dynamic axis, by name or index; one number for all three; repeat it.",
 )
 
 
@@ -112,7 +112,9 @@ def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:
             raise UsageError(f"'{text}' is not INPUT.AXIS=MIN,OPT,MAX", where="--axis", hint="--axis x.batch=1,8,16")
         least, usual, greatest = (int(n) for n in (numbers * 3 if len(numbers) == 1 else numbers))
         if not 1 <= least <= usual <= greatest:
-            raise UsageError(f"'{lengths}': 1 <= MIN <= OPT <= MAX", where=f"--axis {name}")
+            raise UsageError(
+                f"'{lengths}': 1 <= MIN <= OPT <= MAX", where=f"--axis {name}", hint=f"such as --axis {name}=1,8,16"
+            )
         found.setdefault(tensor, {})[axis_name] = AxisRange(least, usual, greatest)
     return found
 

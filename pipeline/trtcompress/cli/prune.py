@@ -96,6 +96,8 @@ def command(
         say(note)
     if not as_json:
         say(f"wrote {found.path} (SHA-256 {found.sha256[:16]})")
+        if plan and settings.plan is None:
+            say(f"wrote {plan}")
 
 
 def _settings(how: dict[str, Any], plan: str | None, samples: int | None) -> PruneSettings:
@@ -155,7 +157,7 @@ def _show(found: PruneResult) -> None:
         ],
     )
     if found.speedup is not None:
-        click.echo(f"{found.speedup:.2f} times as fast in ONNX Runtime")
+        click.echo(f"{found.speedup:.2f} times as fast in ONNX Runtime when the plan was made")
     print_table(
         ("cut", "kind", "units", "kept", "damage", "weights"),
         [

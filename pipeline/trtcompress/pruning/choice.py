@@ -87,7 +87,7 @@ class Choice:
                 f"widths on multiples of {self.options.multiple} come to {share / of:.3f} of the {word}, not within "
                 f"{WINDOW} below {wanted}",
                 where="prune",
-                hint=f"give a smaller --multiple, or ask for {share / of:.3f}",
+                hint=f"{'give a smaller --multiple, or ' if self.options.multiple > 1 else ''}ask for {share / of:.3f}",
             )
         return parts
 

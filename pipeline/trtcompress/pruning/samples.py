@@ -15,7 +15,8 @@ from trtcompress_graph.errors import DataError
 HELD_BACK = 48
 """Samples on which damage is measured; the statistics come from the others, so that they are new to the repair."""
 
-_ENOUGH = 3 * HELD_BACK
+ENOUGH = 3 * HELD_BACK
+"""With fewer samples none can be spared: damage is measured on what the statistics come from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +72,17 @@ class Samples:
     @property
     def rest(self) -> Samples | Rest:
         """The others; all where there are too few to spare any."""
-        return Rest(self) if self.total >= _ENOUGH else self
+        return Rest(self) if self.enough else self
+
+    @property
+    def enough(self) -> bool:
+        """Whether those that damage is measured on are new to the statistics."""
+        return self.total >= ENOUGH
+
+    @property
+    def measured(self) -> int:
+        """On how many samples damage is measured."""
+        return min(self.total, HELD_BACK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,13 +70,13 @@ def prune(
 
 
 def _phases(progress: Progress) -> Told:
-    """Progress of a stage that does one thing after another: each is named when it begins."""
+    """Progress of a stage that does one thing after another: each is named when it begins, with its length."""
     named: list[str] = []
 
     def told(what: str, done: int, total: int | None) -> None:
         if named[-1:] != [what]:
             named.append(what)
-            _log.info("prune: %s", what)
+            _log.info("prune: %s", f"{what}, {total} in all" if total else what)
         progress(done, total)
 
     return told
