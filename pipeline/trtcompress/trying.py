@@ -81,7 +81,7 @@ def equalized_model(
 
     Args:
         model: a float model.
-        samples: to read from and, where `auto` decides, to measure on.
+        samples: to read from and, where `auto` decides, to measure on; iterated more than once.
         out: ONNX file to write.
         how: `auto`, `off`, `cross-layer` or `smooth`.
         method: of the ranges, where it is measured.
@@ -91,14 +91,13 @@ def equalized_model(
     from trtcompress_calibration.equalize.equalize import equalize, find_junctions
     from trtcompress_graph.load import copy_model
 
-    held = tuple(samples)
-    if how == "auto" and not find_junctions(model, held)[1]:
+    if how == "auto" and not find_junctions(model, samples)[1]:
         how = "off"
     if how == "off":
         return _tried(copy_model(model, out), "off", ())
     if how != "auto":
-        return _tried(equalize(model, held, how, out)[0], how, ())
-    rest, back = held_back(held)
+        return _tried(equalize(model, samples, how, out)[0], how, ())
+    rest, back = held_back(tuple(samples))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         ways = {"off": model}
         ways |= {name: equalize(model, rest, name, Path(folder) / f"{name}.onnx")[0] for name in _METHODS}
@@ -125,7 +124,7 @@ def rounded_model(
     Args:
         model: the float model that was quantized.
         quantized: the graph made of it.
-        samples: to read from and to measure on.
+        samples: to read from and to measure on; iterated more than once.
         out: ONNX file to write.
         rounding: `auto`, `nearest` or `second-order`.
         correct_bias: None: as it is measured.
@@ -140,12 +139,11 @@ def rounded_model(
     nothing = _words(False, False)
     if not encoding.int8 or list(ways) == [nothing]:
         return _tried(copy_model(quantized, out), nothing, ())
-    held = tuple(samples)
     if len(ways) == 1:
         ((words, (order, bias)),) = ways.items()
-        made, _ = round_weights(model, quantized, encoding, held, out, second_order=order, correct_bias=bias)
+        made, _ = round_weights(model, quantized, encoding, samples, out, second_order=order, correct_bias=bias)
         return _tried(made, words, ())
-    rest, back = held_back(held)
+    rest, back = held_back(tuple(samples))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graphs: dict[str, Model] = {}
         for words, (order, bias) in ways.items():

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from float_graphs import IMAGE, Net, images, residual_net, run
 from trtcompress_calibration.equalize.equalize import equalize, find_junctions
@@ -195,3 +195,19 @@ def test_random_graphs_compute_the_same(tmp_path, operators, seed):
         made, moved = equalize(model, samples, method, tmp_path / "e.onnx")
         assert all(1 / FURTHEST * 0.99 <= m.least <= m.greatest <= FURTHEST * 1.01 for m in moved)
         assert np.abs(run(made.path, samples) - before).max() <= TOLERANCE * max(1e-3, np.abs(before).max())
+
+
+def test_what_a_subgraph_reads_is_left(tmp_path):
+    net = Net()
+    a = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_act")
+    b = net.conv(a, "b", 8, 8)
+    branch = helper.make_graph(
+        [helper.make_node("Identity", [a], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)],
+    )
+    net.constants["yes"] = np.asarray(True)
+    net.node("Add", [b, net.node("If", ["yes"], "chosen", then_branch=branch, else_branch=branch)], "y")
+    model = net.save(tmp_path / "m.onnx", IMAGE, {"y": ("batch", 8, 16, 16)})
+    assert junction_names(model, images(1)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ from .scales import METHODS, Maxima, equalizing_scales
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-SAMPLES = 64
-"""Samples that the maxima of activations are read from."""
+SAMPLES = 128
+"""Samples that the maxima of activations are read from, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def equalize(model: Model, samples: Iterable[Sample], method: str, out: Path) ->
 
     Args:
         model: a float model.
-        samples: read once, in batches.
+        samples: iterated twice; the first `SAMPLES` are read.
         method: `cross-layer` (arXiv 1906.04721) or `smooth` (arXiv 2211.10438).
         out: path of the ONNX file to write.
 
@@ -67,8 +68,7 @@ def equalize(model: Model, samples: Iterable[Sample], method: str, out: Path) ->
 
     if method not in METHODS:
         raise UsageError(f"there is no method '{method}'", hint=f"the methods are: {', '.join(METHODS)}")
-    held = tuple(samples)
-    loaded, found = find_junctions(model, held)
+    loaded, found = find_junctions(model, samples)
     if not found:
         return copy_model(model, out), ()
     values = {name: v for name, v in loaded.graph.initializers.items() if v.const_value is not None}
@@ -77,7 +77,7 @@ def equalize(model: Model, samples: Iterable[Sample], method: str, out: Path) ->
         for j in found
         for slot in (*j.weights, *j.biases, *j.multiplied)
     }
-    maxima = channel_maxima(model, found, held)
+    maxima = channel_maxima(model, found, islice(samples, SAMPLES))
     scales, scaled = equalizing_scales(found, weights, maxima, method)
     for name, array in scaled.items():
         _store(loaded.graph.initializers[name], array)

@@ -76,6 +76,7 @@ class Junction:
 
 @dataclass(slots=True)
 class _Walk:
+    graph: ir.Graph
     shapes: Mapping[str, Shape]
     biases: list[Slot] = field(default_factory=list)
     multiplied: list[Slot] = field(default_factory=list)
@@ -92,7 +93,7 @@ class _Walk:
         return all(self._pass(use.node, use.idx, value, labels) for use in value.uses())
 
     def _pass(self, node: ir.Node, index: int, value: ir.Value, labels: Labels) -> bool:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in ("", "ai.onnx") or node.graph is not self.graph:
             return False
         if index == 0 and (slot := _taken_up(node, labels)) is not None:
             self.multiplied.append(slot)
@@ -124,7 +125,7 @@ def junctions(graph: ir.Graph, shapes: Mapping[str, Shape]) -> tuple[Junction, .
         if not shape or not _own(weight) or (bias is not None and not _own(bias)):
             continue
         labels = _along(np.arange(shape[channel_axis]), channel_axis, len(shape))
-        walk = _Walk(shapes)
+        walk = _Walk(graph, shapes)
         if not walk.follow(node.outputs[0], labels):
             continue
         each = np.arange(shape[channel_axis])

@@ -75,7 +75,7 @@ def round_weights(
         model: the float model that was quantized.
         quantized: the graph that `placement.quantize` made of it.
         encoding: the encoding of the graph.
-        samples: read once, or once for each part of the layers whose moments fit into memory.
+        samples: iterated once more for each part of the layers whose moments fit into memory.
         out: path of the ONNX file to write.
         second_order: choose the weights anew; else they stay.
         correct_bias: choose the biases anew.
@@ -88,11 +88,11 @@ def round_weights(
     from ..opening import open_graph
     from ..precision import needed_opset
 
-    held = tuple(samples)
-    if not held:
+    first = next(iter(samples), None)
+    if first is None:
         raise DataError("there are no samples", hint="name data that holds at least one sample")
     opened = open_graph(model, needed_opset(encoding))
-    shapes = graph_shapes(opened, model, {name: array.shape for name, array in held[0].inputs.items()})
+    shapes = graph_shapes(opened, model, {name: array.shape for name, array in first.inputs.items()})
     layers = {layer.name: layer for layer in linear_layers(opened.graph, shapes)}
     loaded = load_ir(quantized)
     found = [q for q in quantized_layers(loaded.graph, layers, encoding) if _narrow(q, layers, shapes)]
@@ -101,7 +101,7 @@ def round_weights(
     one = partial(_rounded, second_order=second_order, correct_bias=correct_bias)
     report: list[Rounded] = []
     for part in passes([q.layer for q in found], known):
-        grams = collect_grams(quantized, part, held, shapes=known, limit_rows=LIMIT_ROWS, as_written=True)
+        grams = collect_grams(quantized, part, samples, shapes=known, limit_rows=LIMIT_ROWS, as_written=True)
         stored = [_floats(opened.graph.initializers[layer.weight]) for layer in part]
         with one_blas_thread(), ThreadPoolExecutor(usable_cores()) as pool:
             report += pool.map(one, [by_name[n.name] for n in part], stored, [grams[n.name] for n in part])
