@@ -51,7 +51,10 @@ def gates(candidate: dict[str, Any]) -> str:
     failed = [gate["gate"] for gate in candidate["gates"] if gate["verdict"] == "fail"]
     if failed:
         return f"FAIL: {', '.join(failed)}"
-    return "pass" if candidate["verdict"] == "pass" else "not measured here"
+    if candidate["verdict"] == "pass":
+        return "pass"
+    unlabelled = any(gate["gate"] == "max_metric_drop" for gate in candidate["gates"])
+    return "not measured: no metric" if unlabelled else "not measured here"
 
 
 def signal_to_noise(db: float) -> str:

@@ -72,23 +72,18 @@ def validate(
     data = open_data(evaluation, exported)
     idle = {e.name for plan, e in zip(plans, encodings, strict=True) if e.int8 and not plan.quantized}
     found = check_engines(exported, engines, target, data, options, counted, emulations, idle)
-    doubts = _doubts(exported, evaluation, calibration, ranges, list(zip(plans, encodings, strict=True)))
+    doubts = [*_doubts(exported, ranges, list(zip(plans, encodings, strict=True)))]
+    if (evaluation.source, evaluation.digest) == (calibration.source, calibration.digest):
+        cut = ", which the cut was solved from, so that it looks better than it is" if settings.pruned else ""
+        doubts.append(f"evaluated on the data of the calibration{cut}: name other samples as data.evaluation")
     return replace(found, notes=(*doubts, *found.notes))
 
 
-def _doubts(
-    model: Model,
-    evaluation: DataRef,
-    calibration: DataRef,
-    ranges: Ranges,
-    plans: Sequence[tuple[PrecisionPlan, Encoding]],
-) -> Iterator[str]:
+def _doubts(model: Model, ranges: Ranges, plans: Sequence[tuple[PrecisionPlan, Encoding]]) -> Iterator[str]:
     """What makes the numbers of a build doubtful, one sentence each."""
     from trtcompress_calibration.doubts import doubts, nothing_quantized
 
     if any(encoding.int8 for _, encoding in plans):
         yield from doubts(ranges, model.inputs)
-    if (evaluation.source, evaluation.digest) == (calibration.source, calibration.digest):
-        yield "evaluated on the data of the calibration: name other samples as data.evaluation"
     for plan, encoding in plans:
         yield from filter(None, (plan.note or nothing_quantized(plan, encoding),))
