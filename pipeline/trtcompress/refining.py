@@ -95,6 +95,7 @@ def refine(
     ranges: Ranges,
     encoding: Encoding,
     samples: Callable[[], Dataset],
+    out: Path,
     skip: Sequence[str] = (),
 ) -> PrecisionPlan:
     """The plan as it is where it is accurate enough, else one that keeps more nodes in float.
@@ -108,6 +109,7 @@ def refine(
         ranges: of its tensors.
         encoding: of the plan.
         samples: for the ranking, opened anew; not needed where the plan is accurate enough.
+        out: folder in which graphs are written to be measured, one at a time, and removed.
         skip: patterns of nodes that are not quantized in any case.
     """
     from trtcompress_calibration.mixed import mixed_precision
@@ -119,7 +121,7 @@ def refine(
         return plan_precision(model, ranges, encoding, skip=skip, kept=kept)
 
     def meets(tried: PrecisionPlan) -> bool:
-        with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
+        with tempfile.TemporaryDirectory(prefix=".tried.", dir=out) as folder:
             graph = quantize(model, ranges, tried, encoding, Path(folder) / "model.onnx")
             return judge.accepts(graph, encoding)
 

@@ -116,7 +116,9 @@ def test_sensitivity_ranks_nodes_and_tensors(made):
 
 @pytest.mark.parametrize(("limit", "quantized"), [("1", True), ("0", False)])
 def test_nodes_stay_float_as_far_as_the_drop_asks_for(made, tmp_path, limit, quantized):
-    asked = ("--max-drop", limit, "--data", "samples.npz", "-o", tmp_path / "q.onnx")
+    with np.load(made.folder / "samples.npz") as arrays:
+        np.savez(tmp_path / "unlabelled.npz", x=arrays["x"])
+    asked = ("--max-drop", limit, "--data", tmp_path / "unlabelled.npz", "-o", tmp_path / "q.onnx")
     ran = done("quantize", "simple.onnx", "--ranges", "ranges.json", *asked, cwd=made.folder)
     assert ("QuantizeLinear" in operators(tmp_path / "q.onnx")) == quantized
     assert ("INT8 is not worth it here" in ran.err) != quantized

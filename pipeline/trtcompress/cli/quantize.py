@@ -100,7 +100,9 @@ def command(
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
     if max_drop is not None and data is not None:
-        plan = _refined(read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip)
+        plan = _refined(
+            read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
+        )
     if rounds and data is not None:
         ref = options.data_ref(data, samples)
         written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias)
@@ -173,6 +175,7 @@ def _refined(
     data: DataRef,
     metrics: tuple[str, ...],
     skip: tuple[str, ...],
+    out: Path,
 ) -> PrecisionPlan:
     """The plan, with as many nodes in float as the limit asks for."""
     from trtcompress_engines.metrics import find_metric
@@ -196,7 +199,7 @@ def _refined(
         limits=Limits(max_drop=max_drop),
         progress=lambda done, total=None: None,
     )
-    return refine(model, plan, judge, ranges, encoding, opened, skip)
+    return refine(model, plan, judge, ranges, encoding, opened, out, skip)
 
 
 def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:

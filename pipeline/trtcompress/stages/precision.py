@@ -88,6 +88,7 @@ def precision(
     plan = refine(
         *(equalized, plan, judge, ranges, encoding),
         lambda: open_data(calibration, equalized, samples=calibration.samples or SAMPLES),
+        out,
         settings.skip,
     )
     (out / "precision.json").write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
