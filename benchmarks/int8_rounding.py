@@ -1,6 +1,6 @@
 """What equalization, bias correction and second-order rounding give, each alone and together.
 
-python int8_rounding.py TASK [--folds N] [--method mse] [--only VARIANT ...]
+python int8_rounding.py TASK [--folds N] [--method mse] [--only VARIANT ...] [--encodings NAME ...]
 
 It takes the accuracy of the INT8 graphs as they are written (emulated), and
 the squared error of their outputs over the outputs' variance, added to results/int8_rounding.json.
@@ -89,7 +89,7 @@ def equalized(model: Model, held: list[Sample], how: str, method: Method, out: P
 
 
 def one_fold(
-    task: Task, model: Model, fold: int, method: Method, only: list[str], folder: Path
+    task: Task, model: Model, fold: int, method: Method, only: list[str], names: list[str], folder: Path
 ) -> dict[str, tuple[Any, float]]:
     """For each variant and encoding: values and truths, and the error."""
     held = samples(task, fold)
@@ -103,7 +103,7 @@ def one_fold(
             made = equalized(model, held, how, method, folder / f"{how}.onnx")
             ready[how] = made, calibrate(made, held, method=method)
         base, ranges = ready[how]
-        for name in ENCODINGS:
+        for name in names:
             encoding = encodings()[name]
             plan = plan_precision(base, ranges, encoding)
             graph: Model = quantize(base, ranges, plan, encoding, folder / "quantized.onnx")
@@ -128,20 +128,18 @@ def one_fold(
     return found
 
 
-def main(name: str, folds: int, method: Method, only: list[str]) -> None:
+def main(name: str, folds: int, method: Method, only: list[str], names: list[str]) -> None:
     task = find_task(name)
     model = read_model(BUILT / name / "full.onnx")
     runs = []
     for fold in range(folds):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(one_fold(task, model, fold, method, only, Path(folder)))
+            runs.append(one_fold(task, model, fold, method, only, names, Path(folder)))
     rows: dict[str, Row] = {}
     for key in runs[0]:
         joined = [np.concatenate(parts) for parts in zip(*(run[key][0] for run in runs), strict=True)]
         error = float(np.mean([run[key][1] for run in runs]))
-        rows.append(
-            {"what": key, task.metric: round(task.statistic(joined[0], joined[1]), 4), "error": round(error, 5)}
-        )
+        rows[key] = {task.metric: round(task.statistic(joined[0], joined[1]), 4), "error": round(error, 5)}
     held = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     section = f"{name}, {method}, {folds} folds"
     rows = held.get(section, {}).get("rows", {}) | rows
@@ -157,5 +155,6 @@ if __name__ == "__main__":
     parser.add_argument("--folds", type=int, default=1)
     parser.add_argument("--method", default="mse")
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--encodings", nargs="*", default=list(ENCODINGS))
     given = parser.parse_args()
-    main(given.task, given.folds, given.method, given.only)
+    main(given.task, given.folds, given.method, given.only, given.encodings)
