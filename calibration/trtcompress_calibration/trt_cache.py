@@ -88,6 +88,14 @@ def cache_text(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Enco
     return "\n".join([f"TRT-{number}-EntropyCalibration2", *lines]) + "\n"
 
 
+def is_cache(path: Path) -> bool:
+    """Whether a file begins as a cache does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"TRT-"
+
+
 def read_cache(path: Path, model: Model) -> Ranges:
     """Ranges from a cache: ±127 scales, since a cache does not say what was seen beyond.
 

@@ -101,6 +101,25 @@ def test_quantize_writes_the_encoding_of_the_target(made, target, activations):
         assert all(not zero_points[node.input[2]].any() for node in pairs)
 
 
+def test_a_calibration_cache_is_written_and_gives_the_same_graph(made, tmp_path):
+    cache, out = tmp_path / "calibration.cache", tmp_path / "q.onnx"
+    wanted = ("quantize", "simple.onnx", "--target", "jetson-agx-orin", "-o", out)
+    done(*wanted, "--ranges", "ranges.json", "--cache", cache, "--tensorrt", "8.5.2", cwd=made.folder)
+    first = out.read_bytes()
+    assert cache.read_text().startswith("TRT-8502-EntropyCalibration2\n")
+    done(*wanted, "--ranges", cache, cwd=made.folder)
+    assert out.read_bytes() == first
+    for bad in ("11.0", "new"):
+        ran = trtcompress(*wanted, "--ranges", "ranges.json", "--cache", cache, "--tensorrt", bad, cwd=made.folder)
+        assert ran.code == 2
+        assert "8.6.1" in ran.err
+    ran = trtcompress(
+        *("quantize", "simple.onnx", "--ranges", "ranges.json", "--cache", cache, "-o", out), cwd=made.folder
+    )
+    assert ran.code == 2
+    assert "not symmetric" in ran.err
+
+
 def test_sensitivity_ranks_nodes_and_tensors(made):
     told = made.ran["sensitivity"].json
     assert told["outputs"] == ["logits"]

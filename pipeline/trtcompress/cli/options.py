@@ -127,14 +127,17 @@ def data_ref(source: str, count: int | None) -> DataRef:
 
 
 def read_ranges_of(model: Model, file: str) -> Ranges:
-    """The ranges in a file, which must be of this very model.
+    """The ranges in a file, which must be of this very model; TensorRT's calibration.cache does too.
 
     Raises:
         DataError: they are of another.
     """
+    from trtcompress_calibration.trt_cache import is_cache, read_cache
     from trtcompress_graph.errors import DataError
     from trtcompress_graph.ranges import read_ranges
 
+    if is_cache(Path(file)):
+        return read_cache(Path(file), model)
     ranges = read_ranges(Path(file))
     if ranges.model_sha256 != model.digest:
         hint = f"trtcompress calibrate {model.path} --data ... -o {file}"

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     "ranges_file",
     metavar="ranges.json",
     type=options.FILE,
-    help="Written by trtcompress calibrate. Needed for INT8 and for FP16; not where FP32 stays FP32.",
+    help="Written by trtcompress calibrate, or TensorRT's calibration.cache. Needed for INT8 and for FP16; not where "
+    "FP32 stays FP32.",
 )
 @options.target
 @click.option("--precision", type=click.Choice(["int8", "float"]), default="int8", show_default=True)
@@ -68,6 +69,19 @@ if TYPE_CHECKING:
     shell_complete=options.metric_names,
     help="For --max-drop: top1, top5, f1, spearman, module:function.",
 )
+@click.option(
+    "--cache",
+    metavar="calibration.cache",
+    type=options.FILE,
+    help="Also write the scales as TensorRT 8 to 10 reads them, for the float model, INT8 flags and DLA.",
+)
+@click.option(
+    "--tensorrt",
+    metavar="VERSION",
+    default="8.6.1",
+    show_default=True,
+    help="For --cache: the release on the machine that builds; another one ignores the file.",
+)
 @options.output("ONNX file to write.")
 @options.as_json
 def command(
@@ -82,6 +96,8 @@ def command(
     data: str | None,
     samples: int | None,
     metrics: tuple[str, ...],
+    cache: str | None,
+    tensorrt: str,
     output: str,
     as_json: bool,
 ) -> None:
@@ -89,8 +105,10 @@ def command(
     from trtcompress_calibration.doubts import nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
+    from trtcompress_calibration.trt_cache import cache_text
     from trtcompress_graph.load import read_model
 
+    from ..files import write_text
     from ..plan import encoding_of
 
     rounds = rounding != "nearest" or correct_bias != "false"
@@ -99,6 +117,7 @@ def command(
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
+    scales = cache_text(read, ranges, plan, encoding, tensorrt) if cache is not None else ""
     if max_drop is not None and data is not None:
         plan = _refined(
             read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
@@ -114,6 +133,9 @@ def command(
     say(f"{encoding.name}: nodes {counts}")
     if note := plan.note or nothing_quantized(plan, encoding):
         say(note)
+    if cache is not None:
+        write_text(Path(cache), scales)
+        say(f"wrote {cache}, for TensorRT {tensorrt}")
     options.written(written, as_json)
 
 
