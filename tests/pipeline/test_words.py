@@ -127,18 +127,26 @@ def test_python_takes_texts_for_paths(small, tmp_path):
 
 @pytest.fixture(scope="module")
 def failing(small) -> tuple[Path, Ran]:
-    """A build whose INT8 engine is not as accurate as it was asked to be."""
+    """A build whose engine is not as accurate as it was asked to be, in float neither."""
     made = ("--out", small.folder / "out", "--store", small.folder / "store", "--target", "cpu:int8", *QUICK)
-    gates = ("--set", "gates={min_cosine: 1}", "--set", "name=failing")
+    gates = ("--set", "gates={min_cosine: 1}", "--set", "name=failing", "--set", "prune={macs: 0.6, multiple: 1}")
     return small.folder / "out/failing", trtcompress("build", small.model, "--data", small.data, *made, *gates)
 
 
 def test_an_int8_engine_that_is_not_accurate_gets_next_steps(failing):
     _, ran = failing
     assert ran.code == 1
-    (hint,) = [line for line in ran.err.splitlines() if line.startswith("hint")]
+    hint, of_the_cut = [line for line in ran.err.splitlines() if line.startswith("hint")]
+    assert "raise prune.macs" in of_the_cut
     assert "--set quantize.method=percentile" in hint
     assert "--target cpu:float" in hint
+
+
+def test_int8_that_misses_the_accuracy_gives_way_to_float(small, tmp_path):
+    command = ("build", small.model, "--data", small.data, "--out", tmp_path, "--store", small.folder / "store")
+    ran = done(*command, *QUICK, "--set", "gates={min_cosine: 1}")
+    assert "INT8 is not worth it here" in ran.out + ran.err
+    assert "--set quantize.method" not in ran.err
 
 
 def test_a_build_that_passes_gets_no_such_hint(small, tmp_path):
