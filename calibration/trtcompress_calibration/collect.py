@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import DataError
@@ -22,9 +23,42 @@ from .methods import find_method, threshold
 from .samples import Batch, Sample
 from .taps import Taps, read_skeleton, taps_of
 
-__all__ = ["Taps", "calibrate", "ranges_of"]
+__all__ = ["Measured", "Taps", "calibrate", "measure", "ranges_of"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What the tensors of a model held over some samples.
+
+    Attributes:
+        statistics: by tensor that was read.
+        aliases: tensors that hold the values of another one that was read.
+    """
+
+    model_sha256: str
+    statistics: Mapping[str, Extremes]
+    aliases: Mapping[str, str]
+    samples: int
+
+    def ranges(self, method: str) -> Ranges:
+        """Thresholds by a method.
+
+        Raises:
+            UsageError: there is no such method.
+        """
+        find_method(method)
+        return ranges_of(self.statistics, self.aliases, self.model_sha256, method, self.samples)
+
+    def __add__(self, other: Measured) -> Measured:
+        """Of the samples of both; the same to the last bit as if they had been read together."""
+        statistics: dict[str, Extremes] = {}
+        for name, value in self.statistics.items():
+            statistics[name] = type(value)()
+            statistics[name].add(value)
+            statistics[name].add(other.statistics[name])
+        return Measured(self.model_sha256, statistics, self.aliases, self.samples + other.samples)
 
 
 def calibrate(
@@ -54,6 +88,21 @@ def calibrate(
         UsageError: there is no such method.
     """
     find_method(method)
+    return measure(
+        model, dataset, batch_size=batch_size, candidates=candidates, progress=progress, threads=threads
+    ).ranges(method)
+
+
+def measure(
+    model: Model,
+    dataset: Iterable[Sample],
+    *,
+    batch_size: int = 8,
+    candidates: Taps | None = None,
+    progress: Callable[[int], None] | None = None,
+    threads: int = 0,
+) -> Measured:
+    """One pass of the samples; arguments and errors as those of `calibrate`."""
     graph = read_skeleton(model)
     taps = candidates or taps_of(graph)
     source = dataset.source if isinstance(dataset, Dataset) else ""
@@ -64,7 +113,7 @@ def calibrate(
         samples += batch.count
         if progress is not None:
             progress(samples)
-    return ranges_of(collector.statistics, taps.aliases, model.digest, method, samples)
+    return Measured(model.digest, collector.statistics, taps.aliases, samples)
 
 
 def ranges_of(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from trtcompress_graph.axes import AxisRange
 
-Method = Literal["entropy", "minmax", "percentile", "mse"]
+Method = Literal["entropy", "minmax", "percentile", "mse", "auto"]
 Equalization = Literal["auto", "off", "cross-layer", "smooth"]
 Rounding = Literal["auto", "nearest", "second-order"]
 PackageFormat = Literal["triton", "triton-python"]
@@ -148,7 +148,11 @@ class PruneSettings(Settings):
 class QuantizeSettings(Settings):
     """How ranges are chosen and what is quantized."""
 
-    method: Method = Field("entropy", description="how the threshold of a tensor is chosen from its histogram")
+    method: Method = Field(
+        "entropy",
+        description="how the threshold of a tensor is chosen from its histogram; `auto` measures which one costs the "
+        "outputs least, on samples that are held back",
+    )
     batch: int = Field(8, ge=1, description="samples that run together during calibration; ranges do not depend on it")
     skip: tuple[str, ...] = Field((), description="globs of node names that stay in the float type")
     equalize: Equalization = Field(

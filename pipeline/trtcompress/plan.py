@@ -120,6 +120,13 @@ def encoding_of(target_name: str, precision: Literal["int8", "float"]) -> Encodi
     return encoding_for(resolve_target(target_name), precision, vnni=cpu_features().vnni)
 
 
+def first_int8(config: BuildConfig) -> Encoding | None:
+    """The encoding of the first target that takes INT8; None where none does."""
+    taken = (t.name for t in config.targets if t.precision != "float" and resolve_target(t.name).int8)
+    first = next(taken, None)
+    return None if first is None else encoding_of(first, "int8")
+
+
 def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
     config, base = loaded.config, loaded.base
     calibration = config.data.calibration

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.errors import UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
@@ -65,6 +66,57 @@ class TriedModel(Model):
     def write_trials(self, path: Path) -> None:
         """Write what was tried and what was chosen."""
         path.write_text(json.dumps(self.told(), indent=1) + "\n", encoding="utf-8")
+
+
+def best_ranges(
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    encoding: Encoding,
+    skip: Sequence[str] = (),
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Ranges, tuple[Trial, ...]]:
+    """Ranges by the method whose INT8 graph is nearest to the float model on samples that are held back.
+
+    Each sample is read once, whatever the number of methods; the ranges are of all of them. Costs a quantized graph
+    and a pass over the samples that are held back for each method.
+
+    Args:
+        model: a float model.
+        samples: as calibration takes them.
+        encoding: an INT8 one, of the graph that is measured.
+        skip: patterns of nodes that stay in float.
+        batch: samples that go through the model together.
+        progress: told how many samples were read.
+
+    Raises:
+        UsageError: the encoding is of floats.
+        DataError: there are no samples, or they do not fit the model.
+    """
+    from trtcompress_calibration.collect import measure
+    from trtcompress_calibration.methods import METHODS
+    from trtcompress_calibration.placement import quantize
+    from trtcompress_calibration.precision import plan_precision
+
+    if not encoding.int8:
+        raise UsageError(
+            f"'{encoding.name}' holds no INT8, for which a method could be measured",
+            where="method 'auto'",
+            hint="give a target that takes INT8, or one of the methods",
+        )
+    rest, back = held_back(samples)
+    measured = measure(model, rest, batch_size=batch, progress=progress)
+    trials = []
+    with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
+        for method in METHODS:
+            ranges = measured.ranges(method)
+            plan = plan_precision(model, ranges, encoding, skip=skip)
+            graph = quantize(model, ranges, plan, encoding, Path(folder) / f"{method}.onnx")
+            trials.append(Trial(method, output_error(model, graph, back)))
+    if len(rest) < len(samples):
+        measured += measure(model, back, batch_size=batch, progress=lambda done: progress(len(rest) + done))
+    return measured.ranges(min(trials, key=lambda trial: trial.error).what), tuple(trials)
 
 
 def equalized_model(
@@ -201,7 +253,8 @@ def _quantized(
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
 
-    ranges: Ranges = calibrate(model, samples, method=method)
+    # Which one is best is asked behind equalization; here one serves to compare.
+    ranges: Ranges = calibrate(model, samples, method="mse" if method == "auto" else method)
     plan = plan_precision(model, ranges, encoding, skip=skip)
     return quantize(model, ranges, plan, encoding, folder / "quantized.onnx")
 

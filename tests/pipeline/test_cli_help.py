@@ -103,7 +103,7 @@ def test_help_of_a_command(command):
 
 
 def test_methods_and_formats_that_help_lists():
-    assert "[entropy|minmax|percentile|mse]" in trtcompress("calibrate", "--help").out
+    assert "[entropy|minmax|percentile|mse|auto]" in trtcompress("calibrate", "--help").out
     assert "[triton|triton-python]" in trtcompress("package", "--help").out
 
 

@@ -12,9 +12,13 @@ import pytest
 from onnx import numpy_helper
 
 from command_line import trtcompress
-from float_graphs import images
+from float_graphs import images, residual_net
 from small_builds import Small, answers, small_classifier
-from trtcompress.trying import GAIN, Trial, _best, held_back, output_error
+from trtcompress.trying import GAIN, Trial, _best, best_ranges, held_back, output_error
+from trtcompress_calibration.collect import calibrate, measure
+from trtcompress_calibration.methods import METHODS
+from trtcompress_engines.encodings import encodings
+from trtcompress_graph.errors import UsageError
 from trtcompress_graph.load import read_model
 
 BUILD = ("--target", "cpu:int8", "--set", "measure.seconds=0.01", "--set", "gates.min_cosine=0.5")
@@ -124,3 +128,30 @@ def test_what_does_not_clearly_help_stays_off():
     assert _best([Trial("off", 1.0), Trial("on", 0.995)]) == "off"
     assert _best([Trial("off", 1.0), Trial("on", 0.9)]) == "on"
     assert _best([Trial("off", float("inf")), Trial("on", 0.9)]) == "on"
+
+
+@pytest.mark.parametrize("name", ["cpu-int8", "trt-int8"])
+def test_the_method_of_the_least_error_is_taken(tmp_path: Path, name: str) -> None:
+    encoding = encodings()[name]
+    model = residual_net(tmp_path / "net.onnx")
+    samples = images(24)
+    samples[5].inputs["x"][0, 0, 0, 0] = 300.0  # type: ignore[index]
+    ranges, trials = best_ranges(model, samples, encoding=encoding)
+    errors = {trial.what: trial.error for trial in trials}
+    assert errors.keys() == set(METHODS)
+    assert errors[ranges.method] == min(errors.values())
+    assert errors["minmax"] > 2 * errors[ranges.method]
+    assert ranges == calibrate(model, samples, method=ranges.method)
+
+
+def test_a_method_is_measured_for_int8_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no INT8"):
+        best_ranges(residual_net(tmp_path / "net.onnx"), images(4), encoding=encodings()["cpu-fp32"])
+
+
+def test_what_was_read_apart_is_added_up_to_the_last_bit(tmp_path: Path) -> None:
+    model, samples = residual_net(tmp_path / "net.onnx"), images(13)
+    parts = [measure(model, samples[start::3], batch_size=1 + start) for start in range(3)]
+    whole = parts[2] + parts[0] + parts[1]
+    for method in METHODS:
+        assert whole.ranges(method) == calibrate(model, samples, method=method)

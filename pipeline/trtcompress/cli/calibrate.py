@@ -15,19 +15,30 @@ from .main import say
 @options.data
 @click.option(
     "--method",
-    type=click.Choice(["entropy", "minmax", "percentile", "mse"]),
+    type=click.Choice(["entropy", "minmax", "percentile", "mse", "auto"]),
     default="entropy",
     show_default=True,
-    help="How a threshold is chosen from a histogram.",
+    help="How a threshold is chosen from a histogram; auto measures which one costs the outputs least.",
 )
+@options.target
 @options.samples
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Changes the speed only.")
 @options.output("ranges.json to write.")
 @options.as_json
-def command(model: str, data: str, method: str, samples: int | None, batch: int, output: str, as_json: bool) -> None:
+def command(
+    model: str,
+    data: str,
+    method: str,
+    target_name: str,
+    samples: int | None,
+    batch: int,
+    output: str,
+    as_json: bool,
+) -> None:
     """Run samples through the float model and write the range of every activation.
 
-    Simplify the model first if it was not: ranges are found by tensor name.
+    Simplify the model first if it was not: ranges are found by tensor name. Ranges serve all targets; --target is the
+    one that --method auto measures for.
     """
     from trtcompress_calibration.collect import calibrate
     from trtcompress_calibration.doubts import doubts
@@ -36,11 +47,19 @@ def command(model: str, data: str, method: str, samples: int | None, batch: int,
     from ..datasets import open_data
     from ..files import write_text
     from ..outputs import RangesFile
+    from ..plan import encoding_of
+    from ..trying import best_ranges
     from .output import print_json
 
     read = read_model(Path(model))
     dataset = open_data(options.data_ref(data, samples), read)
-    ranges = calibrate(read, dataset, method=method, batch_size=batch)
+    if method == "auto":
+        ranges, trials = best_ranges(read, tuple(dataset), encoding=encoding_of(target_name, "int8"), batch=batch)
+        for trial in trials:
+            say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
+        say(f"method: {ranges.method}")
+    else:
+        ranges = calibrate(read, dataset, method=method, batch_size=batch)
     write_text(Path(output), ranges.text())
     for note in (*dataset.notes, *doubts(ranges, read.inputs)):
         say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,8 @@ from ..config import BuildConfig, Method
 from ..datasets import open_data
 from ..stage import DataRef, Progress, StageSettings, on_this_machine, stage
 
+_log = logging.getLogger(__name__)
+
 SAMPLES = 128
 """Samples that calibration reads where the config does not say."""
 
@@ -21,11 +24,21 @@ class CalibrateSettings(StageSettings):
 
     method: Method
     batch: int
+    encoding: str = ""
+    skip: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
-        """From the section `quantize`."""
-        return cls(method=config.quantize.method, batch=config.quantize.batch)
+        """From the section `quantize`; `auto` measures in the encoding of the first target that takes INT8."""
+        from ..plan import first_int8
+
+        quantize = config.quantize
+        if quantize.method != "auto":
+            return cls(method=quantize.method, batch=quantize.batch)
+        encoding = first_int8(config)
+        if encoding is None:
+            return cls(method="entropy", batch=quantize.batch)
+        return cls(method="auto", batch=quantize.batch, encoding=encoding.name, skip=quantize.skip)
 
 
 @stage(
@@ -46,6 +59,23 @@ def calibrate(
     from trtcompress_calibration.collect import calibrate as collect
 
     data = open_data(calibration, equalized, samples=calibration.samples or SAMPLES)
+    if settings.method == "auto":
+        from trtcompress_engines.encodings import encodings
+
+        from ..trying import best_ranges
+
+        ranges, trials = best_ranges(
+            equalized,
+            tuple(data),
+            encoding=encodings()[settings.encoding],
+            skip=settings.skip,
+            batch=settings.batch,
+            progress=lambda done: progress(done, data.total),
+        )
+        told = ", ".join(f"{trial.what} {trial.error:.3g}" for trial in trials)
+        _log.info("%s is taken; squared error of the outputs over their variance: %s", ranges.method, told)
+        ranges.write(out / "ranges.json")
+        return ranges
     ranges = collect(
         equalized,
         data,

@@ -29,19 +29,16 @@ class EqualizeSettings(StageSettings):
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
         """From the section `quantize`; nothing to do where it is off, or no target takes INT8."""
-        from trtcompress_engines.targets import resolve_target
+        from ..plan import first_int8
 
-        from ..plan import encoding_of
-
-        taken = (t.name for t in config.targets if t.precision != "float" and resolve_target(t.name).int8)
-        first = next(taken, None)
+        first = first_int8(config)
         if config.quantize.equalize == "off" or first is None:
             return None
         return cls(
             how=config.quantize.equalize,
             method=config.quantize.method,
             skip=config.quantize.skip,
-            encoding=encoding_of(first, "int8").name,
+            encoding=first.name,
         )
 
 
