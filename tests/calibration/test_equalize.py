@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -191,6 +191,7 @@ def test_random_graphs_compute_the_same(tmp_path, operators, seed):
     model = net.save(tmp_path / "m.onnx", IMAGE, {"y": ("batch", 4)})
     samples = images(3, seed=seed)
     before = run(model.path, samples)
+    assume(np.abs(before).max() < 1e12)  # a chain of squares overflows by itself; NaN is not below either
     for method in METHODS:
         made, moved = equalize(model, samples, method, tmp_path / "e.onnx")
         assert all(1 / FURTHEST * 0.99 <= m.least <= m.greatest <= FURTHEST * 1.01 for m in moved)
