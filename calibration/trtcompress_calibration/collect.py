@@ -122,16 +122,16 @@ def ranges_of(
     """Thresholds from what was counted."""
     read = {name: value for name, value in statistics.items() if value.count}
     with ThreadPoolExecutor(usable_cores()) as pool:
-        tensors = dict(zip(read, pool.map(lambda value: _range(value, method), read.values()), strict=True))
+        tensors = dict(zip(read, pool.map(lambda value: _range(value, method, samples), read.values()), strict=True))
     tensors |= {name: tensors[source] for name, source in aliases.items() if source in tensors}
     return Ranges(VERSION, model_sha256, method, samples, tensors)
 
 
-def _range(value: Extremes, method: str) -> TensorRange:
+def _range(value: Extremes, method: str, samples: int) -> TensorRange:
     if not isinstance(value, Histogram):
-        return TensorRange(value.min, value.max, None, 0.0)
+        return TensorRange(value.min, value.max, None, 0.0, samples=samples)
     kept = threshold(value, method)
-    return TensorRange(value.min, value.max, kept, share_beyond(value, kept))
+    return TensorRange(value.min, value.max, kept, share_beyond(value, kept), method, samples)
 
 
 def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> Iterator[Batch]:

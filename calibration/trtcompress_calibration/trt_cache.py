@@ -128,7 +128,7 @@ def read_cache(path: Path, model: Model) -> Ranges:
                 f"a scale of {scale}", where=f"{path}: line {number}, tensor '{found['name']}'", hint="calibrate anew"
             )
         amax = float(scale) * 127  # exact in float64, so the scale comes back to the last bit
-        tensors[found["name"]] = TensorRange(-amax, amax, amax, 0.0)
+        tensors[found["name"]] = TensorRange(-amax, amax, amax, 0.0, METHOD)
     known = tensor_names(model)
     if known.isdisjoint(tensors):
         raise DataError(

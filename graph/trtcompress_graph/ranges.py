@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from .errors import DataError, MissingPathError
 
-VERSION = 1
+VERSION = 2
+"""Of the file; one of version 1 named method and samples once for all tensors, and is read too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,19 @@ class TensorRange:
         threshold: what the method keeps: values beyond ±threshold are clipped. None where only the
             extremes were read (the tensor is not a candidate for INT8).
         clipped: share of the values beyond ±threshold, 0 to 1.
+        method: how the threshold was chosen; empty where there is none.
+        samples: how many it was chosen from.
     """
+
+    FINGERPRINT: ClassVar = ("min", "max", "threshold", "clipped")
+    """Where the numbers are from changes nothing that is made of them."""
 
     min: float
     max: float
     threshold: float | None
     clipped: float
+    method: str = ""
+    samples: int = 0
 
     @property
     def amax(self) -> float:
@@ -38,7 +47,10 @@ class TensorRange:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges of all tensors that were read, for the model with digest `model_sha256`."""
+    """Ranges of all tensors that were read, for the model with digest `model_sha256`.
+
+    Method and samples are those of the calibration; a tensor that was edited or taken from elsewhere names its own.
+    """
 
     version: int
     model_sha256: str
@@ -64,6 +76,8 @@ def read_ranges(path: Path) -> Ranges:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["version"] == 1:
+            raw = _of_version_1(raw)
         tensors = {name: TensorRange(**value) for name, value in raw.pop("tensors").items()}
         ranges = Ranges(**raw, tensors=tensors)
     except FileNotFoundError:
@@ -73,7 +87,7 @@ def read_ranges(path: Path) -> Ranges:
             f"this is not a ranges file: {error}", where=str(path), hint="make it with: trtcompress calibrate"
         ) from error
     if ranges.version != VERSION:
-        raise DataError(f"ranges of version {ranges.version}; this release reads version {VERSION}", where=str(path))
+        raise DataError(f"ranges of version {ranges.version}; this release reads 1 to {VERSION}", where=str(path))
     for name, value in tensors.items():
         numbers = [
             value.min,
@@ -84,3 +98,13 @@ def read_ranges(path: Path) -> Ranges:
         if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise DataError("a range that is not a finite number", where=f"{path}: tensor '{name}'")
     return ranges
+
+
+def _of_version_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The same content as the present version holds it: each tensor has the method and samples of the file."""
+
+    def told(value: dict[str, Any]) -> dict[str, Any]:
+        method = raw["method"] if value["threshold"] is not None else ""
+        return {"method": method, "samples": raw["samples"], **value}
+
+    return {**raw, "version": VERSION, "tensors": {name: told(value) for name, value in raw["tensors"].items()}}

@@ -75,7 +75,9 @@ def test_ranges_file_is_the_documented_one(made):
     assert ranges.keys() == {"version", "model_sha256", "method", "samples", "tensors"}
     assert (ranges["method"], ranges["samples"]) == ("entropy", 40)
     assert ranges["model_sha256"] == made.ran["simplify"].json["sha256"]
-    assert all(r.keys() == {"min", "max", "threshold", "clipped"} for r in ranges["tensors"].values())
+    assert all(
+        r.keys() == {"min", "max", "threshold", "clipped", "method", "samples"} for r in ranges["tensors"].values()
+    )
     with np.load(made.folder / "samples.npz") as samples:
         assert ranges["tensors"]["x"]["max"] == pytest.approx(samples["x"].max())
 

@@ -43,7 +43,7 @@ class CalibrateSettings(StageSettings):
 
 @stage(
     output="ranges",
-    version=2,
+    version=3,
     leaves=".",
     libs=("onnxruntime", "numpy", "numba", "pillow"),
     device=on_this_machine,

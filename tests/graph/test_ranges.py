@@ -1,0 +1,67 @@
+"""The file of ranges: of this version, of the one before, and edited by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.ranges import VERSION, Ranges, TensorRange, read_ranges
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+TENSORS = st.builds(TensorRange, NUMBERS, NUMBERS, st.none() | NUMBERS, NUMBERS, st.text(max_size=5), st.integers(0))
+OLD = {
+    "version": 1,
+    "model_sha256": "11",
+    "method": "mse",
+    "samples": 4,
+    "tensors": {
+        "x": {"min": -1.0, "max": 2.0, "threshold": 1.5, "clipped": 0.25},
+        "sum": {"min": -9.0, "max": 9.0, "threshold": None, "clipped": 0.0},
+    },
+}
+
+
+@given(st.dictionaries(st.text(max_size=5), TENSORS, max_size=3))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, TensorRange]):
+    ranges = Ranges(VERSION, "11" * 32, "entropy", 8, tensors)
+    path = tmp_path_factory.mktemp("ranges") / "ranges.json"
+    ranges.write(path)
+    assert read_ranges(path) == ranges
+
+
+def test_a_file_of_version_1_gives_each_tensor_its_method_and_samples(tmp_path: Path):
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(OLD))
+    read = read_ranges(path)
+    assert read.version == VERSION
+    assert read.tensors["x"] == TensorRange(-1.0, 2.0, 1.5, 0.25, "mse", 4)
+    assert read.tensors["sum"] == TensorRange(-9.0, 9.0, None, 0.0, "", 4)
+
+
+def test_a_tensor_that_was_edited_stays_told(tmp_path: Path):
+    path = tmp_path / "ranges.json"
+    Ranges(VERSION, "11", "entropy", 4, {"x": TensorRange(-1.0, 2.0, 2.0, 0.0, "entropy", 4)}).write(path)
+    raw = json.loads(path.read_text())
+    raw["tensors"]["x"] |= {"threshold": 1.0, "method": "by hand"}
+    path.write_text(json.dumps(raw))
+    assert read_ranges(path).tensors["x"] == TensorRange(-1.0, 2.0, 1.0, 0.0, "by hand", 4)
+
+
+@pytest.mark.parametrize("version", [0, VERSION + 1])
+def test_other_versions_are_refused(tmp_path: Path, version: int):
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(OLD | {"version": version}))
+    with pytest.raises(DataError, match=f"ranges of version {version}; this release reads 1 to {VERSION}"):
+        read_ranges(path)
+
+
+def test_a_file_of_version_1_that_is_damaged_is_refused(tmp_path: Path):
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(OLD | {"tensors": {"x": {"min": 0.0}}}))
+    with pytest.raises(DataError, match="this is not a ranges file"):
+        read_ranges(path)
