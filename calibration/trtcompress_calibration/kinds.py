@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -93,6 +95,20 @@ def is_depthwise(node: ir.Node) -> bool:
     if node.op_type != "Conv" or weight is None or weight.shape is None:
         return False
     return weight.shape[1] == 1 and weight.shape[0] == integer(node, "group", 1)
+
+
+def runs_as_product(node: ir.Node, least: Sequence[int]) -> bool:
+    """True for a convolution that an engine should run as one matrix product.
+
+    Args:
+        node: any.
+        least: products a result and output channels that it needs; nothing where no convolution is.
+    """
+    weight = weight_of(node)
+    if not least or node.op_type != "Conv" or weight is None or weight.shape is None or integer(node, "group", 1) != 1:
+        return False
+    channels, *rest = weight.shape.numpy()
+    return math.prod(rest) >= least[0] and channels >= least[1]
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:

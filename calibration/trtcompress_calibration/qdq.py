@@ -11,7 +11,7 @@ import onnx_ir as ir
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.fresh import FreshNames
 
-from .kinds import bias_of, channel_axis, is_depthwise, weight_of
+from .kinds import bias_of, channel_axis, is_depthwise, runs_as_product, weight_of
 from .layout import Pair
 from .scales import Scale
 from .weights import QuantizedWeight, least_scale_for, quantize_bias, quantize_weight
@@ -26,7 +26,7 @@ class QdqWriter:
         self._graph = graph
         self._encoding = encoding
         self._names = FreshNames(graph)
-        self._weights: dict[tuple[ir.Value, int | None, bytes], ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, int | None, int, bytes], ir.Value] = {}
 
     def write(self, pairs: Iterable[Pair], int8: Collection[ir.Node]) -> None:
         """Write the pairs of activations, and the integers of the weights of the nodes in `int8`."""
@@ -78,24 +78,33 @@ class QdqWriter:
         # ONNX Runtime's depthwise kernels add in 32 bits on every CPU: reduced weights would only lose there.
         bits = 8 if is_depthwise(node) else self._encoding.weight_bits
         made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least)
-        node.replace_input_with(1, self._weight(weight, made, node))
+        node.replace_input_with(1, self._weight(weight, made, weight_zero_point(node, self._encoding), node))
         if bias is not None and bias_values is not None:
             integers, scale = quantize_bias(bias_values, input_scale.scale, made.scale)
             node.replace_input_with(2, self._dequantized(bias.name or "", integers, scale, 0, node))
 
-    def _weight(self, weight: ir.Value, made: QuantizedWeight, node: ir.Node) -> ir.Value:
+    def _weight(self, weight: ir.Value, made: QuantizedWeight, zero: np.int8, node: ir.Node) -> ir.Value:
         """Dequantized weight; nodes that share a weight and its scales share its integers."""
-        key = (weight, made.axis, made.scale.tobytes())
+        key = (weight, made.axis, int(zero), made.scale.tobytes())
         if key not in self._weights:
             scale = made.scale if made.axis is not None else made.scale.reshape(())
-            self._weights[key] = self._dequantized(weight.name or "", made.values, scale, made.axis, node)
+            shifted = made.values + zero if zero else made.values
+            self._weights[key] = self._dequantized(weight.name or "", shifted, scale, made.axis, node, zero)
         return self._weights[key]
 
-    def _dequantized(self, name: str, values: Array, scale: Array, axis: int | None, before: ir.Node) -> ir.Value:
+    def _dequantized(
+        self,
+        name: str,
+        values: Array,
+        scale: Array,
+        axis: int | None,
+        before: ir.Node,
+        zero: int | np.int8 = 0,
+    ) -> ir.Value:
         inputs = [
             self._constant(f"{name}_quantized", values),
             self._constant(f"{name}_scale", scale),
-            self._constant(f"{name}_zero_point", np.zeros(scale.shape, values.dtype)),
+            self._constant(f"{name}_zero_point", np.full(scale.shape, zero, values.dtype)),
         ]
         attributes = {} if axis is None else {"axis": axis}
         restored = self._node("DequantizeLinear", name, inputs, f"{name}_dequantized", attributes)
@@ -123,6 +132,11 @@ class QdqWriter:
         value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(held.dtype), const_value=held)
         self._graph.register_initializer(value)
         return value
+
+
+def weight_zero_point(node: ir.Node, encoding: Encoding) -> np.int8:
+    """What stands for zero among the integers of the weight of `node`."""
+    return np.int8(-1 if runs_as_product(node, encoding.product_convs) else 0)
 
 
 def _floats(value: ir.Value) -> npt.NDArray[np.float32]:

@@ -32,6 +32,11 @@ class CpuFeatures:
         return any(flag in self.flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"))
 
     @property
+    def amx(self) -> bool:
+        """True where the CPU multiplies matrices of u8 and s8."""
+        return "amx_int8" in self.flags
+
+    @property
     def avx2(self) -> bool:
         """True where the CPU has AVX2."""
         return "avx2" in self.flags

@@ -21,20 +21,22 @@ def encodings() -> Mapping[str, Encoding]:
     return MappingProxyType({name: _encoding(name, tables) for name in tables})
 
 
-def encoding_for(target: Target, precision: Literal["int8", "float"], *, vnni: bool) -> Encoding:
+def encoding_for(target: Target, precision: Literal["int8", "float"], *, vnni: bool, amx: bool = False) -> Encoding:
     """The encoding that `target` takes.
 
     Args:
         target: the device.
         precision: `int8`, or `float` for the best type that is not quantized.
         vnni: whether the CPU multiplies u8 by s8 into 32 bits; only asked for a CPU target.
+        amx: whether it multiplies matrices of them.
 
     Returns:
         For a GPU that has no INT8 engines (SM75) the FP16 encoding, whatever was asked.
     """
     int8 = precision == "int8" and target.int8
     if target.how == "cpu":
-        name = ("cpu-int8" if vnni else "cpu-int8-r7") if int8 else "cpu-fp32"
+        kind = "cpu-int8-amx" if amx else "cpu-int8" if vnni else "cpu-int8-r7"
+        name = kind if int8 else "cpu-fp32"
     else:
         name = "trt-int8" if int8 else "trt-fp16"
     return encodings()[name]

@@ -27,6 +27,8 @@ class Encoding:
         int8_outputs: kinds whose kernels also write INT8, so that Q/DQ stands on their output; empty where it stands
             on inputs only.
         folded: activations that such a kernel absorbs into the range of its output.
+        product_convs: least number of products a result and least number of output channels from which weights of
+            convolutions get zero point -1 instead of 0; empty where none does.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Encoding:
     quantize_residual_adds: bool = False
     int8_outputs: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    product_convs: tuple[int, ...] = ()
 
     @property
     def int8(self) -> bool:

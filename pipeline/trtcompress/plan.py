@@ -97,8 +97,8 @@ def _refuse_unbuildable(targets: Iterable[Target]) -> None:
 
 def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]:
     """The preferred encoding first; `auto` keeps the float engine beside INT8, in case INT8 does not pay."""
-    vnni = cpu_features().vnni
-    exact = encoding_for(target, "float", vnni=vnni)
+    cpu = cpu_features()
+    exact = encoding_for(target, "float", vnni=cpu.vnni)
     if settings.precision == "float":
         return (exact,)
     if settings.precision == "int8" and not target.int8:
@@ -107,7 +107,7 @@ def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]
         )
     if not target.int8:
         return (exact,)
-    quantized = encoding_for(target, "int8", vnni=vnni)
+    quantized = encoding_for(target, "int8", vnni=cpu.vnni, amx=cpu.amx)
     return (quantized,) if settings.precision == "int8" else (quantized, exact)
 
 
@@ -117,7 +117,8 @@ def encoding_of(target_name: str, precision: Literal["int8", "float"]) -> Encodi
     Raises:
         UsageError: no such target.
     """
-    return encoding_for(resolve_target(target_name), precision, vnni=cpu_features().vnni)
+    cpu = cpu_features()
+    return encoding_for(resolve_target(target_name), precision, vnni=cpu.vnni, amx=cpu.amx)
 
 
 def first_int8(config: BuildConfig) -> Encoding | None:

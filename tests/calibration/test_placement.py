@@ -101,6 +101,23 @@ def test_no_kernel_saturates_with_reduced_weights(tmp_path: Path, group: int, li
     assert np.abs(run(quantized.path, samples) - exact).max() <= np.abs(exact).max() / 100
 
 
+def test_a_convolution_that_runs_as_a_product_gives_the_same_numbers(tmp_path: Path) -> None:
+    """Weights with zero point -1 stand for the same numbers, so that not one bit of the outputs may change."""
+    model = residual_net(tmp_path / "net.onnx")
+    ranges = measured(model, images(8))
+    products = replace(CPU7, product_convs=(100, 16))
+    plain = written(model, ranges, CPU7, tmp_path / "plain.onnx")
+    shifted = written(model, ranges, products, tmp_path / "shifted.onnx")
+    held = {name: values for name, values in constants(shifted.path).items() if name.endswith("weight_zero_point")}
+    assert {name for name, values in held.items() if (values == -1).all()} == {
+        f"{name}.weight_zero_point" for name in ("a1", "a2", "b1", "b2")
+    }, "3 x 3 from 16 channels; the stem reads 3, the shortcut is 1 x 1"
+    assert not any(values.any() for name, values in held.items() if name.startswith(("stem", "b0", "logits")))
+    assert optimized(shifted.path) == optimized(plain.path)
+    samples = images(4, seed=2)
+    np.testing.assert_array_equal(run(shifted.path, samples), run(plain.path, samples))
+
+
 def test_the_numbers_are_those_of_the_specification(tmp_path: Path) -> None:
     """A convolution worked out by hand: integers in, int32 sum, one rounding out."""
     net = Net()

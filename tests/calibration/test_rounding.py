@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_only_integers_and_biases_change_and_layers_lose_less(tmp_path, graph, n
     assert report
     assert all(layer.chosen <= layer.nearest for layer in report)
     assert sum(layer.chosen for layer in report) < 0.8 * sum(layer.nearest for layer in report)
+
+
+def test_weights_whose_zero_is_elsewhere_are_rounded_alike(tmp_path):
+    model = residual_net(tmp_path / "m.onnx")
+    ranges, encoding = measured(model, images(16)), encodings()["cpu-int8-r7"]
+    found = []
+    for least in ((), (100, 16)):
+        way = replace(encoding, product_convs=least)
+        nearest = quantize(model, ranges, plan_precision(model, ranges, way), way, tmp_path / f"{least}.onnx")
+        found.append(stored(round_weights(model, nearest, way, images(16), tmp_path / f"{least}.rounded.onnx")[0]))
+    plain, shifted = found
+    for name in ("a1", "b2", "stem"):
+        zero = shifted[f"{name}.weight_zero_point"][0]
+        assert zero == (0 if name == "stem" else -1)
+        np.testing.assert_array_equal(shifted[f"{name}.weight_quantized"] - zero, plain[f"{name}.weight_quantized"])
 
 
 def test_each_switch_alone(tmp_path):

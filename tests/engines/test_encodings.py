@@ -15,13 +15,14 @@ def test_the_registry_holds_these() -> None:
         "cpu-fp32": ("float32", None, True, 8),
         "cpu-int8": ("float32", "u8", False, 8),
         "cpu-int8-r7": ("float32", "u8", False, 7),
+        "cpu-int8-amx": ("float32", "u8", False, 8),
         "trt-fp16": ("float16", None, True, 8),
         "trt-int8": ("float16", "s8", True, 8),
     }
 
 
 def test_tensorrt_takes_no_quantized_bias_and_onnxruntime_does() -> None:
-    assert [e.name for e in encodings().values() if e.quantized_bias] == ["cpu-int8", "cpu-int8-r7"]
+    assert [e.name for e in encodings().values() if e.quantized_bias] == ["cpu-int8", "cpu-int8-r7", "cpu-int8-amx"]
 
 
 def test_reduced_weights_are_all_that_differs_without_vnni() -> None:
@@ -29,6 +30,11 @@ def test_reduced_weights_are_all_that_differs_without_vnni() -> None:
 
     full = encodings()["cpu-int8"]
     assert encodings()["cpu-int8-r7"] == replace(full, name="cpu-int8-r7", weight_bits=7)
+
+
+@pytest.mark.parametrize(("vnni", "amx", "name"), [(True, True, "cpu-int8-amx"), (True, False, "cpu-int8")])
+def test_a_cpu_with_amx_takes_an_encoding_of_its_own(vnni: bool, amx: bool, name: str) -> None:
+    assert encoding_for(resolve_target("cpu"), "int8", vnni=vnni, amx=amx).name == name
 
 
 def test_kinds_agree_with_each_other() -> None:

@@ -17,7 +17,8 @@ from trtcompress.stages import STAGES
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_graph.errors import TrtCompressError, UsageError
 
-INT8 = "cpu-int8" if cpu_features().vnni else "cpu-int8-r7"
+CPU = cpu_features()
+INT8 = "cpu-int8-amx" if CPU.amx else "cpu-int8" if CPU.vnni else "cpu-int8-r7"
 
 
 def labels(made: Plan) -> list[str]:

@@ -12,12 +12,12 @@ import pytest
 from builds import build
 from command_line import trtcompress
 from float_graphs import IMAGE, Net
+from trtcompress.plan import encoding_of
 from trtcompress.refining import Limits
 from trtcompress.validation import Emulation
-from trtcompress_engines.cpu import cpu_features
 from trtcompress_graph.measured import MetricResult, OutputParity
 
-INT8 = "cpu-int8" if cpu_features().vnni else "cpu-int8-r7"
+INT8 = encoding_of("cpu", "int8").name
 
 CONFIG = """\
 name: uneven

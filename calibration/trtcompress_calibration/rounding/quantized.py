@@ -28,6 +28,7 @@ class QuantizedLayer:
         scale: one step a row of the matrix.
         bias: what can be corrected: floats, or integers with steps `bias_scale`; None where there is none of its own.
         limit: greatest integer.
+        zero: what stands for zero among the integers.
     """
 
     layer: Layer
@@ -36,6 +37,7 @@ class QuantizedLayer:
     bias: ir.Value | None
     bias_scale: Doubles | None
     limit: int
+    zero: int
 
 
 def quantized_layers(graph: ir.Graph, layers: Mapping[str, Layer], encoding: Encoding) -> Iterator[QuantizedLayer]:
@@ -64,6 +66,7 @@ def quantized_layers(graph: ir.Graph, layers: Mapping[str, Layer], encoding: Enc
             bias,
             bias_scale,
             2 ** (bits - 1) - 1,
+            int(_numbers(weight.inputs[2])[0]),
         )
 
 

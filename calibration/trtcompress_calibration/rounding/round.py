@@ -122,14 +122,14 @@ def _rounded(
 ) -> Rounded:
     """Write the integers of one layer."""
     weight = _rows(q.layer, stored)
-    old = _rows(q.layer, _values(q.weight))
+    old = _rows(q.layer, _values(q.weight) - q.zero)
     scale = np.broadcast_to(q.scale, weight.shape[0] * weight.shape[1]).reshape(weight.shape[:2])
     corrects = correct_bias and q.bias is not None
     moments = _systems(gram.covariance if corrects else gram.products / gram.count)
     new = old
     if second_order:
         integers = round_second_order(weight, scale, moments, q.limit)
-        _store(q.weight, _stored(q.layer, integers, _values(q.weight)))
+        _store(q.weight, _stored(q.layer, integers + q.zero, _values(q.weight)))
         new = integers.astype(np.float64)
     variance = np.einsum("sof,sof->", weight @ _systems(gram.covariance), weight)
     shift = 0.0
