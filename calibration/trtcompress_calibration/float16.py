@@ -1,8 +1,9 @@
-"""Float16 written into a graph: constants stored in it, and a Cast wherever the type changes."""
+"""Float16 or bfloat16 written into a graph: constants stored in it, and a Cast wherever the type changes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,15 +13,16 @@ from trtcompress_graph.fresh import FreshNames
 
 from .half import MASK, takes_any_float
 from .opening import is_constant
-from .signature import signature
+from .signature import Half, signature
 
-FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+FLOAT, HALF, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
+_BFLOAT16_MAX = np.float32(2.0**128 - 2.0**120)
 _BOUNDS = frozenset({"Clip", "Min", "Max"})
 
 
-def write_float16(loaded: ir.Model, opset: int, float32: Collection[ir.Node]) -> None:
-    """Turn the floats of the main graph into float16, in place.
+def write_float16(loaded: ir.Model, opset: int, float32: Collection[ir.Node], half: Half = "float16") -> None:
+    """Turn the floats of the main graph into float16 (or bfloat16), in place.
 
     Inputs and outputs of the graph stay float32. QuantizeLinear takes what comes, DequantizeLinear gives what is
     wanted. Subgraphs stay float32 and read float32.
@@ -29,16 +31,19 @@ def write_float16(loaded: ir.Model, opset: int, float32: Collection[ir.Node]) ->
         loaded: the graph, with the types of its tensors known.
         opset: of the graph; at least 19.
         float32: nodes that stay float32.
+        half: the type.
 
     Raises:
         PlacementError: the type of a tensor is not known.
     """
-    _Writer(loaded.graph, opset, float32).write()
+    _Writer(loaded.graph, opset, float32, half).write()
 
 
 class _Writer:
-    def __init__(self, graph: ir.Graph, opset: int, float32: Collection[ir.Node]) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, float32: Collection[ir.Node], half: Half) -> None:
         self._graph = graph
+        self._name: Half = half
+        self._half = HALF if half == "float16" else BFLOAT16
         self._opset = opset
         self._float32 = float32
         self._nodes = list(graph)
@@ -58,9 +63,9 @@ class _Writer:
     def _write_node(self, node: ir.Node) -> None:
         """Give the node inputs of the types that it takes, and its outputs their new types."""
         mode = self._mode(node)
-        known = signature(node, self._opset)
+        known = signature(node, self._opset, self._name)
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype not in (FLOAT, HALF):
+            if value is None or value.dtype not in (FLOAT, self._half):
                 continue
             fixed = known is not None and known.input(index) == "float32"
             self._need(node, index, value, FLOAT if fixed else mode)
@@ -75,23 +80,23 @@ class _Writer:
                 )
             if value.dtype == FLOAT and (known is None or known.output(index) != "float32"):
                 value.type = ir.TensorType(mode)
-        if mode == HALF:
-            _write_attributes(node)
+        if mode == self._half:
+            _write_attributes(node, self._half)
 
     def _mode(self, node: ir.Node) -> ir.DataType:
         """Type of the node's floats."""
         if node.op_type == "QuantizeLinear":
             source = node.inputs[0]
-            return HALF if source is not None and source.dtype == HALF else FLOAT
+            return self._half if source is not None and source.dtype == self._half else FLOAT
         if node.op_type == "DequantizeLinear":
             readers = [use.node for use in node.outputs[0].uses()]
             wanted_float32 = node.outputs[0].is_graph_output() or not readers
-            return FLOAT if wanted_float32 or all(self._mode(r) == FLOAT for r in readers) else HALF
+            return FLOAT if wanted_float32 or all(self._mode(r) == FLOAT for r in readers) else self._half
         if node in self._float32 or node.graph is not self._graph:
             return FLOAT
         if node.op_type != "QuantizeLinear" and takes_any_float(node):
-            return next(v.dtype for v in node.inputs if v is not None and v.dtype in (FLOAT, HALF))
-        return HALF
+            return next(v.dtype for v in node.inputs if v is not None and v.dtype in (FLOAT, self._half))
+        return self._half
 
     def _need(self, node: ir.Node, index: int, value: ir.Value, wanted: ir.DataType) -> None:
         if is_constant(value):
@@ -102,7 +107,7 @@ class _Writer:
     def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         """`value` in the type `wanted`; one Cast serves all readers."""
         if (value, wanted) not in self._casts:
-            suffix = "float16" if wanted == HALF else "float32"
+            suffix = self._name if wanted == self._half else "float32"
             name = self._names.tensor(f"{value.name}_{suffix}")
             cast = ir.node("Cast", [value], {"to": int(wanted)}, name=self._names.node(f"{name}_Cast"))
             result = cast.outputs[0]
@@ -117,32 +122,32 @@ class _Writer:
 
     def _write_constant(self, value: ir.Value, uses: list[tuple[ir.Node, int, ir.DataType]]) -> None:
         """Store a constant in the type that its readers take; in both where they differ."""
-        halves = [(node, index) for node, index, wanted in uses if wanted == HALF]
+        halves = [(node, index) for node, index, wanted in uses if wanted == self._half]
         if not halves:
             return
         assert value.const_value is not None
         bound = all(node.op_type in _BOUNDS for node, _ in halves)
         shared = len(value.uses()) > len(halves) or value in self._outputs
-        name = self._names.tensor(f"{value.name}_float16") if shared else value.name or ""
-        tensor = ir.tensor(to_half(value.const_value.numpy(), 65504.0 if bound else MASK), name=name)
+        name = self._names.tensor(f"{value.name}_{self._name}") if shared else value.name or ""
+        tensor = ir.tensor(_halves(value.const_value.numpy(), self._half, bound=bound), name=name)
         if not shared:
-            value.const_value, value.type = tensor, ir.TensorType(HALF)
+            value.const_value, value.type = tensor, ir.TensorType(self._half)
             return
-        copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(HALF), const_value=tensor)
+        copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(self._half), const_value=tensor)
         self._graph.register_initializer(copy)
         for node, index in halves:
             node.replace_input_with(index, copy)
 
     def _restore_outside(self, value: ir.Value) -> None:
         """Subgraphs and the graph's own outputs go on reading float32."""
-        if value.dtype != HALF:
+        if value.dtype != self._half:
             return
         for use in list(value.uses()):
             if use.node.graph is not self._graph:
                 use.node.replace_input_with(use.idx, self._cast(value, FLOAT))
         if value in self._outputs:
             name = value.name or ""
-            value.name = self._names.tensor(f"{name}_float16")
+            value.name = self._names.tensor(f"{name}_{self._name}")
             result = self._cast(value, FLOAT)
             result.name = name
             self._graph.outputs[list(self._graph.outputs).index(value)] = result
@@ -157,12 +162,29 @@ def to_half(
     return np.where(beyond, np.sign(wide) * np.float32(huge), wide).astype(np.float16)
 
 
-def _write_attributes(node: ir.Node) -> None:
+def to_bfloat16(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    """Values rounded to the nearest bfloat16, half to even; finite ones stay finite."""
+    import ml_dtypes
+
+    wide = np.asarray(values, np.float32)
+    kept = np.where(np.isfinite(wide), np.clip(wide, -_BFLOAT16_MAX, _BFLOAT16_MAX), wide)
+    return kept.astype(ml_dtypes.bfloat16)
+
+
+def _halves(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]], half: ir.DataType, *, bound: bool = False
+) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    return to_bfloat16(values) if half == BFLOAT16 else to_half(values, 65504.0 if bound else MASK)
+
+
+def _write_attributes(node: ir.Node, half: ir.DataType) -> None:
     """Attributes that name float32, or hold it."""
     for key in ("to", "dtype"):
         attribute = node.attributes.get(key)
         if attribute is not None and attribute.type == ir.AttributeType.INT and attribute.as_int() == FLOAT:
-            node.attributes[key] = ir.AttrInt64(key, int(HALF))
+            node.attributes[key] = ir.AttrInt64(key, int(half))
     fill = node.attributes.get("value")
     if fill is not None and fill.type == ir.AttributeType.TENSOR and fill.as_tensor().dtype == FLOAT:
-        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(to_half(fill.as_tensor().numpy(), MASK)))
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(_halves(fill.as_tensor().numpy(), half)))

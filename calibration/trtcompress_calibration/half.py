@@ -11,13 +11,15 @@ from trtcompress_graph.ranges import TensorRange
 
 from .kinds import MOVES
 from .opening import is_constant
-from .signature import takes_half
+from .signature import Half, takes_half
 
 LIMIT = 65504 / 2
 """Greatest absolute value that calibration may have seen: half of float16's greatest, as a margin."""
 
 MASK = 2.0**15
 """What stands for "minus infinity" in a float16 mask: with a score added, or a second mask, it is still finite."""
+
+HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 _LEAST_NORMAL = 2.0**-14
 _LEAST = 2.0**-25
@@ -59,9 +61,37 @@ def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRang
     return reasons
 
 
+def bfloat16_reasons(graph: ir.Graph, opset: int) -> dict[ir.Node, str]:
+    """The same for a bfloat16 graph, which takes no ranges: it reaches as far as float32, with 8 bits of precision."""
+    reasons: dict[ir.Node, str] = {}
+    shapes, counts = _shape_arithmetic(graph), _counts(graph)
+    for node in graph:
+        if not any(_is_float(v) for v in (*node.inputs, *node.outputs)) or takes_any_float(node):
+            continue
+        reason = _static_reason(node, opset, shapes, "bfloat16")
+        if not reason and any(v in counts for v in node.outputs):
+            reason = "it is computed from integers, which beyond 256 are not exact in BF16"
+        if reason:
+            reasons[node] = reason
+    _join(graph, reasons)
+    return reasons
+
+
+def _counts(graph: ir.Graph) -> set[ir.Value]:
+    """Floats that are computed from integers and constants alone, such as positions and their sines."""
+    found: set[ir.Value] = set()
+    for node in graph:
+        read = [v for v in node.inputs if v is not None and not is_constant(v)]
+        floats = [v for v in read if _is_float(v)]
+        cast = node.op_type == "Cast" and any(v.dtype in _INTEGERS for v in read)
+        if cast or node.op_type == "Range" or (floats and all(v in found for v in floats)):
+            found.update(v for v in node.outputs if _is_float(v))
+    return found
+
+
 def takes_any_float(node: ir.Node) -> bool:
     """True for what reads one float tensor and writes none (`Shape`, `IsNaN`, a Cast to int64): it takes any type."""
-    floats = [v for v in node.inputs if _is_float(v) or (v is not None and v.dtype == ir.DataType.FLOAT16)]
+    floats = [v for v in node.inputs if _is_float(v) or (v is not None and v.dtype in HALVES)]
     return len(floats) == 1 and not any(_is_float(v) for v in node.outputs) and not _holds_graph(node)
 
 
@@ -88,17 +118,18 @@ def fits(value: ir.Value) -> bool:
 _VANISHES = "it guards a division by a constant that vanishes in FP16"
 
 
-def _static_reason(node: ir.Node, opset: int, shapes: set[ir.Value]) -> str:
+def _static_reason(node: ir.Node, opset: int, shapes: set[ir.Value], half: Half = "float16") -> str:
+    what = "BF16" if half == "bfloat16" else "FP16"
     if _holds_graph(node):
         return "it holds a subgraph"
     if node.domain not in ("", "ai.onnx"):
-        return f"nothing is known of {node.domain}.{node.op_type} in FP16"
+        return f"nothing is known of {node.domain}.{node.op_type} in {what}"
     if any(not isinstance(v.type, ir.TensorType) for v in node.outputs if v.type is not None):
         return "it works on sequences"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return ""
-    if not takes_half(node, opset):
-        return f"{node.op_type} is not defined for FP16"
+    if not takes_half(node, opset, half):
+        return f"{node.op_type} is not defined for {what}"
     if node.op_type not in _PICKS and any(v in shapes and _is_float(v) for v in node.outputs):
         return "it computes a shape"
     return ""

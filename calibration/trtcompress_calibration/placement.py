@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtcompress_graph.encoding import Encoding, PrecisionPlan
+from trtcompress_graph.encoding import QUANTIZED, Encoding, PrecisionPlan
 from trtcompress_graph.errors import PlacementError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, out: Path) -> Model:
-    """Write INT8 as Q/DQ pairs and FP16 as casts.
+    """Write INT8 and FP8 as Q/DQ pairs, integer weights for the nodes that read them, FP16 and BF16 as casts.
 
     Inputs and outputs of the graph keep names, types and shapes; a quantized weight `w` becomes `w_quantized`,
     `w_scale` and `w_zero_point`. Equal arguments give equal bytes.
@@ -35,7 +35,7 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
     """
     from trtcompress_graph.load import copy_model, save_ir
 
-    if not encoding.int8 and encoding.float_type == "float32":
+    if encoding.activation is None and not encoding.integers and encoding.float_type == "float32":
         return copy_model(model, out)
     from .float16 import write_float16
     from .layout import lay_out
@@ -47,17 +47,21 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
     check_plan(model, graph, plan, encoding)
     by_name = {node.name: node for node in graph.all_nodes()}
     float32 = {by_name[p.node] for p in plan.nodes if p.precision == "float32"}
-    if encoding.int8:
+    if encoding.integers:
+        from .formats.weights import write_weights
+
+        write_weights(loaded, encoding, {by_name[p.node] for p in plan.nodes if p.precision in QUANTIZED})
+    elif encoding.activation is not None:
         int8 = int8_nodes(graph, plan, encoding)
         QdqWriter(graph, encoding).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
-    if encoding.float_type == "float16":
-        write_float16(loaded, opset_of(loaded), float32)
+    if encoding.float_type != "float32":
+        write_float16(loaded, opset_of(loaded), float32, encoding.float_type)
     return save_ir(loaded, out)
 
 
 def int8_nodes(graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> set[ir.Node]:
-    """Nodes that a plan has run in INT8 by themselves: not those that an engine moves pairs over, or absorbs."""
-    planned = {p.node for p in plan.nodes if p.precision == "int8"}
+    """Nodes that a plan has quantized by themselves: not those that an engine moves pairs over, or absorbs."""
+    planned = {p.node for p in plan.nodes if p.precision == encoding.quantized}
     return {node for node in graph if node.name in planned and node.op_type in encoding.ops}
 
 

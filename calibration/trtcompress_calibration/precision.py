@@ -44,8 +44,7 @@ def plan_precision(
     loaded = open_graph(model, needed_opset(encoding))
     graph = loaded.graph
     barred = {**kept, **dict.fromkeys(_skipped([node.name or "" for node in graph.all_nodes()], skip), "skipped")}
-    half = encoding.float_type == "float16"
-    float32 = _float32_reasons(graph, opset_of(loaded), ranges) if half else {}
+    float32 = _float32_reasons(graph, opset_of(loaded), ranges, encoding)
     int8, reasons = _int8(graph, encoding, ranges, barred, float32)
     nodes = []
     for node in graph.all_nodes():
@@ -54,7 +53,7 @@ def plan_precision(
         if node.graph is not graph:
             precision, reason = "float32", "it is in a subgraph"
         elif node in int8:
-            precision = "int8"
+            precision = _quantized(node, encoding)
         else:
             reason = float32.get(node) or reasons.get(node, "")
             precision = "float32" if node in float32 else encoding.float_type
@@ -62,24 +61,46 @@ def plan_precision(
     return PrecisionPlan(encoding.name, tuple(nodes))
 
 
+def _quantized(node: ir.Node, encoding: Encoding) -> Precision:
+    """Embedding tables have 8 bits where other weights have 4."""
+    return "weight-int8" if encoding.integers and node.op_type == "Gather" else encoding.quantized
+
+
 def needed_opset(encoding: Encoding) -> int:
-    """Least opset that can hold the encoding: per-channel scales came with 13, scales in float16 with 19."""
-    if encoding.float_type == "float16":
+    """Least opset that can hold the encoding.
+
+    Scales a channel came with 13, scales in float16 and FP8 with 19, blocks and INT4 with 21, convolutions in BF16
+    with 22.
+    """
+    if encoding.float_type == "bfloat16":
+        return 22
+    if encoding.integers:
+        return 21
+    if encoding.float_type == "float16" or encoding.activation == "f8":
         return 19
     return 13 if encoding.int8 else 1
 
 
-def _float32_reasons(graph: ir.Graph, opset: int, ranges: Ranges) -> dict[ir.Node, str]:
-    from .half import float32_reasons
+def _float32_reasons(graph: ir.Graph, opset: int, ranges: Ranges, encoding: Encoding) -> dict[ir.Node, str]:
+    if encoding.float_type == "float32":
+        return {}
+    from .half import bfloat16_reasons, float32_reasons
 
+    if encoding.float_type == "bfloat16":
+        return bfloat16_reasons(graph, opset)
     return float32_reasons(graph, opset, ranges.tensors)
 
 
 def _int8(
     graph: ir.Graph, encoding: Encoding, ranges: Ranges, named: Mapping[str, str], kept: Mapping[ir.Node, str]
 ) -> tuple[set[ir.Node], Mapping[ir.Node, str]]:
-    """Nodes that run in INT8: those that are placed, and those that the engine moves a pair over or absorbs."""
-    if not encoding.int8:
+    """Nodes that are quantized: those that are placed, and those that the engine moves a pair over or absorbs."""
+    if encoding.integers:
+        from .formats.choose import choose_weights
+
+        chosen, refused = choose_weights(graph, encoding, named)
+        return set(chosen), refused
+    if encoding.activation is None:
         return set(), {}
     from .int8 import absorbed_by, choose_int8
     from .layout import lay_out, residual_branches

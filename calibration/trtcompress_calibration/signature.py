@@ -1,4 +1,4 @@
-"""Where an operator takes float16: read from its ONNX definition."""
+"""Where an operator takes float16 or bfloat16: read from its ONNX definition."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import onnx
 import onnx_ir as ir
 
 Slot = Literal["follows", "float32", "other"]
-"""`follows`: float32 and float16 alike; `float32`: only that, by definition; `other`: no float tensor."""
+"""`follows`: float32 and the half type alike; `float32`: only that, by definition; `other`: no float tensor."""
 
-_FLOAT, _HALF = "tensor(float)", "tensor(float16)"
+Half = Literal["float16", "bfloat16"]
+
+_FLOAT = "tensor(float)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ class Signature:
         return self.outputs[min(index, len(self.outputs) - 1)]
 
 
-def signature(node: ir.Node, opset: int) -> Signature | None:
+def signature(node: ir.Node, opset: int, half: Half = "float16") -> Signature | None:
     """The signature of the node's operator, or None where nothing is known of it."""
-    return _signature(node.op_type, node.domain, opset)
+    return _signature(node.op_type, node.domain, opset, half)
 
 
-def takes_half(node: ir.Node, opset: int) -> bool:
-    """True where each float tensor that the node reads or writes may be float16, but for those that never are."""
-    known = signature(node, opset)
+def takes_half(node: ir.Node, opset: int, half: Half = "float16") -> bool:
+    """True where each float tensor that the node reads or writes may be a half, but for those that never are."""
+    known = signature(node, opset, half)
     if known is None:
         return False
     return any(known.input(i) == "follows" for i, v in enumerate(node.inputs) if _is_float(v)) or any(
@@ -51,7 +53,7 @@ def _is_float(value: ir.Value | None) -> bool:
 
 
 @cache
-def _signature(op_type: str, domain: str, opset: int) -> Signature | None:
+def _signature(op_type: str, domain: str, opset: int, half: Half) -> Signature | None:
     try:
         schema = onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
@@ -62,6 +64,6 @@ def _signature(op_type: str, domain: str, opset: int) -> Signature | None:
         types = allowed.get(type_str, {type_str})
         if _FLOAT not in types:
             return "other"
-        return "follows" if _HALF in types else "float32"
+        return "follows" if f"tensor({half})" in types else "float32"
 
     return Signature(tuple(slot(p.type_str) for p in schema.inputs), tuple(slot(p.type_str) for p in schema.outputs))

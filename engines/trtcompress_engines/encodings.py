@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
+
+FORMATS = ("bf16", "fp8", "weight-int8", "weight-int4", "tables")
+"""Beside `int8` and `float`: what a target takes is the entry `cpu-FORMAT` or `trt-FORMAT`."""
+
+ALIASES = {"w8": "weight-int8", "w4": "weight-int4", "int4": "weight-int4"}
+"""Shorter names of precisions."""
 
 
 @cache
@@ -21,18 +28,24 @@ def encodings() -> Mapping[str, Encoding]:
     return MappingProxyType({name: _encoding(name, tables) for name in tables})
 
 
-def encoding_for(target: Target, precision: Literal["int8", "float"], *, vnni: bool, amx: bool = False) -> Encoding:
+def encoding_for(target: Target, precision: str, *, vnni: bool, amx: bool = False) -> Encoding:
     """The encoding that `target` takes.
 
     Args:
         target: the device.
-        precision: `int8`, or `float` for the best type that is not quantized.
+        precision: `int8`, `float` for the best type that is not quantized, or one of `FORMATS` or `ALIASES`.
         vnni: whether the CPU multiplies u8 by s8 into 32 bits; only asked for a CPU target.
         amx: whether it multiplies matrices of them.
 
     Returns:
-        For a GPU that has no INT8 engines (SM75) the FP16 encoding, whatever was asked.
+        For a GPU that has no INT8 engines (SM75) the FP16 encoding where `int8` was asked.
+
+    Raises:
+        UsageError: there is no such precision, or the target does not take it.
     """
+    precision = ALIASES.get(precision, precision)
+    if precision not in ("int8", "float"):
+        return _format(target, precision)
     int8 = precision == "int8" and target.int8
     if target.how == "cpu":
         kind = "cpu-int8-amx" if amx else "cpu-int8" if vnni else "cpu-int8-r7"
@@ -40,6 +53,48 @@ def encoding_for(target: Target, precision: Literal["int8", "float"], *, vnni: b
     else:
         name = "trt-int8" if int8 else "trt-fp16"
     return encodings()[name]
+
+
+def precisions_of(target: Target) -> tuple[str, ...]:
+    """What may stand behind the colon of a target."""
+    formats = tuple(precision for precision in FORMATS if not _refusal(target, precision))
+    return (*(("int8",) if target.int8 else ()), "float", *formats)
+
+
+def _format(target: Target, precision: str) -> Encoding:
+    refusal = _refusal(target, precision)
+    if refusal:
+        held = ", ".join(f"{target.name}:{name}" for name in precisions_of(target))
+        raise UsageError(refusal, where=f"target '{target.name}:{precision}'", hint=f"it takes {held}")
+    return encodings()[f"{_kind(target)}-{precision}"]
+
+
+def _refusal(target: Target, precision: str) -> str:
+    """Why a target does not take a precision; empty where it does."""
+    if precision not in FORMATS:
+        return f"there is no precision '{precision}'"
+    encoding = encodings().get(f"{_kind(target)}-{precision}")
+    if encoding is None:
+        return f"ONNX Runtime has no {precision.upper()} kernels on a CPU"
+    least, older = (
+        encoding.compute_capability,
+        [c for c in target.compute_capabilities if c < encoding.compute_capability],
+    )
+    if older:
+        what = {"fp8": "FP8", "weight-int4": "INT4"}.get(precision, "BF16")
+        return f"SM{older[0][0]}{older[0][1]} has no {what}: that came with SM{least[0]}{least[1]}"
+    if target.how == "kit" and target.tensorrt and not _strongly_typed(target):
+        return f"TensorRT {target.tensorrt[-1][1]} of {target.tensorrt[-1][0]} does not take the types of such a graph"
+    return ""
+
+
+def _strongly_typed(target: Target) -> bool:
+    """TensorRT 10 takes the types of a graph; before, flags chose them, which know neither INT4 nor FP8 nor BF16."""
+    return int(target.tensorrt[-1][1].split(".")[0]) >= 10
+
+
+def _kind(target: Target) -> str:
+    return "cpu" if target.how == "cpu" else "trt"
 
 
 def _encoding(name: str, tables: Mapping[str, Mapping[str, Any]]) -> Encoding:

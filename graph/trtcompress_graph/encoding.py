@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FloatType = Literal["float32", "float16"]
-Precision = Literal["int8", "float16", "float32"]
+FloatType = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["int8", "float8", "weight-int8", "weight-int4", "float16", "bfloat16", "float32"]
+QUANTIZED: frozenset[Precision] = frozenset(("int8", "float8", "weight-int8", "weight-int4"))
+"""Precisions of nodes that multiply what was quantized, or read it from a table."""
+
+Writer = Literal["qdq", "nbits", "block-dq", "tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +20,14 @@ class Encoding:
     Attributes:
         name: for example `cpu-int8`, `trt-int8`, `trt-fp16`.
         float_type: type of what is not quantized.
-        activation: type of quantized activations, or None where nothing is quantized.
+        activation: type of quantized activations (`f8` is FP8 E4M3), or None where none are.
+        writer: how integers are written: `qdq` as Q/DQ pairs; weights alone as `nbits` (MatMulNBits of ONNX Runtime)
+            or `block-dq` (a DequantizeLinear with a scale a block); `tables` embedding tables alone.
+        tables: how embedding tables are quantized, a scale a row: `rows` (the rows that are looked up are dequantized)
+            or `whole` (TensorRT, which folds that), or not at all.
+        block: weights in a row that share a scale; 0 is all of them.
+        accuracy_level: of MatMulNBits: 1 computes in float, 4 rounds what is read to INT8.
+        compute_capability: least one that takes it.
         symmetric: zero point in the middle (0 for s8, 128 for u8).
         weight_bits: bits that weights use; 7 keeps 16-bit sums of CPU kernels without VNNI from saturating
             (depthwise convolutions keep 8: their kernels add in 32 bits).
@@ -33,7 +44,7 @@ class Encoding:
 
     name: str
     float_type: FloatType
-    activation: Literal["u8", "s8"] | None = None
+    activation: Literal["u8", "s8", "f8"] | None = None
     symmetric: bool = True
     weight_bits: int = 8
     quantized_bias: bool = False
@@ -43,11 +54,33 @@ class Encoding:
     int8_outputs: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     product_convs: tuple[int, ...] = ()
+    writer: Writer = "qdq"
+    tables: Literal["", "rows", "whole"] = ""
+    block: int = 0
+    accuracy_level: int = 1
+    compute_capability: tuple[int, int] = (0, 0)
 
     @property
     def int8(self) -> bool:
-        """True where the encoding quantizes at all."""
-        return self.activation is not None
+        """True where activations are INT8."""
+        return self.activation in ("u8", "s8")
+
+    @property
+    def calibrated(self) -> bool:
+        """True where it takes ranges of activations: to scale them, or to know what FP16 would overflow."""
+        return self.activation is not None or self.float_type == "float16"
+
+    @property
+    def integers(self) -> bool:
+        """True where weights alone, or tables, are integers."""
+        return self.writer != "qdq"
+
+    @property
+    def quantized(self) -> Precision:
+        """Precision of the nodes that it quantizes."""
+        if self.integers:
+            return "weight-int4" if self.weight_bits == 4 else "weight-int8"
+        return "float8" if self.activation == "f8" else "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +107,5 @@ class PrecisionPlan:
 
     @property
     def quantized(self) -> int:
-        """How many nodes run in INT8."""
-        return sum(node.precision == "int8" for node in self.nodes)
+        """How many nodes read what is quantized."""
+        return sum(node.precision in QUANTIZED for node in self.nodes)

@@ -85,8 +85,8 @@ def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRu
         path: the graph.
         threads: 0 is all cores that this process may use.
         emulate: compute every Q/DQ pair as it is written, in float arithmetic, and fuse none of them into an
-            integer kernel of this CPU; round the result of every float16 node to float16. These are the numbers that a
-            graph for another device stands for.
+            integer kernel of this CPU; round the result of every float16 or bfloat16 node to its type. These are the
+            numbers that a graph for another device stands for.
     """
     return OnnxRuntimeRunner(path, threads, emulate=emulate)
 
