@@ -15,7 +15,9 @@ from trtcompress_graph.callables import is_callable_name, load_callable
 from trtcompress_graph.errors import DataError, UsageError
 from trtcompress_graph.measured import MetricResult
 
+from .baseline import all_zero, doubt
 from .intervals import bootstrap_means, bootstrap_statistic, percentile_interval, wilson
+from .metric_names import is_built_in
 from .scores import BUILT_IN, Floats, Score, only
 from .scores import Outputs as Outputs
 from .scores import Values as Values
@@ -85,7 +87,15 @@ def evaluate(
         drop=sign * (old - new),
         drop_ci=(low, high),
         samples=samples,
+        doubt=_doubt(metric, reference, labels, before),
     )
+
+
+def _doubt(metric: Metric, reference: Outputs, labels: Values | None, before: Score) -> str:
+    """Why the reference's own score is no ground to measure a drop from. A user's function is called no further."""
+    if is_built_in(metric.name):
+        return doubt(metric.name, lambda some: metric.score(reference, some), labels, before)
+    return all_zero(metric.name, before) if metric.higher_is_better else ""
 
 
 def find_metric(name: str, base: Path = Path()) -> Metric:

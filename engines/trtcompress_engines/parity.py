@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.measured import EQUAL_DB, OutputParity
 
+from .swaps import SwapMeter
+
 Array = NDArray[np.generic]
 
 BROKEN = 1e308
@@ -39,15 +41,17 @@ class _Sums:
     engine2: float = 0.0
     noise2: float = 0.0
     single: bool = True
-    broken: bool = False
+    seen: bool = False
+    broken: str = ""
 
     def add(self, reference: NDArray[np.float64], engine: NDArray[np.float64]) -> None:
         """Add one sample, flat."""
         same = (reference == engine) | (np.isnan(reference) & np.isnan(engine))
         usable = np.isfinite(reference) & np.isfinite(engine)
         if not (usable | same).all():
-            self.broken = True
+            self.broken = self.broken or _not_finite(reference, engine)
             return
+        self.seen = self.seen or bool(usable.any()) or not reference.size
         if not usable.all():  # infinities and NaN that both have (masks) are equal and carry no signal
             reference, engine = reference[usable], engine[usable]
         noise = np.abs(reference - engine)
@@ -66,12 +70,19 @@ class _Sums:
             self.single = False
             self.cosine = min(self.cosine, _cosine(dot, reference2, engine2) if peak else 1.0)
 
-    def parity(self, output: str) -> OutputParity:
-        if self.broken:
-            return OutputParity(output, max_abs=BROKEN, max_rel=BROKEN, cosine=-1.0, snr_db=-EQUAL_DB)
-        over_all = _cosine(self.dot, self.reference2, self.engine2) if self.noise2 else 1.0
-        cosine = over_all if self.single else self.cosine
-        return OutputParity(output, self.max_abs, self.max_rel, cosine, _snr_db(self.reference2, self.noise2))
+    @property
+    def over_all(self) -> float:
+        """Cosine of all values together."""
+        return _cosine(self.dot, self.reference2, self.engine2) if self.noise2 else 1.0
+
+    def parity(self, output: str, note: str) -> OutputParity:
+        broken = self.broken or ("" if self.seen else "the reference itself gives nothing but NaN or infinity")
+        if broken:
+            return OutputParity(output, BROKEN, BROKEN, cosine=-1.0, snr_db=-EQUAL_DB, note=broken)
+        cosine = self.over_all if self.single else self.cosine
+        snr_db = _snr_db(self.reference2, self.noise2)
+        scale = self.dot / self.reference2 if self.reference2 else None
+        return OutputParity(output, self.max_abs, self.max_rel, cosine, snr_db, scale, note)
 
 
 class ParityMeter:
@@ -80,11 +91,13 @@ class ParityMeter:
     A sample is a slice along the first axis. The cosine is the least of all samples; where a sample is one single
     number, whose cosine says nothing but its sign, it is the cosine over all samples. An output that is infinite
     or not a number where the reference is not, or of another shape (detections that are kept came out otherwise),
-    gets cosine -1, errors of 1e308 and -999 dB, which no gate passes.
+    gets cosine -1, errors of 1e308 and -999 dB, which no gate passes. So does one of which the reference itself never
+    gives a number.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, _Sums] = {}
+        self._swaps = SwapMeter()
 
     def add(self, reference: Mapping[str, Array], engine: Mapping[str, Array]) -> None:
         """Add the outputs of one batch.
@@ -98,21 +111,35 @@ class ParityMeter:
                     f"the engine has no output '{name}'", where=name, hint=f"it has: {', '.join(sorted(engine))}"
                 )
             sums = self._sums.setdefault(name, _Sums())
-            if np.shape(engine[name]) != np.shape(expected):
-                sums.broken = True  # what a shape depends on (detections that are kept) came out otherwise
+            if np.shape(engine[name]) != np.shape(expected):  # as of detections that are kept
+                sums.broken = sums.broken or f"its shape is {_shape(engine[name])}, the reference's {_shape(expected)}"
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 for one, other in zip(_samples(expected), _samples(engine[name]), strict=True):
                     sums.add(_flat(one), _flat(other))
+        self._swaps.add(reference, engine)
 
     def result(self) -> tuple[OutputParity, ...]:
         """Differences of each output, in the order in which the reference gave them."""
-        return tuple(sums.parity(name) for name, sums in self._sums.items())
+        swaps = self._swaps.found({name: sums.over_all for name, sums in self._sums.items()})
+        return tuple(sums.parity(name, swaps.get(name, "")) for name, sums in self._sums.items())
 
 
 def _samples(value: Array) -> Array:
     """The array with samples along its first axis; a scalar is one sample."""
     return np.asarray(value)[None] if np.ndim(value) == 0 else np.asarray(value)
+
+
+def _shape(value: Array) -> list[int]:
+    return list(np.shape(value))
+
+
+def _not_finite(reference: NDArray[np.float64], engine: NDArray[np.float64]) -> str:
+    """What is where the two differ in being finite."""
+    if np.isfinite(engine).all():
+        return "the reference itself gives NaN or infinity where the engine does not"
+    kind = "NaN" if np.isnan(engine).any() else "infinity"
+    return f"it holds {kind} where the reference does not: does float16 overflow?"
 
 
 def _flat(sample: Array) -> NDArray[np.float64]:

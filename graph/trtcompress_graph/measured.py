@@ -20,6 +20,9 @@ class OutputParity:
         max_rel: greatest difference relative to the reference value.
         cosine: least cosine similarity of a sample's output (1 where both are zero).
         snr_db: signal-to-noise ratio in dB over all values; infinity where equal is written as 999.
+        scale: the factor that brings the reference nearest to the engine (least squares over all values): 2 where
+            the engine gives twice the reference; None where the reference is zero or the two cannot be compared.
+        note: what is plainly wrong with it, in words; empty where nothing is.
     """
 
     output: str
@@ -27,6 +30,8 @@ class OutputParity:
     max_rel: float
     cosine: float
     snr_db: float
+    scale: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class MetricResult:
         ci: 95 % confidence interval of `value`.
         drop: how much worse the engine is; negative where it is better.
         drop_ci: 95 % confidence interval of `drop`, from the paired samples.
+        doubt: why the reference's own value is no ground to measure a drop from; empty where it is one.
     """
 
     name: str
@@ -66,13 +72,19 @@ class MetricResult:
     drop: float
     drop_ci: tuple[float, float]
     samples: int
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A limit from the config and what was measured; `value` is None where nothing could be."""
+    """A limit from the config and what was measured; `value` is None where nothing could be.
+
+    Attributes:
+        note: what lies behind a failure, in words, where that is known.
+    """
 
     gate: str
     limit: float
     value: float | None
     verdict: Verdict
+    note: str = ""

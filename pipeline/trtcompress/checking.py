@@ -87,7 +87,7 @@ def check_engines(
                 pruned=options.pruned,
             )
         candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured.by_place, options))
-        notes |= dict.fromkeys(accuracy.notes)
+        notes |= dict.fromkeys((*accuracy.notes, *_unjudged(candidates[-1])))
     chosen, why = choose(candidates, measured.gain, idle)
     return Validation(target.name, tuple(candidates), chosen, measured.gain, (*notes, *why))
 
@@ -250,6 +250,12 @@ def _candidate(
         verdict=verdict(gates),
         to_pruned=accuracy.to_pruned,
     )
+
+
+def _unjudged(candidate: Candidate) -> Iterator[str]:
+    """Doubts of metrics on which no gate stands that would tell them."""
+    told = {gate.note for gate in candidate.gates}
+    yield from (metric.doubt for metric in candidate.metrics if metric.doubt and metric.doubt not in told)
 
 
 def choose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,8 @@ Method = Literal["entropy", "minmax", "percentile", "mse", "auto"]
 Equalization = Literal["auto", "off", "cross-layer", "smooth"]
 Rounding = Literal["auto", "nearest", "second-order"]
 PackageFormat = Literal["triton", "triton-python"]
+Precision = Literal["auto", "int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]
+Block = Literal[16, 32, 64, 128, 256]
 Importance = Literal["l1", "l2", "energy", "activation", "obs", "random"]
 Allocation = Literal["uniform", "global", "damage"]
 
@@ -41,6 +43,13 @@ def as_target(value: object) -> object:
     return {"name": name, "precision": precision} if precision else {"name": name}
 
 
+def _in_full(value: object) -> object:
+    """The precision that a shorter name stands for."""
+    from trtcompress_engines.encodings import ALIASES
+
+    return ALIASES.get(value, value) if isinstance(value, str) else value
+
+
 def _as_length(value: object) -> object:
     """One number stands for an axis that is always that long."""
     return (value, value, value) if isinstance(value, int) else value
@@ -60,6 +69,9 @@ Lengths = Annotated[
 ]
 
 
+Constant = bool | int | float | list[Any]
+
+
 class ModelSettings(Settings):
     """The model to build from."""
 
@@ -67,6 +79,10 @@ class ModelSettings(Settings):
     sources: tuple[str, ...] = Field((), description="globs of further files that the function depends on")
     inputs: dict[str, dict[str, Lengths]] = Field(
         {}, description="least, usual and greatest length of each dynamic axis: {input: {axis: [min, opt, max]}}"
+    )
+    fix: dict[str, Constant] = Field(
+        {},
+        description="values of inputs of an ONNX file that never change ({sr: 16000}); they are no inputs then",
     )
     trust_pickle: bool = Field(False, description="load a pickled module: it can run any code; only for your own files")
 
@@ -164,6 +180,11 @@ class QuantizeSettings(Settings):
     correct_bias: Literal["auto"] | bool = Field(
         False, description="take off the biases what rounding adds to the means; auto: where it is measured to help"
     )
+    block: Block | None = Field(None, description="of weight-int8 and weight-int4: weights that share a scale")
+    symmetric: bool | None = Field(None, description="of weight-int8 and weight-int4 on a CPU: without zero points")
+    accuracy_level: Literal[1, 4] | None = Field(
+        None, description="of the same: 1 computes in float; 4 rounds what is read to INT8, which is faster"
+    )
     max_drop: float | None = Field(
         None,
         ge=0,
@@ -177,8 +198,10 @@ class TargetSettings(Settings):
     """A device to build for."""
 
     name: str = Field(description="a name of `trtcompress targets`; a+b makes one engine file for several cards")
-    precision: Literal["auto", "int8", "float"] = Field(
-        "auto", description="auto: INT8 with the float engine beside it; int8 or float: that one alone"
+    precision: Annotated[Precision, BeforeValidator(_in_full, json_schema_input_type=Precision)] = Field(
+        "auto",
+        description="auto: INT8 with the float engine beside it; another: that one alone. weight-int8 and weight-int4 "
+        "(w8, w4, int4) quantize weights and embedding tables alone, `tables` these tables alone",
     )
 
 
@@ -197,12 +220,19 @@ Formats = Annotated[
 class GateSettings(Settings):
     """Limits that decide the exit code, against the model that the build started from.
 
-    Without max_metric_drop and min_cosine: min_cosine 0.99, and max_metric_drop 0.01 with a metric. Where pruning is
-    configured, min_cosine is then taken to the pruned model before quantization: what it cuts is judged by the metric.
+    Without max_metric_drop, min_cosine and min_snr_db: min_cosine 0.99, min_snr_db 10, and max_metric_drop 0.01 with a
+    metric. Where pruning is configured, both are then taken to the pruned model before quantization: what it cuts is
+    judged by the metric.
     """
 
     max_metric_drop: float | None = None
     min_cosine: float | None = Field(None, ge=-1, le=1)
+    min_snr_db: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="signal-to-noise ratio of each output in dB; it sees a wrong size, to which a cosine is blind: "
+        "20 dB is an error of a hundredth of the power, twice the output is 0 dB, half of it 6 dB",
+    )
     min_speedup: float | None = Field(None, gt=0)
     max_latency_ms: float | None = Field(None, gt=0)
     max_size_mb: float | None = Field(None, gt=0)

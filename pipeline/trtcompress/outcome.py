@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from trtcompress_graph.measured import Verdict
+from trtcompress_graph.measured import Gate, Verdict
 
 from .config import Settings
 from .validation import Validation
@@ -78,6 +78,11 @@ def build_result(
     return BuildResult(name=name, verdict=verdict_of(validations), build_dir=str(build_dir), targets=targets)
 
 
+def gate_result(gate: Gate, name: str = "") -> GateResult:
+    """A gate as it is printed, under its own name or another."""
+    return GateResult(gate=name or gate.gate, limit=gate.limit, value=gate.value, verdict=gate.verdict)
+
+
 def verdict_of(validations: Mapping[str, Validation]) -> Verdict:
     """`fail` if any target fails, else `not_measured` if any was not measured, else `pass`."""
     verdicts = {validation.shipped.verdict for validation in validations.values()}
@@ -97,5 +102,5 @@ def _target_result(validation: Validation, deployed: Deployed) -> TargetResult:
         latency_ms=LatencyMs(p50=speed.engine.p50, p90=speed.engine.p90, p99=speed.engine.p99) if speed else None,
         speedup=speed.speedup if speed else None,
         metrics={m.name: MetricValue(reference=m.reference, value=m.value, ci=m.ci) for m in shipped.metrics},
-        gates=tuple(GateResult(gate=g.gate, limit=g.limit, value=g.value, verdict=g.verdict) for g in shipped.gates),
+        gates=tuple(gate_result(gate) for gate in shipped.gates),
     )

@@ -218,6 +218,7 @@ class OutputDifference(Settings):
     max_rel: float
     cosine: float
     snr_db: float
+    scale: float | None = Field(None, description="the factor by which the reference comes nearest to it")
 
 
 class BatchSpeed(Settings):

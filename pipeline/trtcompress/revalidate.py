@@ -12,7 +12,6 @@ from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import MissingPathError
 from trtcompress_graph.load import read_model
-from trtcompress_graph.measured import Gate
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
@@ -21,7 +20,7 @@ from .checking import CheckOptions, check_engines
 from .compiling import ENGINE, read_engine
 from .config import GateSettings, MeasureSettings
 from .datasets import open_data
-from .outcome import GateResult, MetricValue, TargetResult
+from .outcome import MetricValue, gate_result
 from .outputs import BatchSpeed, OutputDifference, ValidationResult
 from .packaging import with_brought_plan
 from .profiles import named_axes
@@ -110,13 +109,18 @@ def failed_gates(build_dir: Path) -> dict[str, list[str]]:
     """
     try:
         report = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
-        results = [TargetResult.model_validate(result) for result in report["targets"]]
+        return {
+            str(validation["target"]): [
+                str(gate["explained"])
+                for candidate in validation["candidates"]
+                if candidate["engine"]["encoding"] == validation["shipped"]
+                for gate in candidate["gates"]
+                if gate["verdict"] == "fail"
+            ]
+            for validation in report["validations"]
+        }
     except (OSError, ValueError, KeyError, TypeError):
         raise _no_build(build_dir) from None
-    return {
-        result.target: [explain(Gate(**dict(gate))) for gate in result.gates if gate.verdict == "fail"]
-        for result in results
-    }
 
 
 def _no_build(build_dir: Path) -> MissingPathError:
@@ -153,7 +157,12 @@ def _result(found: list[Validation]) -> ValidationResult:
         emulated=any(candidate.emulated for candidate in shipped),
         outputs=tuple(
             OutputDifference(
-                output=named(c, p.output), max_abs=p.max_abs, max_rel=p.max_rel, cosine=p.cosine, snr_db=p.snr_db
+                output=named(c, p.output),
+                max_abs=p.max_abs,
+                max_rel=p.max_rel,
+                cosine=p.cosine,
+                snr_db=p.snr_db,
+                scale=p.scale,
             )
             for c in shipped
             for p in c.parity
@@ -176,11 +185,7 @@ def _result(found: list[Validation]) -> ValidationResult:
             for c in shipped
             for s in c.speeds
         ),
-        gates=tuple(
-            GateResult(gate=named(c, g.gate), limit=g.limit, value=g.value, verdict=g.verdict)
-            for c in shipped
-            for g in c.gates
-        ),
+        gates=tuple(gate_result(g, named(c, g.gate)) for c in shipped for g in c.gates),
         notes=(
             *(f"FAILED {named(c, explain(g))}" for c in shipped for g in c.gates if g.verdict == "fail"),
             *(note for validation in found for note in validation.notes),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from trtcompress_engines.gates import GateLimits, explain, judge, verdict
@@ -36,6 +38,7 @@ def test_without_limits_on_accuracy_there_are_default_ones(limits: GateLimits):
     found = gates(limits)
     assert found["min_cosine:logits"] == Gate("min_cosine:logits", 0.99, 0.995, "pass")
     assert found["min_cosine:boxes"].verdict == "fail"
+    assert found["min_snr_db:logits"] == Gate("min_snr_db:logits", 10.0, 30.0, "pass")
     assert found["max_metric_drop:top1"] == Gate("max_metric_drop:top1", 0.01, 0.02, "fail")
 
 
@@ -47,7 +50,7 @@ def test_without_labels_the_default_drop_is_left_out_but_an_asked_one_is_not_mea
 def test_what_was_pruned_is_held_to_the_metric_and_its_engine_to_the_pruned_model():
     close = (OutputParity("logits", 0.01, 0.01, 0.999, 40.0),)
     found = gates(GateLimits(), to_pruned=close)
-    assert set(found) == {"max_metric_drop:top1", "min_cosine:logits[to pruned]"}
+    assert set(found) == {"max_metric_drop:top1", "min_cosine:logits[to pruned]", "min_snr_db:logits[to pruned]"}
     assert found["max_metric_drop:top1"].verdict == "fail"
     assert found["min_cosine:logits[to pruned]"] == Gate("min_cosine:logits[to pruned]", 0.99, 0.999, "pass")
     far = gates(GateLimits(), to_pruned=PARITY, emulated=True)
@@ -60,11 +63,14 @@ def test_what_a_cut_costs_is_not_measured_without_a_metric():
     assert {name: gate.verdict for name, gate in found.items()} == {
         "max_metric_drop": "not_measured",
         "min_cosine:logits[to pruned]": "pass",
+        "min_snr_db:logits[to pruned]": "pass",
     }
     assert verdict(found.values()) == "not_measured"
 
 
-@pytest.mark.parametrize("limits", [GateLimits(min_cosine=0.9), GateLimits(max_metric_drop=0.05)])
+@pytest.mark.parametrize(
+    "limits", [GateLimits(min_cosine=0.9), GateLimits(max_metric_drop=0.05), GateLimits(min_snr_db=25)]
+)
 def test_limits_that_are_given_stay_those_to_the_model_as_it_came(limits: GateLimits):
     assert gates(limits, to_pruned=PARITY) == gates(limits)
 
@@ -72,6 +78,7 @@ def test_limits_that_are_given_stay_those_to_the_model_as_it_came(limits: GateLi
 def test_a_limit_on_one_kind_of_accuracy_replaces_the_defaults():
     assert set(gates(GateLimits(max_metric_drop=0.05))) == {"max_metric_drop:top1"}
     assert set(gates(GateLimits(min_cosine=0.9))) == {"min_cosine:logits", "min_cosine:boxes"}
+    assert set(gates(GateLimits(min_snr_db=20))) == {"min_snr_db:logits", "min_snr_db:boxes"}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,8 @@ def test_a_limit_on_one_kind_of_accuracy_replaces_the_defaults():
         (GateLimits(max_metric_drop=0.019), "max_metric_drop:top1", "fail"),
         (GateLimits(min_cosine=0.98), "min_cosine:boxes", "pass"),
         (GateLimits(min_cosine=0.981), "min_cosine:boxes", "fail"),
+        (GateLimits(min_snr_db=20.0), "min_snr_db:boxes", "pass"),
+        (GateLimits(min_snr_db=20.1), "min_snr_db:boxes", "fail"),
     ],
 )
 def test_a_limit_itself_passes_and_what_lies_beyond_fails(limits: GateLimits, gate: str, verdict_: str):
@@ -108,7 +117,7 @@ def test_a_plan_that_cannot_run_here_is_not_measured_and_its_graph_is_gated_as_e
 
 def test_what_was_not_compared_is_not_measured():
     found = gates(GateLimits(), parity=(), metrics=(), speeds=(), size_bytes=None)
-    assert set(found) == {"min_cosine"}
+    assert set(found) == {"min_cosine", "min_snr_db"}
     assert verdict(found.values()) == "not_measured"
 
 
@@ -145,3 +154,37 @@ def test_rounding_of_a_difference_does_not_fail_a_gate() -> None:
         measured=True,
     )  # fmt: skip
     assert [gate.verdict for gate in gates] == ["pass"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "snr_db", "told"),
+    [
+        (2.0, 0.0, "the outputs are about 2.00 times as large as the reference's"),
+        (0.5, 6.02, "the outputs are about 0.50 times as large as the reference's"),
+        (-1.0, -6.02, "the outputs are about -1.00 times as large as the reference's"),
+        (1.0, 5.0, ""),
+        (1.2, 5.0, ""),
+        (None, -999.0, ""),
+    ],
+)
+def test_a_wrong_size_is_told_where_it_explains_the_error(scale: float | None, snr_db: float, told: str):
+    found = gates(GateLimits(), parity=(OutputParity("o", 1.0, 1.0, 1.0, snr_db, scale),))
+    assert found["min_snr_db:o"].note == told
+    assert explain(found["min_snr_db:o"]).endswith(told or "below the limit of 10")
+
+
+def test_what_is_plainly_wrong_is_told_by_both_gates_on_the_outputs():
+    found = gates(GateLimits(), parity=(OutputParity("o", 1e308, 1e308, -1.0, -999.0, None, "it holds NaN"),))
+    assert explain(found["min_cosine:o"]).endswith("below the limit of 0.99: it holds NaN")
+    assert explain(found["min_snr_db:o"]).endswith("below the limit of 10: it holds NaN")
+
+
+def test_a_drop_from_a_doubtful_reference_keeps_no_limit():
+    doubtful = MetricResult("top1", 0.1, 0.1, (0, 0.2), 0.0, (0, 0), 100, "top1 of the reference itself is 0.1")
+    gate = gates(GateLimits(max_metric_drop=0.5), metrics=(doubtful,))["max_metric_drop:top1"]
+    assert gate.verdict == "fail"
+    assert explain(gate) == "max_metric_drop:top1: top1 of the reference itself is 0.1"
+    worse = replace(doubtful, drop=0.6)
+    gate = gates(GateLimits(max_metric_drop=0.5), metrics=(worse,))["max_metric_drop:top1"]
+    assert "0.6 is 0.1 above the limit of 0.5: top1 of the reference" in explain(gate)
+    assert gates(GateLimits(min_cosine=0.5), metrics=(doubtful,))["min_cosine:logits"].verdict == "pass"

@@ -126,3 +126,57 @@ def test_another_shape_passes_no_gate():
     (parity,) = meter.result()
     assert parity.cosine == -1.0
     assert parity.max_abs == 1e308
+
+
+@given(st.floats(-4, 4).filter(lambda factor: abs(factor - 1) > 1e-3), st.integers(0, 99))
+def test_the_factor_is_found_over_batches_of_any_size(factor: float, seed: int):
+    reference = np.random.default_rng(seed).normal(size=(7, 5))
+    meter = ParityMeter()
+    for rows in (slice(0, 3), slice(3, 4), slice(4, 7)):
+        meter.add({"o": reference[rows]}, {"o": factor * reference[rows]})
+    (found,) = meter.result()
+    assert found.scale == pytest.approx(factor, abs=1e-9)
+    assert found.snr_db == pytest.approx(-20 * np.log10(abs(factor - 1)), abs=1e-3)
+
+
+def test_there_is_no_factor_of_nothing():
+    assert parity(np.zeros((2, 3)), np.ones((2, 3))).scale is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        (np.array([[1.0, np.nan]]), "it holds NaN where the reference does not"),
+        (np.array([[1.0, np.inf]]), "it holds infinity where the reference does not"),
+        (np.ones((1, 3)), "its shape is [1, 3], the reference's [1, 2]"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(engine: np.ndarray, told: str):
+    assert told in parity(np.ones((1, 2)), engine).note
+
+
+def test_a_reference_without_a_number_is_told_and_passes_nothing():
+    found = parity(np.full((2, 3), np.nan), np.full((2, 3), np.nan))
+    assert (found.cosine, found.snr_db) == (-1, -999)
+    assert "the reference itself gives nothing but NaN or infinity" in found.note
+    assert "the reference itself gives NaN" in parity(np.array([[1, np.nan]]), np.array([[1.0, 2.0]])).note
+    empty = parity(np.zeros((2, 0)), np.zeros((2, 0)))
+    assert (empty.cosine, empty.note) == (1, "")
+
+
+def test_swapped_outputs_are_told_and_others_are_not():
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(3, 4, 5))
+    meter = ParityMeter()
+    for row in range(4):
+        one = slice(row, row + 1)
+        meter.add({"a": a[one], "b": b[one], "c": c[one]}, {"a": b[one], "b": a[one] * 1.01, "c": -c[one]})
+    notes = {found.output: found.note for found in meter.result()}
+    assert notes == {
+        "a": "it is like the reference's output 'b': are their names swapped?",
+        "b": "it is like the reference's output 'a': are their names swapped?",
+        "c": "",
+    }
+    same = ParityMeter()
+    same.add({"a": a, "b": a}, {"a": a, "b": a})
+    assert not any(found.note for found in same.result())

@@ -73,7 +73,11 @@ def test_the_report_says_what_was_cut(made):
 def test_the_engine_is_compared_with_the_model_as_it_came_and_gated_to_the_pruned_one(made):
     folder, _, built = made
     shipped = built.validations["cpu"].shipped
-    assert {gate.gate for gate in shipped.gates} == {"max_metric_drop:top1", "min_cosine:logits[to pruned]"}
+    assert {gate.gate for gate in shipped.gates} == {
+        "max_metric_drop:top1",
+        "min_cosine:logits[to pruned]",
+        "min_snr_db:logits[to pruned]",
+    }
     (as_it_came,), (to_pruned,) = shipped.parity, shipped.to_pruned or ()
     assert to_pruned.cosine > as_it_came.cosine
     assert to_pruned.cosine > 0.99
@@ -86,7 +90,11 @@ def test_without_a_metric_the_cost_of_the_cut_is_not_measured(made, tmp_path):
         np.savez(config.parent / "unlabelled.npz", x=arrays["x"])
     built, _ = build(config, tmp_path, *CUT, UNSET, "data.calibration=unlabelled.npz", store=folder / "store")
     gates = {gate.gate: gate.verdict for gate in built.validations["cpu"].shipped.gates}
-    assert gates == {"max_metric_drop": "not_measured", "min_cosine:logits[to pruned]": "pass"}
+    assert gates == {
+        "max_metric_drop": "not_measured",
+        "min_cosine:logits[to pruned]": "pass",
+        "min_snr_db:logits[to pruned]": "pass",
+    }
     assert built.result.verdict == "not_measured"
 
 

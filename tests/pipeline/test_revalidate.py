@@ -86,7 +86,11 @@ def test_a_wrong_model_fails_with_no_gate_given(small, tmp_path):
     done("quantize", small.model, "--ranges", weights, "-o", quantized)
     ran = validate(small, quantized, "--json")
     assert (ran.code, ran.json["verdict"]) == (1, "fail")
-    assert {gate["gate"] for gate in ran.json["gates"]} == {"max_metric_drop:top1", "min_cosine:logits"}
+    assert {gate["gate"] for gate in ran.json["gates"]} == {
+        "max_metric_drop:top1",
+        "min_cosine:logits",
+        "min_snr_db:logits",
+    }
 
 
 def test_an_engine_that_cannot_run_here_is_not_measured_and_strict_says_1():

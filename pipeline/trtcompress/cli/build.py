@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..config import Loaded
     from ..validation import Candidate
 
-ACCURACY = ("max_metric_drop", "min_cosine")
+ACCURACY = ("max_metric_drop", "min_cosine", "min_snr_db")
 """Gates whose names begin so are about accuracy."""
 
 _STATES = {"reuse": "reuse", "run": "run", "unknown": "run (reused if what comes before it comes out the same)"}

@@ -33,6 +33,12 @@ POSITIVE = click.FloatRange(0, min_open=True)
 )
 @click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
 @click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Gate for each output. [default: 0.99]")
+@click.option(
+    "--min-snr-db",
+    metavar="DB",
+    type=float,
+    help="Gate for each output: signal-to-noise ratio, which sees a wrong size. [default: 10]",
+)
 @click.option("--min-speedup", type=POSITIVE, help="Gate.")
 @click.option("--max-latency-ms", type=POSITIVE, help="Gate.")
 @click.option("--max-size-mb", type=POSITIVE, help="Gate.")
@@ -54,6 +60,7 @@ def command(
     metrics: tuple[str, ...],
     max_metric_drop: float | None,
     min_cosine: float | None,
+    min_snr_db: float | None,
     min_speedup: float | None,
     max_latency_ms: float | None,
     max_size_mb: float | None,
@@ -70,6 +77,7 @@ def command(
     gates = GateSettings(
         max_metric_drop=max_metric_drop,
         min_cosine=min_cosine,
+        min_snr_db=min_snr_db,
         min_speedup=min_speedup,
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
@@ -98,9 +106,16 @@ def _show(found: ValidationResult) -> None:
     from .output import print_table
 
     print_table(
-        ("output", "max abs", "max rel", "least cosine", "SNR dB"),
+        ("output", "max abs", "max rel", "least cosine", "SNR dB", "size"),
         [
-            (o.output, f"{o.max_abs:.3g}", f"{o.max_rel:.3g}", f"{o.cosine:.6f}", signal_to_noise(o.snr_db))
+            (
+                o.output,
+                f"{o.max_abs:.3g}",
+                f"{o.max_rel:.3g}",
+                f"{o.cosine:.6f}",
+                signal_to_noise(o.snr_db),
+                "-" if o.scale is None else f"{o.scale:.4g}x",
+            )
             for o in found.outputs
         ],
     )

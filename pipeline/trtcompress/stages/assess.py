@@ -24,7 +24,7 @@ class AssessSettings(StageSettings):
 
 @stage(
     output="assessment",
-    version=1,
+    version=2,
     leaves="validation/pruned",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
     device=on_this_machine,

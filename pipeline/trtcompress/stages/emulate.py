@@ -32,7 +32,7 @@ def _elsewhere(target: Target) -> bool:
 
 @stage(
     output="emulation",
-    version=3,
+    version=4,
     leaves="validation/{subject}",
     scope="encoding",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),

@@ -25,6 +25,7 @@ class PrecisionSettings(StageSettings):
     max_drop: float | None
     max_metric_drop: float | None
     min_cosine: float | None
+    min_snr_db: float | None
     pruned: bool
 
     @classmethod
@@ -35,13 +36,14 @@ class PrecisionSettings(StageSettings):
             max_drop=config.quantize.max_drop,
             max_metric_drop=config.gates.max_metric_drop,
             min_cosine=config.gates.min_cosine,
+            min_snr_db=config.gates.min_snr_db,
             pruned=config.prune is not None,
         )
 
 
 @stage(
     output="plan",
-    version=3,
+    version=4,
     leaves="plans/{subject}",
     scope="encoding",
     libs=("onnx", "onnx-ir", "onnxruntime", "polygraphy", "numpy", "pillow"),
@@ -71,10 +73,13 @@ def precision(
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
     from trtcompress_calibration.precision import plan_precision
+    from trtcompress_engines.backends.trt_process import refuse_branches
 
     from ..profiles import named_axes
     from ..refining import Judge, Limits, refine
 
+    if encoding.float_type == "float16":  # for TensorRT: better said now than when it is compiled
+        refuse_branches(equalized)
     plan = plan_precision(equalized, ranges, encoding, skip=settings.skip)
     judge = Judge(
         reference=exported,
@@ -82,7 +87,7 @@ def precision(
         data=lambda: open_data(evaluation, exported),
         metrics=metrics,
         axes=named_axes(exported, axes),
-        limits=Limits(settings.max_drop, settings.max_metric_drop, settings.min_cosine),
+        limits=Limits(settings.max_drop, settings.max_metric_drop, settings.min_cosine, settings.min_snr_db),
         progress=progress,
     )
     plan = refine(

@@ -33,7 +33,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=6,
+    version=7,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
