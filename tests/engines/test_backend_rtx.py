@@ -15,6 +15,7 @@ from trtcompress_engines.backends.trt_worker import Request
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import read_model
+from trtcompress_graph.simplify import simplify
 from trtcompress_graph.target import Engine
 
 PROFILES = {"x": ((1, 3, 16, 16), (4, 3, 16, 16), (8, 3, 16, 16))}
@@ -127,3 +128,29 @@ def test_probe_tells_version_and_compute_capabilities():
     result = trt_process.probe("rtx")
     assert {"SM75", "SM86", "SM89", "SM120"} <= set(result.compute_capabilities)
     assert Request("rtx").onnx == ""
+
+
+@pytest.mark.parametrize(("inside", "message"), [(True, "no If whose branches give"), (False, "with equal ranks")])
+def test_an_if_whose_branches_differ_in_rank_is_named(tmp_path: Path, inside: bool, message: str):
+    """As exporters write `x.squeeze(-1)`; the builder alone knows the ranks where the axis comes from outside."""
+    last = [helper.make_tensor("last", TensorProto.INT64, [1], [1])]
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("s", "i")]
+    then = helper.make_graph(
+        [helper.make_node("Squeeze", ["x", "last"], ["s"], name="squeeze")], "t", [], sides[:1], last * inside
+    )
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["i"], name="same")], "e", [], sides[1:])
+    nodes = [
+        helper.make_node("If", ["k"], ["v"], name="maybe", then_branch=then, else_branch=other),
+        helper.make_node("ReduceSum", ["v"], ["y"], name="sum", keepdims=0),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 1])
+    k = helper.make_tensor_value_info("k", TensorProto.BOOL, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    graph = helper.make_graph(nodes, "g", [x, k], [y], last * (not inside))
+    path = tmp_path / "if.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    with pytest.raises(CompileError, match=message) as caught:
+        build(path, "rtx-4090", {})
+    assert caught.value.where == f"{path}: node 'maybe'"
+    assert inside is ("--fix INPUT=VALUE" in caught.value.hint)
+    assert build(simplify(read_model(path), tmp_path / "fixed.onnx", fix={"k": True}).path, "rtx-4090", {}).built

@@ -19,6 +19,7 @@ _BLAME = (
     re.compile(r"[Cc]annot compile operation '([^']+)'"),
     re.compile(r"\[ONNX Layer: ([^\]]+)\]"),
     re.compile(r"for Node: (\S+)"),
+    re.compile(r"IConditional\w*Layer (\S+?)_\w+Layer"),
     re.compile(r"ForeignNode\[(.+?)\.\.\."),
     re.compile(r"\(([^\s:()]+): "),
 )

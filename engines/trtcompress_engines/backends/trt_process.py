@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from trtcompress_graph.branches import uneven_branches
 from trtcompress_graph.errors import CompileError
+from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 
 from ..backend import CompileOptions
@@ -43,6 +45,7 @@ def build_plan(
     Raises:
         CompileError: a dynamic input has no profile, or parser or builder refuse; the ONNX node is named.
     """
+    refuse_branches(graph)
     request = Request(
         flavour,
         onnx=str(graph.path),
@@ -55,6 +58,23 @@ def build_plan(
         where = f"{graph.path}: node '{result.node}'" if result.node else str(graph.path)
         raise CompileError(f"{TITLES[flavour]} {result.version} refuses the graph: {result.error}", where=where)
     return result
+
+
+def refuse_branches(graph: Model) -> None:
+    """TensorRT takes an `If` only where both branches give tensors of as many axes; its builder does not say which.
+
+    Raises:
+        CompileError: naming the first that it will not take.
+    """
+    uneven = uneven_branches(load_ir(graph))
+    if uneven:
+        more = f", as those of {len(uneven) - 1} more" if len(uneven) > 1 else ""
+        raise CompileError(
+            f"TensorRT takes no If whose branches give tensors of different rank{more}",
+            where=f"{graph.path}: node '{uneven[0]}'",
+            hint="fix the inputs that it depends on: trtcompress simplify M.onnx --fix INPUT=VALUE -o S.onnx; "
+            "in a build: --set model.fix.INPUT=VALUE",
+        )
 
 
 def _profiles(graph: Model, options: CompileOptions) -> dict[str, list[list[int]]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.callables import is_callable_name
+from trtcompress_graph.errors import UsageError
+from trtcompress_graph.fixing import fix_inputs
 from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
 
@@ -24,6 +27,7 @@ def export_model(
     axes: Axes,
     samples: Iterable[Sample] = (),
     trust_pickle: bool = False,
+    fix: Mapping[str, object] = MappingProxyType({}),
     out: Path,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Model:
@@ -36,20 +40,28 @@ def export_model(
         axes: least, usual and greatest length of each dynamic axis, by input.
         samples: real inputs, with their batch axis; PyTorch and the exported model must agree on each.
         trust_pickle: run what a pickle says; it can do anything that you can.
+        fix: values of inputs that are always the same, of an ONNX file; these inputs become constants.
         out: the ONNX file to write.
         tell: told, line by line, which axes are dynamic and how far PyTorch's answers were from the model's.
 
     Raises:
-        UsageError: the function cannot be found, or a key of `axes` names no axis of an input.
+        UsageError: the function cannot be found, a key of `axes` names no axis of an input, or `fix` is given for
+            what is no ONNX file.
         MissingPathError: there is no such file.
         ModelError: the file is not a sound model, or a pickle that is not trusted, or the function raises or does not
             return what it should.
         ExportError: PyTorch cannot export the network, or the exported model gives other answers.
     """
+    if fix and (is_callable_name(source) or source.endswith((".pt", ".pth"))):
+        raise UsageError(
+            "inputs are fixed in ONNX files only",
+            where="model.fix",
+            hint="have the function return a module that holds these values itself",
+        )
     if not is_callable_name(source):
         path = base / source
         if path.suffix not in (".pt", ".pth"):
-            return copy_model(read_model(path), out)
+            return fix_inputs(read_model(path), fix, out) if fix else copy_model(read_model(path), out)
         samples = iter(samples)
         first = next(samples, None)
         network = network_of_pickle(path, axes, first, trust_pickle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
@@ -30,11 +30,12 @@ class ExportSettings(StageSettings):
     """Settings of the export stage."""
 
     trust_pickle: bool
+    fix: dict[str, Any]
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
         """From the section `model`."""
-        return cls(trust_pickle=config.model.trust_pickle)
+        return cls(trust_pickle=config.model.trust_pickle, fix=config.model.fix)
 
 
 @stage(
@@ -66,6 +67,7 @@ def export(
         axes=axes,
         samples=real_samples(calibration, model.source, written),
         trust_pickle=settings.trust_pickle,
+        fix=settings.fix,
         out=written,
         tell=_log.info,
     )

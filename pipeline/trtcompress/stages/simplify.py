@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from trtcompress_graph.model import Model
 
 from ..stage import StageSettings, stage
 
+_log = logging.getLogger(__name__)
+
 
 class SimplifySettings(StageSettings):
     """Settings of the simplify stage."""
 
 
-@stage(output="simplified", version=1, leaves="models/simplified", libs=("onnx", "onnx-ir", "onnxscript"))
+@stage(output="simplified", version=2, leaves="models/simplified", libs=("onnx", "onnx-ir", "onnxscript"))
 def simplify(exported: Model, settings: SimplifySettings, out: Path) -> Model:
     """Fold constants and BatchNorm, upgrade the opset, remove what is not used."""
+    from trtcompress_graph.branches import open_branches
+    from trtcompress_graph.load import load_ir
     from trtcompress_graph.simplify import simplify as simplify_model
 
-    return simplify_model(exported, out / "model.onnx")
+    simplified = simplify_model(exported, out / "model.onnx")
+    for told in open_branches(load_ir(simplified)):
+        _log.info(told)
+    return simplified
