@@ -14,7 +14,7 @@ from trtcompress_graph.fresh import FreshNames
 from .kinds import bias_of, channel_axis, is_depthwise, runs_as_product, weight_of
 from .layout import Pair
 from .scales import Scale
-from .weights import QuantizedWeight, least_scale_for, quantize_bias, quantize_weight
+from .weights import QuantizedWeight, least_scale_for, quantize_bias, quantize_weight, quantize_weight_f8
 
 Array = npt.NDArray[np.generic]
 
@@ -77,7 +77,10 @@ class QdqWriter:
             least = least.max(keepdims=True)
         # ONNX Runtime's depthwise kernels add in 32 bits on every CPU: reduced weights would only lose there.
         bits = 8 if is_depthwise(node) else self._encoding.weight_bits
-        made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least)
+        if self._encoding.activation == "f8":
+            made = quantize_weight_f8(_floats(weight), axis, self._encoding.float_type)
+        else:
+            made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least)
         node.replace_input_with(1, self._weight(weight, made, weight_zero_point(node, self._encoding), node))
         if bias is not None and bias_values is not None:
             integers, scale = quantize_bias(bias_values, input_scale.scale, made.scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from trtcompress_graph.ranges import TensorRange
 
 Floats = npt.NDArray[np.float32]
 
+F8_MAX = 448
+"""Greatest FP8 number: E4M3 without infinities, `float8e4m3fn` of ONNX."""
+
 _LIMITS = {"u8": (0, 255), "s8": (-128, 127)}
 _DTYPES: dict[str, type[np.uint8] | type[np.int8]] = {"u8": np.uint8, "s8": np.int8}
 _HALF_NORMAL = np.float32(2.0**-14)
@@ -21,7 +25,7 @@ _HALF_MAX = np.float32(65504)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How one tensor is quantized: `q = saturate(round(x / scale) + zero_point)`."""
+    """How one tensor is quantized: `q = saturate(round(x / scale) + zero_point)`; the type of q is the zero point's."""
 
     scale: np.float32
     zero_point: np.uint8 | np.int8
@@ -30,11 +34,15 @@ class Scale:
 def activation_scale(measured: TensorRange, encoding: Encoding) -> Scale:
     """Scale of an activation whose threshold is known.
 
-    Symmetric: the threshold falls on 127. Asymmetric: what was seen within the threshold, with zero, fills 0 to 255,
-    so that the zero point is 0 after a rectifier.
+    FP8: all that was seen is held, the greatest on 448; its steps grow with the numbers, so that nothing is won by
+    clipping. Symmetric: the threshold falls on 127. Asymmetric: what was seen within the threshold, with zero, fills 0
+    to 255, so that the zero point is 0 after a rectifier.
     """
     assert encoding.activation is not None
     assert measured.threshold is not None
+    if encoding.activation == "f8":
+        zero: Any = to_f8(np.zeros(1, np.float32))[0]
+        return Scale(_stored(measured.amax / F8_MAX, encoding), zero)
     low, high = _LIMITS[encoding.activation]
     dtype = _DTYPES[encoding.activation]
     if encoding.symmetric:
@@ -53,6 +61,13 @@ def quantize(values: Floats, scale: Floats, axis: int | None, limit: int) -> npt
     return quantized
 
 
+def to_f8(values: Floats) -> npt.NDArray[Any]:
+    """float8e4m3fn, half to even; what is greater than 448 becomes 448, as QuantizeLinear saturates."""
+    import ml_dtypes
+
+    return np.clip(values, -F8_MAX, F8_MAX).astype(ml_dtypes.float8_e4m3fn)
+
+
 def storable(scale: Floats, float_type: FloatType) -> Floats:
     """Scales as a graph of `float_type` can hold it.
 
@@ -61,6 +76,10 @@ def storable(scale: Floats, float_type: FloatType) -> Floats:
     """
     if float_type == "float32":
         return scale
+    if float_type == "bfloat16":
+        import ml_dtypes
+
+        return scale.astype(ml_dtypes.bfloat16).astype(np.float32)
     half = np.minimum(scale, _HALF_MAX).astype(np.float16)
     above = np.nextafter(half, np.float16(np.inf), dtype=np.float16)
     return np.where((scale < _HALF_NORMAL) & (half.astype(np.float32) < scale), above, half).astype(np.float32)

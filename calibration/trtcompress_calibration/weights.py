@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trtcompress_graph.encoding import FloatType
 
-from .scales import Floats, quantize, storable
+from .scales import F8_MAX, Floats, quantize, storable, to_f8
 
 _BIAS_LIMIT = 2**30
 """Least |int32| bias that is guarded against: a bit is left for the sum that it joins."""
@@ -17,9 +18,9 @@ _BIAS_LIMIT = 2**30
 
 @dataclass(frozen=True, slots=True)
 class QuantizedWeight:
-    """s8 values with one scale for each index of `axis`, or one for all where `axis` is None."""
+    """s8 (or FP8) values with one scale for each index of `axis`, or one for all where `axis` is None."""
 
-    values: npt.NDArray[np.int8]
+    values: npt.NDArray[Any]
     scale: Floats
     axis: int | None
 
@@ -46,6 +47,16 @@ def quantize_weight(
         scale = np.maximum(scale, least_scale)
     held = storable(scale.astype(np.float32), float_type)
     return QuantizedWeight(quantize(weight, held, axis, limit), held if axis is not None else held[:1], axis)
+
+
+def quantize_weight_f8(weight: Floats, axis: int | None, float_type: FloatType) -> QuantizedWeight:
+    """FP8 (E4M3), absolute maximum on 448; arguments as those of `quantize_weight`."""
+    axes = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    reach = np.atleast_1d(np.max(np.abs(weight), axis=axes, initial=0.0)).astype(np.float32)
+    scale = np.where(reach > F8_MAX * np.finfo(np.float32).tiny, reach / np.float32(F8_MAX), np.float32(1))
+    held = storable(scale.astype(np.float32), float_type)
+    steps = held if axis is None else held.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    return QuantizedWeight(to_f8(weight / steps), held, axis)
 
 
 def least_scale_for(bias: Floats, input_scale: np.float32) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -53,6 +54,29 @@ def encoding_for(target: Target, precision: str, *, vnni: bool, amx: bool = Fals
     else:
         name = "trt-int8" if int8 else "trt-fp16"
     return encodings()[name]
+
+
+def with_weights(
+    encoding: Encoding, *, block: int | None = None, symmetric: bool | None = None, accuracy_level: int | None = None
+) -> Encoding:
+    """An encoding of integer weights with what a user sets of it; None leaves what `encodings.toml` says.
+
+    Raises:
+        UsageError: the encoding has no such thing, or the kernels do not take it.
+    """
+    given = {"block": block, "symmetric": symmetric, "accuracy_level": accuracy_level}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return encoding
+    what = ", ".join(changes)
+    if encoding.writer not in ("nbits", "block-dq"):
+        hint = "they belong to weight-int8 and weight-int4, such as --target cpu:weight-int4"
+        raise UsageError(f"'{encoding.name}' has no blocks of weights to set them for", where=what, hint=hint)
+    if encoding.writer == "block-dq" and symmetric is False:
+        raise UsageError("TensorRT takes no zero point other than 0", where="symmetric", hint="leave it out")
+    if encoding.writer == "block-dq" and accuracy_level is not None:
+        raise UsageError(f"'{encoding.name}' always computes in float", where="accuracy_level", hint="leave it out")
+    return replace(encoding, **changes)
 
 
 def precisions_of(target: Target) -> tuple[str, ...]:

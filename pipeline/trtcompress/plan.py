@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trtcompress_engines.cpu import cpu_features
-from trtcompress_engines.encodings import encoding_for
+from trtcompress_engines.encodings import encoding_for, with_weights
 from trtcompress_engines.metric_names import is_built_in
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.callables import is_callable_name
@@ -16,7 +16,7 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
-from .config import BuildConfig, DataSource, Loaded, TargetSettings
+from .config import BuildConfig, DataSource, Loaded, QuantizeSettings, TargetSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
 from .stage import DataRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
 
@@ -65,7 +65,7 @@ def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDig
     """
     config = loaded.config
     targets = _targets(config)
-    wanted = {targets[t.name].name: _encodings(targets[t.name], t) for t in config.targets}
+    wanted = {targets[t.name].name: _encodings(targets[t.name], t, config.quantize) for t in config.targets}
     _refuse_unbuildable(targets.values())
     given = _given(loaded, files)
     given |= {("target", target.name): target for target in targets.values()}
@@ -95,12 +95,21 @@ def _refuse_unbuildable(targets: Iterable[Target]) -> None:
             raise CompileError("its engines cannot be built here", where=f"target '{target.name}'", hint=lacking)
 
 
-def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]:
+def _encodings(target: Target, settings: TargetSettings, quantize: QuantizeSettings) -> tuple[Encoding, ...]:
     """The preferred encoding first; `auto` keeps the float engine beside INT8, in case INT8 does not pay."""
     cpu = cpu_features()
     exact = encoding_for(target, "float", vnni=cpu.vnni)
     if settings.precision == "float":
         return (exact,)
+    if settings.precision not in ("auto", "int8"):
+        chosen = encoding_for(target, settings.precision, vnni=cpu.vnni)
+        if chosen.writer not in ("nbits", "block-dq"):
+            return (chosen,)
+        return (
+            with_weights(
+                chosen, block=quantize.block, symmetric=quantize.symmetric, accuracy_level=quantize.accuracy_level
+            ),
+        )
     if settings.precision == "int8" and not target.int8:
         raise UsageError(
             f"INT8 engines are not built for '{target.name}'", where="targets", hint=f"use {target.name}:float"
@@ -111,19 +120,20 @@ def _encodings(target: Target, settings: TargetSettings) -> tuple[Encoding, ...]
     return (quantized,) if settings.precision == "int8" else (quantized, exact)
 
 
-def encoding_of(target_name: str, precision: Literal["int8", "float"]) -> Encoding:
-    """The encoding that a target takes on this machine.
+def encoding_of(target_name: str, precision: str) -> Encoding:
+    """The encoding that a target takes on this machine; `NAME:PRECISION` goes before `precision`.
 
     Raises:
-        UsageError: no such target.
+        UsageError: no such target, or it does not take that precision.
     """
     cpu = cpu_features()
-    return encoding_for(resolve_target(target_name), precision, vnni=cpu.vnni, amx=cpu.amx)
+    name, _, own = target_name.partition(":")
+    return encoding_for(resolve_target(name), own or precision, vnni=cpu.vnni, amx=cpu.amx)
 
 
 def first_int8(config: BuildConfig) -> Encoding | None:
     """The encoding of the first target that takes INT8; None where none does."""
-    taken = (t.name for t in config.targets if t.precision != "float" and resolve_target(t.name).int8)
+    taken = (t.name for t in config.targets if t.precision in ("auto", "int8") and resolve_target(t.name).int8)
     first = next(taken, None)
     return None if first is None else encoding_of(first, "int8")
 

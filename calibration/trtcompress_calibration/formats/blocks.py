@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..scales import Floats
+from trtcompress_graph.encoding import FloatType
+
+from ..scales import Floats, storable
 
 Codes = npt.NDArray[np.uint8]
 
@@ -44,7 +46,9 @@ class Blocks:
         return about
 
 
-def quantize_blocks(weight: Floats, bits: int, block: int, *, symmetric: bool) -> Blocks:
+def quantize_blocks(
+    weight: Floats, bits: int, block: int, *, symmetric: bool, float_type: FloatType = "float32"
+) -> Blocks:
     """Integers nearest to a weight.
 
     Symmetric: the greatest absolute value of a block falls on `2 ** (bits - 1) - 1`. Else the values of a block, with
@@ -56,12 +60,13 @@ def quantize_blocks(weight: Floats, bits: int, block: int, *, symmetric: bool) -
         bits: 4 or 8.
         block: columns that share a scale; 0 is the whole row.
         symmetric: no zero points.
+        float_type: that scales are stored in.
     """
     block = block or weight.shape[1]
     blocks = _split(weight, block)
     best: tuple[npt.NDArray[np.float32], ...] | None = None
     for ratio in _RATIOS if bits == 4 else (1.0,):
-        scale, zero = _steps(blocks, bits, np.float32(ratio), symmetric)
+        scale, zero = _steps(blocks, bits, np.float32(ratio), symmetric, float_type)
         codes = _codes(blocks, scale, zero, bits, symmetric)
         error = np.square((codes - zero[..., None]) * scale[..., None] - blocks).sum(axis=-1)
         if best is None:
@@ -94,18 +99,21 @@ def _split(weight: Floats, block: int) -> Floats:
     return split
 
 
-def _steps(blocks: Floats, bits: int, ratio: np.float32, symmetric: bool) -> tuple[Floats, Floats]:
+def _steps(
+    blocks: Floats, bits: int, ratio: np.float32, symmetric: bool, float_type: FloatType
+) -> tuple[Floats, Floats]:
     if symmetric:
-        scale = _positive(np.abs(blocks).max(axis=-1) * ratio / np.float32(2 ** (bits - 1) - 1))
+        scale = storable(_positive(np.abs(blocks).max(axis=-1) * ratio / np.float32(2 ** (bits - 1) - 1)), float_type)
         return scale, np.full_like(scale, 2 ** (bits - 1))
     low, high = np.minimum(blocks.min(axis=-1), 0) * ratio, np.maximum(blocks.max(axis=-1), 0) * ratio
-    scale = _positive((high - low) / np.float32(2**bits - 1))
+    scale = storable(_positive((high - low) / np.float32(2**bits - 1)), float_type)
     return scale, np.clip(np.rint(-low / scale), 0, 2**bits - 1)
 
 
 def _codes(blocks: Floats, scale: Floats, zero: Floats, bits: int, symmetric: bool) -> Floats:
     least = 1 if symmetric else 0  # as far below the middle as above it
-    return np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], least, 2**bits - 1)
+    codes: Floats = np.clip(np.rint(blocks / scale[..., None]) + zero[..., None], least, 2**bits - 1)
+    return codes
 
 
 def _positive(scale: Floats) -> Floats:
@@ -116,4 +124,5 @@ def _positive(scale: Floats) -> Floats:
 
 def _values(codes: Codes, scale: Floats, zero: Codes, block: int) -> Floats:
     steps, zeros = (np.repeat(each, block, axis=1)[:, : codes.shape[1]] for each in (scale, zero.astype(np.float32)))
-    return ((codes.astype(np.float32) - zeros) * steps).astype(np.float32)
+    values: Floats = ((codes.astype(np.float32) - zeros) * steps).astype(np.float32)
+    return values

@@ -134,7 +134,11 @@ class _Writer:
         matrix = np.asarray(weight.const_value.numpy(), np.float32)
         encoding = self._encoding
         return quantize_blocks(
-            matrix if rows else matrix.T, bits or encoding.weight_bits, block, symmetric=encoding.symmetric
+            matrix if rows else matrix.T,
+            bits or encoding.weight_bits,
+            block,
+            symmetric=encoding.symmetric,
+            float_type=encoding.float_type,
         )
 
     def _replace(self, node: ir.Node, by: ir.Node, bias: ir.Value | None = None) -> None:

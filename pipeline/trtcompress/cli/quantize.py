@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,11 +28,34 @@ if TYPE_CHECKING:
     "ranges_file",
     metavar="ranges.json",
     type=options.FILE,
-    help="Written by trtcompress calibrate, or TensorRT's calibration.cache. Needed for INT8 and for FP16; not where "
-    "FP32 stays FP32.",
+    help="Written by trtcompress calibrate, or TensorRT's calibration.cache. Needed for INT8, FP8 and FP16; not where "
+    "FP32 stays FP32, for BF16, nor where weights or tables alone are quantized.",
 )
 @options.target
-@click.option("--precision", type=click.Choice(["int8", "float"]), default="int8", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]),
+    default="int8",
+    show_default=True,
+    help="Short: --target T:PRECISION, where w8, w4 and int4 do as well. weight-int8 and weight-int4 quantize weights "
+    "and embedding tables alone, tables these tables alone.",
+)
+@click.option(
+    "--block",
+    type=click.Choice(["16", "32", "64", "128", "256"]),
+    help="Weights that share a scale, for weight-int8 and weight-int4. [default: cpu 128 and 32; TensorRT a whole "
+    "channel and 128]",
+)
+@click.option(
+    "--symmetric/--asymmetric",
+    default=None,
+    help="Integer weights without or with zero points. [default: with them on a cpu; TensorRT takes none]",
+)
+@click.option(
+    "--accuracy-level",
+    type=click.Choice(["1", "4"]),
+    help="Of integer weights on a cpu: 1 computes in float; 4 rounds what is read to INT8, faster. [default: 1]",
+)
 @click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay in the float type; repeat it.")
 @click.option(
     "--max-drop",
@@ -88,7 +112,10 @@ def command(
     model: str,
     ranges_file: str | None,
     target_name: str,
-    precision: Literal["int8", "float"],
+    precision: str,
+    block: str | None,
+    symmetric: bool | None,
+    accuracy_level: str | None,
     skip: tuple[str, ...],
     max_drop: float | None,
     rounding: Rounding,
@@ -101,11 +128,13 @@ def command(
     output: str,
     as_json: bool,
 ) -> None:
-    """Write INT8 (as Q/DQ pairs) or FP16 into the graph, in the encoding of the target."""
+    """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
     from trtcompress_calibration.doubts import nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_calibration.trt_cache import cache_text
+    from trtcompress_engines.encodings import with_weights
+    from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
     from ..files import write_text
@@ -113,7 +142,14 @@ def command(
 
     rounds = rounding != "nearest" or correct_bias != "false"
     _check_data(data, max_drop, rounds)
-    encoding = encoding_of(target_name, precision)
+    encoding = with_weights(
+        encoding_of(target_name, precision),
+        block=None if block is None else int(block),
+        symmetric=symmetric,
+        accuracy_level=None if accuracy_level is None else int(accuracy_level),
+    )
+    if (rounds or max_drop is not None) and not encoding.int8:
+        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where="--max-drop, --rounding, --correct-bias")
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
@@ -127,16 +163,23 @@ def command(
         written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias)
     else:
         written = quantize(read, ranges, plan, encoding, Path(output))
-    counts = ", ".join(
-        f"{sum(n.precision == kind for n in plan.nodes)} in {kind}" for kind in ("int8", "float16", "float32")
-    )
-    say(f"{encoding.name}: nodes {counts}")
+    found = Counter(node.precision for node in plan.nodes)
+    kinds = dict.fromkeys((*(("int8", "float16", "float32") if encoding.int8 else ()), *found))
+    say(f"{encoding.name}: nodes {', '.join(f'{found[kind]} in {kind}' for kind in kinds)}")
+    say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
     if note := plan.note or nothing_quantized(plan, encoding):
         say(note)
     if cache is not None:
         write_text(Path(cache), scales)
         say(f"wrote {cache}, for TensorRT {tensorrt}")
     options.written(written, as_json)
+
+
+def _megabytes(model: Model) -> str:
+    """Size of a model with its external data."""
+    from ..outputs import model_size
+
+    return f"{model_size(model) / 1e6:.2f} MB"
 
 
 def _check_data(data: str | None, max_drop: float | None, rounds: bool) -> None:
@@ -232,7 +275,8 @@ def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
     if file is not None:
         return options.read_ranges_of(model, file)
     hint = f"trtcompress calibrate {model.path} --data ... -o ranges.json"
-    if encoding.int8 or encoding.float_type == "float16":
-        why = "INT8 is scaled by them" if encoding.int8 else "they tell which values would overflow in FP16"
+    if encoding.calibrated:
+        what = "FP8" if encoding.activation == "f8" else "INT8"
+        why = f"{what} is scaled by them" if encoding.activation else "they tell which values would overflow in FP16"
         raise UsageError(f"{encoding.name} needs ranges: {why}", where="--ranges", hint=f"{hint}; then --ranges ...")
     return Ranges(VERSION, model.digest, "none", 0, {})
