@@ -57,6 +57,8 @@ def plan_precision(
         else:
             reason = float32.get(node) or reasons.get(node, "")
             precision = "float32" if node in float32 else encoding.float_type
+            if encoding.activation == "f8":
+                reason = reason.replace("INT8", "FP8")
         nodes.append(NodePrecision(node.name or "", node.op_type, precision, reason))
     return PrecisionPlan(encoding.name, tuple(nodes))
 

@@ -14,6 +14,8 @@ from ..files import staged
 from .trt_load import gpu_count, missing_classic, missing_rtx
 from .trt_process import build_plan
 
+_TOLD = ("int8_nodes", "fp8_nodes")
+
 CHECKED = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities of TensorRT for RTX that take every type a graph for classic TensorRT may hold.
 
@@ -89,9 +91,8 @@ def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: 
         result = build_plan("rtx", graph, plan, options, (capability,))
         plan.unlink()
     major, minor = capability
-    return (
-        f"parsed and built by TensorRT for RTX {result.version} for SM{major}{minor}; "
-        f"in INT8: {result.details['int8_nodes']}"
+    return f"parsed and built by TensorRT for RTX {result.version} for SM{major}{minor}; " + ", ".join(
+        f"in {key[:-6].upper()}: {told}" for key, told in result.details.items() if key in _TOLD
     )
 
 

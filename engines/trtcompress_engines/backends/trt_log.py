@@ -27,11 +27,12 @@ _BLAME = (
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer of the built engine: its kind, whether it multiplies INT8, and the ONNX nodes in it."""
+    """A layer of the built engine: its kind, whether it multiplies INT8 or FP8, and the ONNX nodes in it."""
 
     kind: str
     int8: bool
     nodes: tuple[str, ...]
+    fp8: bool = False
 
 
 def parsed_nodes(messages: Iterable[str]) -> dict[str, str]:
@@ -64,20 +65,31 @@ def engine_layers(messages: Iterable[str]) -> list[Layer]:
     found: list[Layer] = []
     for line in listings[-1].splitlines() if listings else ():
         if match := _LAYER.match(line):
-            reads, weights = match["inputs"].count("Datatype: Int8"), (match["constants"] or "").count("Datatype: Int8")
             nodes = tuple(re.findall(r"\[ONNX Layer: ([^\]]+)\]", match["metadata"]))
-            found.append(Layer(match["kind"], reads > 0 and reads + weights > 1, nodes))
+            found.append(Layer(match["kind"], _multiplies(match, "Int8"), nodes, _multiplies(match, "FP8")))
     return found
 
 
+def _multiplies(layer: re.Match[str], kind: str) -> bool:
+    """Whether a layer reads numbers of a type, and weights or a second input of it."""
+    reads, weights = (
+        (layer["inputs"] or "").count(f"Datatype: {kind}"),
+        (layer["constants"] or "").count(f"Datatype: {kind}"),
+    )
+    return reads > 0 and reads + weights > 1
+
+
 def summary(messages: Sequence[str]) -> dict[str, str]:
-    """Facts for the report: layers of the engine, and how many convolutions and products run in INT8."""
+    """Facts for the report: layers of the engine, and how many convolutions and products run in INT8, or in FP8."""
     kinds = parsed_nodes(messages)
     layers = engine_layers(messages)
     compute = {node for node, kind in kinds.items() if kind in COMPUTE}
     in_int8 = {node for layer in layers if layer.int8 for node in layer.nodes} & compute
+    in_fp8 = {node for layer in layers if layer.fp8 for node in layer.nodes} & compute
+    fp8 = {"fp8_nodes": f"{len(in_fp8)} of {len(compute)} convolutions and products"} if in_fp8 else {}
     return {
         "onnx_nodes": str(len(kinds)),
         "layers": str(len(layers)),
         "int8_nodes": f"{len(in_int8)} of {len(compute)} convolutions and products",
+        **fp8,
     }

@@ -21,7 +21,7 @@ def command(
     model: str, target_name: str, axis_options: tuple[str, ...], threads: int, output: str, as_json: bool
 ) -> None:
     """Build the engine of a graph as it is: its precision is what the graph says (see quantize)."""
-    from trtcompress_calibration.placement import already_quantized
+    from trtcompress_calibration.placement import quantizes_activations
     from trtcompress_engines.targets import resolve_target
     from trtcompress_graph.load import read_model
 
@@ -33,10 +33,12 @@ def command(
     target, read = resolve_target(target_name), read_model(Path(model))
     engine = compile_folder(read, target, options.axes(axis_options), Path(output), threads=threads)
     path, digest = deployed_file(engine)
-    if engine.details.get("int8_nodes", "").partition(" ")[0] == "0" and already_quantized(read):
+    idle = "fp8_nodes" not in engine.details and engine.details.get("int8_nodes", "").partition(" ")[0] == "0"
+    if idle and quantizes_activations(read):
         say(
-            "warning: the graph is quantized and not one node of the engine computes in INT8: it was quantized for "
-            f"another target\nhint: trtcompress quantize FLOAT.onnx --ranges ranges.json --target {target.name} -o Q"
+            "warning: the graph is quantized and not one node of the engine computes in INT8 or FP8: it was quantized "
+            "for another target\nhint: trtcompress quantize FLOAT.onnx --ranges ranges.json "
+            f"--target {target.name} -o Q"
         )
     if as_json:
         print_json(
