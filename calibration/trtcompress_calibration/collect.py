@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Thread
 
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import DataError
@@ -16,9 +17,9 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 from .batching import batches, fixed_batch
-from .collector import Collector
+from .collector import Collector, read_all
 from .data import Dataset
-from .histogram import Extremes, Histogram, share_beyond
+from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
 from .samples import Batch, Sample
 from .taps import Taps, read_skeleton, taps_of
@@ -102,18 +103,28 @@ def measure(
     progress: Callable[[int], None] | None = None,
     threads: int = 0,
 ) -> Measured:
-    """One pass of the samples; arguments and errors as those of `calibrate`."""
+    """One pass of the samples; arguments and errors as those of `calibrate`.
+
+    Batches go through the model side by side, one a thread with statistics of its own, which are added in the end:
+    no core waits for another one inside a layer. At most `batch_size` samples are under way together, so that memory
+    (their tensors that are read) does not grow with the cores.
+    """
+    Thread(target=load_kernels, daemon=True).start()
     graph = read_skeleton(model)
     taps = candidates or taps_of(graph)
     source = dataset.source if isinstance(dataset, Dataset) else ""
-    collector = Collector(model, graph, taps, threads or usable_cores(), source)
+    cores = threads or usable_cores()
+    workers = min(cores, max(1, batch_size // (fixed_batch(model.inputs) or 1)))
+    first = Collector(model, graph, taps, cores // workers, source)
+    collectors = [first, *(first.twin() for _ in range(1, workers))]
     samples = 0
-    for batch in _full_batches(dataset, model, batch_size):
-        collector.read(batch)
-        samples += batch.count
+    for count in read_all(collectors, _full_batches(dataset, model, max(1, batch_size // workers))):
+        samples += count
         if progress is not None:
             progress(samples)
-    return Measured(model.digest, collector.statistics, taps.aliases, samples)
+    for other in collectors[1:]:
+        first.add(other)
+    return Measured(model.digest, first.statistics, taps.aliases, samples)
 
 
 def ranges_of(

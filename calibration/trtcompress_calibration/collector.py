@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.errors import DataError
@@ -42,7 +45,7 @@ class Collector:
         self._model = model
         self._source = source
         self._makers = {name: node for node in graph.graph.node for name in node.output}
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._masked = infinite_by_design(graph)
         on = dependence(graph)
         wanted = (*taps.histogram, *taps.extremes)
@@ -54,6 +57,19 @@ class Collector:
         known = {*self._session.tapped, *self._once_read, *(spec.name for spec in model.inputs)}
         self.statistics: dict[str, Extremes] = {name: Histogram() for name in taps.histogram if name in known}
         self.statistics |= {name: Extremes() for name in taps.extremes if name in known}
+
+    def twin(self) -> Collector:
+        """One that reads other batches of the same model at the same time, into statistics of its own."""
+        twin = copy.copy(self)
+        twin._session = self._session.twin()
+        twin._once = self._once and self._once.twin()
+        twin.statistics = {name: type(value)() for name, value in self.statistics.items()}
+        return twin
+
+    def add(self, other: Collector) -> None:
+        """Add what a twin read."""
+        for name, value in self.statistics.items():
+            value.add(other.statistics[name])
 
     def read(self, batch: Batch) -> None:
         """Run a batch and count its tensors.
@@ -94,8 +110,9 @@ class Collector:
             return None
 
         names = sorted(tensors, key=lambda name: -tensors[name].size)
-        small = sum(array.size for array in tensors.values()) < _WORTH_A_THREAD
-        return [name for name in (map(one, names) if small else self._pool.map(one, names)) if name is not None]
+        few = sum(array.size for array in tensors.values()) < _WORTH_A_THREAD
+        done = map(one, names) if few or self._pool is None else self._pool.map(one, names)
+        return [name for name in done if name is not None]
 
     def _seen(self, name: str, array: Array) -> Array:
         return finite(array) if name in self._masked else array
@@ -121,6 +138,34 @@ class Collector:
             where=f"{self._source or self._model.path}: {_numbers(batch)}",
             hint="the float model itself does so on this data: check its preprocessing (mean, std, scale)",
         )
+
+
+def read_all(collectors: Sequence[Collector], batches: Iterable[Batch]) -> Iterator[int]:
+    """Hand each batch to a collector that is free; gives how many samples each held, in their order.
+
+    Raises:
+        DataError: that of the first batch that has one.
+    """
+    free: SimpleQueue[Collector] = SimpleQueue()
+    for collector in collectors:
+        free.put(collector)
+
+    def read(batch: Batch) -> int:
+        collector = free.get()
+        try:
+            collector.read(batch)
+        finally:
+            free.put(collector)
+        return batch.count
+
+    under_way: deque[Future[int]] = deque()
+    with ThreadPoolExecutor(len(collectors)) as pool:
+        for batch in batches:
+            under_way.append(pool.submit(read, batch))
+            if len(under_way) > len(collectors):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _numbers(batch: Batch) -> str:

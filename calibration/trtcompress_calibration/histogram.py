@@ -113,6 +113,12 @@ class Histogram(Extremes):
         super().add(other, times)
 
 
+def load_kernels() -> None:
+    """Import numba and load the machine code, which takes about as long as to open a session, and can go beside it."""
+    Histogram().update(np.zeros(1, np.float32))
+    Extremes().update(np.zeros(1, np.float32))
+
+
 def merge(a: Histogram, b: Histogram) -> Histogram:
     """The histogram of the values of both, to the last bit."""
     merged = Histogram()

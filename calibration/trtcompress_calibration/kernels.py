@@ -18,12 +18,12 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Counts = NDArray[np.int64]
 Tables = NDArray[np.uint32]
+Table = NDArray[np.uint32]
 
-CHUNK = 1 << 14
-"""Values that are looked at twice in a row, for extremes and for counts: 64 KiB stay in cache."""
+BLOCK = 256
+"""Values that are looked at thrice in a row, for extremes, bins and counts, while they are in the first cache."""
 
 _SMALL = 1 << 15
-_BLOCK = 512
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _SIGN = np.int32(31)
 _INFINITY = 0x7F800000
@@ -66,48 +66,56 @@ def sweep(
     Returns:
         least and greatest value as ordered integers, the exponent, and whether all values are finite.
     """
-    bins = counts.size
     lo, hi = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-    index = np.empty(_BLOCK, np.uint32)
-    for start in range(0, values.size, CHUNK):
-        stop = min(start + CHUNK, values.size)
-        chunk_lo, chunk_hi = extremes(bits[start:stop], np.int32(0x7FFFFFFF), np.int32(-0x80000000))
-        lo, hi = min(lo, chunk_lo), max(hi, chunk_hi)
-        magnitude = int(max(np.int64(chunk_hi), ~np.int64(chunk_lo)))
+    small = values.size < _SMALL
+    widest = 126 + int(np.log2(counts.size))
+    scale = np.float32(2.0 ** (-exponent))
+    index = np.empty(BLOCK, np.uint32)
+    first, second, third, fourth = tables[0], tables[1], tables[2], tables[3]
+    for start in range(0, values.size, BLOCK):
+        # Slices: with a sum as its index numba looks for negative ones, and no loop over them vectorizes.
+        block = values[start : start + BLOCK]
+        block_lo, block_hi = extremes(bits[start : start + BLOCK], np.int32(0x7FFFFFFF), np.int32(-0x80000000))
+        lo, hi = min(lo, block_lo), max(hi, block_hi)
+        magnitude = int(max(np.int64(block_hi), ~np.int64(block_lo)))
         if magnitude >= _INFINITY:
             _flush(tables, counts)
             return lo, hi, exponent, False
-        needed = max(least, (magnitude >> 23) - 126 - int(np.log2(bins)))
+        needed = max(least, (magnitude >> 23) - widest)
         if needed > exponent:
             _flush(tables, counts)
             _merge_bins(counts, needed - exponent)
             exponent = needed
-        scale = np.float32(2.0 ** (-exponent))
-        if values.size < _SMALL:
-            for i in range(start, stop):
-                counts[np.uint32(abs(values[i]) * scale)] += 1
+            scale = np.float32(2.0 ** (-exponent))
+        if small:
+            _count_few(block, scale, counts)
         else:
-            _count(values[start:stop], scale, tables, index)
-    if values.size >= _SMALL:
+            _count(block, scale, first, second, third, fourth, index)
+    if not small:
         _flush(tables, counts)
     return lo, hi, exponent, True
 
 
 @_compiled
-def _count(values: Floats, scale: np.float32, tables: Tables, index: Tables) -> None:
-    """Indices of a block first (vectorized), then the increments."""
-    for start in range(0, values.size, _BLOCK):
-        size = min(_BLOCK, values.size - start)
-        for i in range(size):
-            index[i] = np.int32(abs(values[start + i]) * scale)
-        whole = size - size % 4
-        for i in range(0, whole, 4):
-            tables[0, index[i]] += _ONE
-            tables[1, index[i + 1]] += _ONE
-            tables[2, index[i + 2]] += _ONE
-            tables[3, index[i + 3]] += _ONE
-        for i in range(whole, size):
-            tables[0, index[i]] += _ONE
+def _count(values: Floats, scale: np.float32, a: Table, b: Table, c: Table, d: Table, index: Table) -> None:
+    """Indices first (vectorized), then the increments."""
+    for i in range(values.size):
+        index[i] = np.int32(abs(values[i]) * scale)
+    whole = values.size - values.size % 4
+    for i in range(0, whole, 4):
+        a[index[i]] += _ONE
+        b[index[i + 1]] += _ONE
+        c[index[i + 2]] += _ONE
+        d[index[i + 3]] += _ONE
+    for i in range(whole, values.size):
+        a[index[i]] += _ONE
+
+
+@_compiled
+def _count_few(values: Floats, scale: np.float32, counts: Counts) -> None:
+    """Without tables, which cost more to empty than a small tensor to count."""
+    for i in range(values.size):
+        counts[np.uint32(abs(values[i]) * scale)] += 1
 
 
 @_compiled

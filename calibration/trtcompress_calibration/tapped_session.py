@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import math
 from collections.abc import Iterable, Mapping
@@ -40,8 +41,17 @@ class TappedSession:
         self._session = _session(model, wanted, threads, as_written)
         self._types = {value.name: value.type for value in self._session.get_outputs()}
         self.tapped = [name for name in wanted if self._types[name] in _TYPES]
-        self._binding = self._session.io_binding()
         self._reuse = reuse
+        self._bind()
+
+    def twin(self) -> TappedSession:
+        """The same session with outputs of its own, so that both can run at the same time."""
+        twin = copy.copy(self)
+        twin._bind()
+        return twin
+
+    def _bind(self) -> None:
+        self._binding = self._session.io_binding()
         self._shapes: object = None
         self._held: list[Any] = []
 

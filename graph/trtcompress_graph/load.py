@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checks import check_file, check_graph, check_runs
+from .checks import check_file, check_graph, check_onnx, check_runs
 from .digest import model_digest
 from .errors import MissingPathError, ModelError
 from .model import Model
@@ -37,8 +38,11 @@ def read_model(path: Path) -> Model:
         raise MissingPathError("no such file", where=str(path), hint="check the path of the model")
     proto = _parse(path)
     check_graph(proto, path)
-    check_runs(path)
-    return describe(proto, path)
+    with ThreadPoolExecutor(1) as pool:  # the digest of a large file takes as long as the checks
+        described = pool.submit(describe, proto, path)
+        check_onnx(path)
+        check_runs(path)
+        return described.result()
 
 
 def load_ir(model: Model) -> ir.Model:

@@ -283,10 +283,29 @@ def test_from_a_folder_of_images(tmp_path: Path) -> None:
     assert -1 <= ranges.tensors["image"].min < ranges.tensors["image"].max <= 1
 
 
-def test_progress(tmp_path: Path, digits: list[Sample]) -> None:
+@pytest.mark.parametrize(("threads", "steps"), [(1, [4, 8, 10]), (2, [2, 4, 6, 8, 10])])
+def test_progress(tmp_path: Path, digits: list[Sample], threads: int, steps: list[int]) -> None:
     told: list[int] = []
-    calibrate(digits_model(tmp_path / "m.onnx"), digits[:10], batch_size=4, progress=told.append)
-    assert told == [4, 8, 10]
+    model = digits_model(tmp_path / "m.onnx")
+    calibrate(model, digits[:10], batch_size=4, threads=threads, progress=told.append)
+    assert told == steps
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5, 16])
+def test_ranges_do_not_depend_on_the_threads(tmp_path: Path, digits: list[Sample], threads: int) -> None:
+    model = digits_model(tmp_path / "m.onnx")
+    alone = calibrate(model, digits[:30], threads=1)
+    assert calibrate(model, digits[:30], threads=threads).text() == alone.text()
+
+
+def test_of_several_batches_that_fail_the_first_is_told(tmp_path: Path, digits: list[Sample]) -> None:
+    model = digits_model(tmp_path / "m.onnx")
+    broken = [
+        Sample({"image": np.full_like(s.inputs["image"], np.nan)}) if i in (5, 6, 9) else s
+        for i, s in enumerate(digits[:12])
+    ]
+    with pytest.raises(DataError, match="sample 5"):
+        calibrate(model, broken, batch_size=4, threads=4)
 
 
 def test_a_fixed_batch_drops_what_does_not_fill_it(
