@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
+import mmap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -86,7 +87,8 @@ def _session(model: Model, wanted: list[str], threads: int, as_written: bool) ->
     more = onnx.ModelProto()
     more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
     # One protobuf message behind the other is the merged message, so the weights need not be parsed.
-    tapped = model.path.read_bytes() + more.SerializeToString()
+    with model.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as written:
+        tapped = b"".join((written, more.SerializeToString()))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what it raises is told; its log would stand before that
