@@ -12,6 +12,9 @@ from trtcompress_graph.encoding import Encoding
 from ..kinds import integer, number, weight_of
 from ..opening import is_constant
 
+_LEAST_BLOCK = 16
+"""Of MatMulNBits."""
+
 _NO_FLOATS = "it works on no floats"
 
 _NO_WEIGHTS = "it has no weights"
@@ -45,12 +48,20 @@ def outputs_by_features(node: ir.Node) -> bool:
 def block_of(weight: ir.Value, node: ir.Node, encoding: Encoding) -> int:
     """Features of the weight that share a scale; 0 is all of them.
 
-    TensorRT takes blocks that divide the features without rest; elsewhere the last one may be shorter.
+    TensorRT takes blocks that divide the features without rest; elsewhere the last one may be shorter, and where there
+    are fewer features than a block has, the least power of two that holds them does.
     """
-    features = lengths(weight)[1 if outputs_by_features(node) else 0]
+    features = features_of(weight, node)
     if encoding.writer == "block-dq" and encoding.block and features % encoding.block:
         return 0
+    if encoding.writer == "nbits":
+        return min(encoding.block, max(_LEAST_BLOCK, 1 << (features - 1).bit_length()))
     return encoding.block
+
+
+def features_of(weight: ir.Value, node: ir.Node) -> int:
+    """How many numbers one output of a product is made of."""
+    return lengths(weight)[1 if outputs_by_features(node) else 0]
 
 
 def lengths(value: ir.Value) -> tuple[int, ...]:
@@ -72,8 +83,10 @@ def _refusal(node: ir.Node, encoding: Encoding) -> str:
 
 
 def _table_refusal(node: ir.Node) -> str:
-    table = node.inputs[0]
+    table, places = node.inputs[0], node.inputs[1]
     assert table is not None
+    if places is None or places.shape is None or not len(places.shape):
+        return "it looks up a single row, or how many is not known"
     if table.dtype != ir.DataType.FLOAT or integer(node, "axis", 0) != 0:
         return "it looks up no rows of floats"
     shape = lengths(table)
@@ -94,9 +107,10 @@ def _weight_refusal(node: ir.Node, encoding: Encoding) -> str:
         return "alpha or beta is not 1, or it reads a transposed matrix"
     if is_constant(read) or read is None or (read.shape is not None and len(read.shape) < 2):
         return "what it reads is constant, or a vector"
-    features = lengths(weight)[1 if outputs_by_features(node) else 0]
-    held = -(-features // (encoding.block or features)) * (encoding.block or features)
-    if encoding.weight_bits * held + 32 * (held // (encoding.block or features)) >= 32 * features:
+    features = features_of(weight, node)
+    block = block_of(weight, node, encoding) or features
+    blocks = -(-features // block)
+    if encoding.weight_bits * blocks * block + 32 * blocks >= 32 * features:
         return f"weight '{weight.name}' has {features} features only: with scales its integers would not be smaller"
     return _finite(weight)
 

@@ -50,16 +50,16 @@ class _Writer:
         """A product as MatMulNBits; the bias of a Gemm goes into an Add behind it."""
         weight, read = node.inputs[1], node.inputs[0]
         assert weight is not None
-        turned = outputs_by_features(node)
+        turned, block = outputs_by_features(node), block_of(weight, node, self._encoding)
         outputs, features = lengths(weight) if turned else lengths(weight)[::-1]
         attributes = {
             "K": features,
             "N": outputs,
             "bits": self._encoding.weight_bits,
-            "block_size": self._encoding.block,
+            "block_size": block,
             "accuracy_level": self._encoding.accuracy_level,
         }
-        held = self._once(("nbits", weight, turned), lambda: self._packed(weight, node))
+        held = self._once(("nbits", weight, turned), lambda: self._packed(weight, turned, block))
         product = ir.node("MatMulNBits", [read, *held], attributes, domain=MICROSOFT, name=node.name)
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         self._replace(node, product, bias)
@@ -94,14 +94,13 @@ class _Writer:
         attributes = {"axis": -1, "block_size": lengths(table)[1]}
         self._replace(node, ir.node("DequantizeLinear", looked, attributes, name=node.name))
 
-    def _packed(self, weight: ir.Value, node: ir.Node) -> tuple[ir.Value, ...]:
-        made, bits, name = self._quantized(weight, outputs_by_features(node), self._encoding.block), 0, weight.name
-        bits = made.bits
+    def _packed(self, weight: ir.Value, rows: bool, block: int) -> tuple[ir.Value, ...]:
+        made, name = self._quantized(weight, rows, block), weight.name
         full = np.pad(made.codes, ((0, 0), (0, -made.codes.shape[1] % made.block)))
-        codes = packed(full.reshape(len(full), -1, made.block), bits)
+        codes = packed(full.reshape(len(full), -1, made.block), made.bits)
         parts = [self._constant(f"{name}_quantized", codes), self._constant(f"{name}_scale", made.scale)]
         if not self._encoding.symmetric:
-            parts.append(self._constant(f"{name}_zero_point", packed(made.zero_point, bits)))
+            parts.append(self._constant(f"{name}_zero_point", packed(made.zero_point, made.bits)))
         return tuple(parts)
 
     def _restored(self, weight: ir.Value, rows: bool, block: int, bits: int | None = None) -> ir.Value:
