@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trtcompress.exporting
-from trtcompress_graph import convolutions, naming, opset, recurrent, rewrites, shapes, simplify
+from trtcompress_graph import branches, convolutions, fixing, naming, opset, recurrent, rewrites, shapes, simplify
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
@@ -38,7 +38,10 @@ def _key(home: str) -> str:
 def _common() -> bytes:
     """What shapes every graph: the export, the simplification, how weights are drawn, the libraries."""
     files = sorted(Path(str(trtcompress.exporting.__file__)).parent.glob("*.py"))
-    files += [Path(module.__file__) for module in (convolutions, naming, opset, recurrent, rewrites, shapes, simplify)]
+    files += [
+        Path(module.__file__)
+        for module in (branches, convolutions, fixing, naming, opset, recurrent, rewrites, shapes, simplify)
+    ]
     files += [Path(__file__).with_name(name) for name in ("making.py", "weights.py")]
     digest = hashlib.sha256(" ".join(version(name) for name in _LIBRARIES).encode())
     for file in files:
