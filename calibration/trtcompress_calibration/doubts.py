@@ -1,4 +1,4 @@
-"""What is doubtful about a calibration: said beside the results, since none of it is an error."""
+"""What is doubtful about a calibration: said beside the results, or refused where nothing good can come of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
+from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
 from trtcompress_graph.ranges import Ranges
+
+from .data import Dataset
+from .likeness import unlike
 
 _UNTOLD = ("", "it works on no floats")
 """Reasons that tell nothing where nothing could be quantized."""
@@ -37,6 +41,44 @@ def doubts(ranges: Ranges, inputs: Sequence[TensorSpec]) -> tuple[str, ...]:
                 "nothing of other values"
             )
     return tuple(found)
+
+
+def refuse_constant(ranges: Ranges, inputs: Sequence[TensorSpec], where: str) -> None:
+    """Samples in which every input is one number throughout calibrate nothing.
+
+    Args:
+        ranges: as measured.
+        inputs: inputs of the model; one that is not of floats (tokens) may vary unseen, so that nothing is refused.
+        where: source of the samples.
+
+    Raises:
+        DataError: they are like that.
+    """
+    held = [ranges.tensors.get(spec.name) for spec in inputs]
+    if not held or any(one is None or one.min != one.max for one in held):
+        return
+    value = next(one.min for one in held if one is not None)
+    kind = "zero" if value == 0 else f"{value:g} throughout"
+    raise DataError(
+        f"every sample is {kind}: the ranges of the model's tensors would say nothing of real inputs",
+        where=where,
+        hint=f"give at least {FEW} samples that are like those in use, preprocessed as the model wants them",
+    )
+
+
+def refuse_unlike(calibration: Dataset, evaluation: Dataset, inputs: Sequence[TensorSpec]) -> None:
+    """Calibration on samples that are grossly unlike those of the evaluation gives ranges that do not fit.
+
+    Raises:
+        DataError: they are unlike; see `likeness.unlike`.
+    """
+    told = unlike(calibration, evaluation, inputs)
+    if told:
+        raise DataError(
+            f"the calibration samples are unlike the evaluation samples: {told}",
+            where=f"{calibration.source}, {evaluation.source}",
+            hint="preprocess both in the same way (mean, std, scale, order of inputs), and take samples of one kind",
+        )
 
 
 def nothing_quantized(plan: PrecisionPlan, encoding: Encoding) -> str:

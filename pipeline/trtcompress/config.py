@@ -11,6 +11,7 @@ from trtcompress_graph.axes import AxisRange
 
 Method = Literal["entropy", "minmax", "percentile", "mse", "auto"]
 Equalization = Literal["auto", "off", "cross-layer", "smooth"]
+WeightMethod = Literal["auto", "minmax", "mse"]
 Rounding = Literal["auto", "nearest", "second-order"]
 PackageFormat = Literal["triton", "triton-python"]
 Precision = Literal["auto", "int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]
@@ -129,6 +130,19 @@ class DataSettings(Settings):
     calibration: Source
     evaluation: Source | None = Field(None, description="with labels for metrics; the calibration samples if not given")
 
+    @model_validator(mode="after")
+    def _preprocessed_alike(self) -> Self:
+        first, second = self.calibration.preprocess, self.evaluation.preprocess if self.evaluation else None
+        if first and second:
+            for name in ("mean", "std", "scale", "color"):
+                one, other = getattr(first, name), getattr(second, name)
+                if one != other:
+                    raise ValueError(
+                        f"calibration and evaluation are preprocessed differently: {name} is {one} and {other}; "
+                        "give both what the model was trained with"
+                    )
+        return self
+
 
 class PruneSettings(Settings):
     """What is cut. Exactly one of macs, params, speedup and plan says how far."""
@@ -173,6 +187,11 @@ class QuantizeSettings(Settings):
     skip: tuple[str, ...] = Field((), description="globs of node names that stay in the float type")
     equalize: Equalization = Field(
         "off", description="channels made equally wide before calibration; auto: where that is measured to help"
+    )
+    weights: WeightMethod = Field(
+        "minmax",
+        description="how far a channel of an INT8 weight reaches: to its greatest value, or where the squared error is "
+        "least; `auto` measures which one costs the outputs less, on samples that are held back",
     )
     rounding: Rounding = Field(
         "nearest", description="how weights become integers; auto: second-order where that is measured to help"

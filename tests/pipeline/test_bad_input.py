@@ -438,7 +438,7 @@ def test_functions_that_give_no_data(small, tmp_path, body, words):
 
 @pytest.mark.parametrize("command", ["build", "validate"])
 def test_labels_missing_for_a_metric(small, tmp_path, command):
-    np.savez(tmp_path / "d.npz", x=X)
+    np.savez(tmp_path / "d.npz", x=holding(1.0))
     more = {
         "build": ("--store", "store", "--set", "metric=top1", "--set", "measure.seconds=0.01"),
         "validate": ("--reference", small.model, "--metric", "top1"),

@@ -41,7 +41,7 @@ def command(
     one that --method auto measures for.
     """
     from trtcompress_calibration.collect import calibrate
-    from trtcompress_calibration.doubts import doubts
+    from trtcompress_calibration.doubts import doubts, refuse_constant
     from trtcompress_graph.load import read_model
 
     from ..datasets import open_data
@@ -60,6 +60,7 @@ def command(
         say(f"method: {ranges.method}")
     else:
         ranges = calibrate(read, dataset, method=method, batch_size=batch)
+    refuse_constant(ranges, read.inputs, dataset.source)
     write_text(Path(output), ranges.text())
     for note in (*dataset.notes, *doubts(ranges, read.inputs)):
         say(note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
@@ -16,6 +16,9 @@ from ..config import BuildConfig
 from ..datasets import open_data
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from .calibrate import SAMPLES
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
 
 
 class PrecisionSettings(StageSettings):
@@ -70,8 +73,10 @@ def precision(
     Raises:
         ConfigError: a pattern of `skip` matches no node.
         PlacementError: a tensor to quantize has no range.
-        DataError: samples that do not fit the model, or no labels where a metric needs them.
+        DataError: samples that do not fit the model, no labels where a metric needs them, or samples that calibrate
+            nothing or are grossly unlike those of the evaluation.
     """
+    from trtcompress_calibration.doubts import refuse_constant, refuse_unlike
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_engines.backends.trt_process import refuse_branches
 
@@ -80,6 +85,14 @@ def precision(
 
     if encoding.float_type == "float16":  # for TensorRT: better said now than when it is compiled
         refuse_branches(equalized)
+
+    def samples() -> Dataset:
+        return open_data(calibration, equalized, samples=calibration.samples or SAMPLES)
+
+    if encoding.int8:
+        refuse_constant(ranges, equalized.inputs, calibration.source)
+        if (evaluation.source, evaluation.digest) != (calibration.source, calibration.digest):
+            refuse_unlike(samples(), open_data(evaluation, exported), exported.inputs)
     plan = plan_precision(equalized, ranges, encoding, skip=settings.skip)
     judge = Judge(
         reference=exported,
@@ -90,11 +103,6 @@ def precision(
         limits=Limits(settings.max_drop, settings.max_metric_drop, settings.min_cosine, settings.min_snr_db),
         progress=progress,
     )
-    plan = refine(
-        *(equalized, plan, judge, ranges, encoding),
-        lambda: open_data(calibration, equalized, samples=calibration.samples or SAMPLES),
-        out,
-        settings.skip,
-    )
+    plan = refine(*(equalized, plan, judge, ranges, encoding), samples, out, settings.skip)
     (out / "precision.json").write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
     return plan
