@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trtcompress_graph.model import Model
     from trtcompress_graph.ranges import Ranges
 
-    from ..config import Rounding
+    from ..config import Rounding, WeightMethod
     from ..stage import DataRef
 
 
@@ -63,6 +63,13 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Keep in float as few nodes as it takes for a metric to drop by X at the most, on --data; without a metric X "
     "is the squared error of each output as a share of its power.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "minmax", "mse"]),
+    default="minmax",
+    show_default=True,
+    help="How far a channel of an INT8 weight reaches; auto measures on --data.",
 )
 @click.option(
     "--rounding",
@@ -118,6 +125,7 @@ def command(
     accuracy_level: str | None,
     skip: tuple[str, ...],
     max_drop: float | None,
+    weights: WeightMethod,
     rounding: Rounding,
     correct_bias: Literal["auto", "true", "false"],
     data: str | None,
@@ -141,15 +149,17 @@ def command(
     from ..plan import encoding_of
 
     rounds = rounding != "nearest" or correct_bias != "false"
-    _check_data(data, max_drop, rounds)
+    _check_data(data, max_drop, rounds or weights == "auto")
     encoding = with_weights(
         encoding_of(target_name, precision),
         block=None if block is None else int(block),
         symmetric=symmetric,
         accuracy_level=None if accuracy_level is None else int(accuracy_level),
     )
-    if (rounds or max_drop is not None) and not encoding.int8:
-        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where="--max-drop, --rounding, --correct-bias")
+    if (rounds or max_drop is not None or weights != "minmax") and not encoding.int8:
+        where = "--max-drop, --weights, --rounding, --correct-bias"
+        hint = "leave these options out, or take a target in INT8"
+        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where=where, hint=hint)
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
@@ -158,14 +168,14 @@ def command(
         plan = _refined(
             read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
         )
-    if rounds and data is not None:
-        ref = options.data_ref(data, samples)
-        written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias)
+    ref = options.data_ref(data, samples) if data is not None else None
+    if weights == "auto" and ref is not None:
+        weights = _best_weights(read, ranges, plan, encoding, Path(output).parent, ref)
+    if rounds and ref is not None:
+        written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias, weights)
     else:
-        written = quantize(read, ranges, plan, encoding, Path(output))
-    found = Counter(node.precision for node in plan.nodes)
-    kinds = dict.fromkeys((*(("int8", "float16", "float32") if encoding.int8 else ()), *found))
-    say(f"{encoding.name}: nodes {', '.join(f'{found[kind]} in {kind}' for kind in kinds)}")
+        written = quantize(read, ranges, plan, encoding, Path(output), weights=weights)
+    say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
     if note := plan.note or nothing_quantized(plan, encoding):
         say(note)
@@ -173,6 +183,16 @@ def command(
         write_text(Path(cache), scales)
         say(f"wrote {cache}, for TensorRT {tensorrt}")
     options.written(written, as_json)
+
+
+def _counts(plan: PrecisionPlan, encoding: Encoding) -> str:
+    """How many nodes run in each precision; what could be quantized and was not is told as 0."""
+    from trtcompress_graph.encoding import Precision
+
+    found = Counter(node.precision for node in plan.nodes)
+    found.setdefault(encoding.quantized if encoding.activation or encoding.integers else encoding.float_type, 0)
+    order = get_args(Precision)
+    return ", ".join(f"{found[kind]} in {kind}" for kind in sorted(found, key=order.index))
 
 
 def _megabytes(model: Model) -> str:
@@ -189,11 +209,32 @@ def _check_data(data: str | None, max_drop: float | None, rounds: bool) -> None:
     if data is None and max_drop is not None:
         raise UsageError("--max-drop needs --data: the drop is measured on samples", where="--max-drop")
     if data is None and rounds:
-        raise UsageError("integers are chosen from samples: give --data", where="--rounding, --correct-bias")
+        where = "--weights, --rounding, --correct-bias"
+        raise UsageError("integers are chosen from samples: give --data", where=where)
     if data is not None and max_drop is None and not rounds:
         raise UsageError(
-            "--data needs --max-drop, --rounding or --correct-bias: nothing else reads samples", where="--data"
+            "--data needs --max-drop, --weights auto, --rounding or --correct-bias: nothing else reads samples",
+            where="--data",
         )
+
+
+def _best_weights(
+    model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, folder: Path, data: DataRef
+) -> WeightMethod:
+    """How far weights reach where that is measured to cost the outputs least."""
+    from tempfile import TemporaryDirectory
+
+    from trtcompress_calibration.rounding.round import SAMPLES
+
+    from ..datasets import open_data
+    from ..trying import best_weights
+
+    samples = open_data(data, model, samples=min(SAMPLES, data.samples or SAMPLES))
+    with TemporaryDirectory(dir=folder) as aside:
+        made = best_weights(model, ranges, plan, encoding, samples, Path(aside) / "model.onnx")
+    for trial in made.trials:
+        say(f"weights by {trial.what}: error {trial.error:.4g} of the outputs' variance")
+    return "mse" if made.chosen == "mse" else "minmax"
 
 
 def _rounded(
@@ -205,6 +246,7 @@ def _rounded(
     data: DataRef,
     rounding: Rounding,
     correct_bias: Literal["auto", "true", "false"],
+    weights: WeightMethod,
 ) -> Model:
     """The quantized graph with its integers chosen anew."""
     from tempfile import TemporaryDirectory
@@ -218,7 +260,7 @@ def _rounded(
     with TemporaryDirectory(dir=out.parent) as folder:
         made = rounded_model(
             model,
-            quantize(model, ranges, plan, encoding, Path(folder) / out.name),
+            quantize(model, ranges, plan, encoding, Path(folder) / out.name, weights=weights),
             open_data(data, model, samples=min(SAMPLES, data.samples or SAMPLES)),
             out,
             rounding=rounding,
