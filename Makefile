@@ -33,6 +33,7 @@ bench: setup
 
 campaign: setup
 	$(BIN)/python benchmarks/campaign.py
+	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/zoo.py
 
 clean:

@@ -18,6 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from clean_builds import KINDS, WORDS, alarms, clean_build
 from command_line import Ran, done, trtcompress
 from fault_subjects import (
     LENGTH,
@@ -464,8 +465,6 @@ def the_engine_of_another_precision(folder: Path) -> Ran:
 
 # --- no fault
 
-ALARMS = ("unlike", "doubt", "itself", "every sample", "FAILED", "times as large", "swapped", "warning", "error:")
-
 
 @pytest.mark.parametrize("subject", [digits, encoder], ids=lambda subject: subject.__name__)
 def test_where_nothing_is_planted_nothing_is_said(subject: Callable[[], Subject], tmp_path: Path) -> None:
@@ -475,5 +474,28 @@ def test_where_nothing_is_planted_nothing_is_said(subject: Callable[[], Subject]
         validated(tmp_path, subject().model, subject()),
     ):
         assert ran.code == 0, ran.err
-        assert not [word for word in ALARMS if word in ran.err], ran.err
-    assert len(FAULTS) >= 30
+        assert not [word for word in WORDS if word in ran.err], ran.err
+
+
+@pytest.mark.parametrize("seed", range(len(KINDS)))
+def test_clean_builds_raise_no_alarm(seed: int, tmp_path: Path) -> None:
+    """A handful of those of `benchmarks/faults.py`, one of each kind of model."""
+    assert clean_build(seed, tmp_path)["alarms"] == []
+
+
+def test_an_alarm_would_be_seen(tmp_path: Path) -> None:
+    gates = [
+        {"gate": f"{kind}:y", "verdict": verdict} for kind, verdict in (("min_cosine", "pass"), ("min_snr_db", "fail"))
+    ]
+    report = {"validations": [{"candidates": [{"engine": {"encoding": "cpu-int8"}, "gates": gates}]}]}
+    place = tmp_path / "out" / "clean"
+    place.mkdir(parents=True)
+    (place / "report.json").write_text(json.dumps(report))
+    assert alarms(Ran(0, "", "all is well\n"), tmp_path) == ["cpu-int8: min_snr_db:y"]
+    assert alarms(Ran(1, "", "FAILED cpu: min_cosine\nmore\n"), tmp_path) == ["exit 1", "FAILED cpu: min_cosine"]
+    refused = built(tmp_path, digits(), {"x": np.zeros((32, 1, 28, 28), np.float32)})
+    assert any("every sample is zero" in alarm for alarm in alarms(refused, tmp_path))
+
+
+def test_there_are_as_many_faults_as_are_told() -> None:
+    assert len(FAULTS) >= 40
