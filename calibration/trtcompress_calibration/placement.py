@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, out: Path) -> Model:
+def quantize(
+    model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, out: Path, *, weights: str = "minmax"
+) -> Model:
     """Write INT8 and FP8 as Q/DQ pairs, integer weights for the nodes that read them, FP16 and BF16 as casts.
 
     Inputs and outputs of the graph keep names, types and shapes; a quantized weight `w` becomes `w_quantized`,
@@ -28,6 +30,7 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
         plan: precision of every node, made by `plan_precision` (and perhaps changed since).
         encoding: the encoding of the plan.
         out: path of the ONNX file to write.
+        weights: how far a channel of an INT8 weight reaches; see `weights.WEIGHT_METHODS`.
 
     Raises:
         PlacementError: the plan is not of this model, or a tensor to quantize has no range.
@@ -53,7 +56,7 @@ def quantize(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encodi
         write_weights(loaded, encoding, {by_name[p.node] for p in plan.nodes if p.precision in QUANTIZED})
     elif encoding.activation is not None:
         int8 = int8_nodes(graph, plan, encoding)
-        QdqWriter(graph, encoding).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
+        QdqWriter(graph, encoding, weights).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
     if encoding.float_type != "float32":
         write_float16(loaded, opset_of(loaded), float32, encoding.float_type)
     return save_ir(loaded, out)

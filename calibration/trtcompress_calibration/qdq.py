@@ -20,11 +20,18 @@ Array = npt.NDArray[np.generic]
 
 
 class QdqWriter:
-    """Writes pairs into `graph`; the names of all its tensors stay unique."""
+    """Writes pairs into `graph`; the names of all its tensors stay unique.
 
-    def __init__(self, graph: ir.Graph, encoding: Encoding) -> None:
+    Args:
+        graph: main graph, changed in place.
+        encoding: how numbers are written.
+        weights: how far a channel of a weight reaches; see `weights.WEIGHT_METHODS`.
+    """
+
+    def __init__(self, graph: ir.Graph, encoding: Encoding, weights: str = "minmax") -> None:
         self._graph = graph
         self._encoding = encoding
+        self._method = weights
         self._names = FreshNames(graph)
         self._weights: dict[tuple[ir.Value, int | None, int, bytes], ir.Value] = {}
 
@@ -80,7 +87,7 @@ class QdqWriter:
         if self._encoding.activation == "f8":
             made = quantize_weight_f8(_floats(weight), axis, self._encoding.float_type)
         else:
-            made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least)
+            made = quantize_weight(_floats(weight), axis, bits, self._encoding.float_type, least, self._method)
         node.replace_input_with(1, self._weight(weight, made, weight_zero_point(node, self._encoding), node))
         if bias is not None and bias_values is not None:
             integers, scale = quantize_bias(bias_values, input_scale.scale, made.scale)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
@@ -159,6 +159,36 @@ def equalized_model(
         )
         best = _best(trials)
         return _tried(copy_model(ways[best], out), best, trials)
+
+
+def best_weights(
+    model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, samples: Iterable[Sample], out: Path
+) -> TriedModel:
+    """The quantized graph with the reach of its weights that costs the outputs least.
+
+    Args:
+        model: a float model.
+        ranges: of its tensors.
+        plan: precision of every node.
+        encoding: of the plan; one that is not INT8 is written, and nothing is measured.
+        samples: to measure on.
+        out: ONNX file to write.
+    """
+    from trtcompress_calibration.placement import quantize
+    from trtcompress_calibration.weights import WEIGHT_METHODS
+    from trtcompress_graph.load import copy_model
+
+    if not encoding.int8:
+        return _tried(quantize(model, ranges, plan, encoding, out), next(iter(WEIGHT_METHODS)), ())
+    back = held_back(tuple(samples))[1]
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        graphs = {
+            way: quantize(model, ranges, plan, encoding, Path(folder) / f"{way}.onnx", weights=way)
+            for way in WEIGHT_METHODS
+        }
+        trials = tuple(Trial(way, output_error(model, graph, back)) for way, graph in graphs.items())
+        best = _best(trials)
+        return _tried(copy_model(graphs[best], out), best, trials)
 
 
 def rounded_model(

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from trtcompress_calibration.scales import activation_scale, joint, quantize, storable
 from trtcompress_calibration.weights import least_scale_for, quantize_bias, quantize_weight
 from trtcompress_engines.encodings import encodings
+from trtcompress_graph.errors import UsageError
 from trtcompress_graph.ranges import TensorRange
 
 CPU, TRT = encodings()["cpu-int8"], encodings()["trt-int8"]
@@ -110,6 +111,32 @@ def test_each_channel_fills_its_range(bits: int, limit: int) -> None:
     assert np.abs(made.values).max(axis=(1, 2, 3)).tolist() == [limit] * 6
     restored = made.values * made.scale.reshape(-1, 1, 1, 1)
     assert (np.abs(restored - weight) <= made.scale.reshape(-1, 1, 1, 1) * 0.501).all()
+
+
+@given(st.integers(0, 1000), st.sampled_from([8, 7]), st.sampled_from([0, 1, None]))
+def test_reach_by_squared_error_is_never_worse(seed: int, bits: int, axis: int | None) -> None:
+    weight = (np.random.default_rng(seed).standard_t(3, size=(5, 40)) * np.logspace(-3, 3, 5)[:, None]).astype("f4")
+
+    def lost(method: str) -> np.ndarray:
+        made = quantize_weight(weight, axis, bits, "float32", method=method)
+        step = made.scale if axis is None else np.expand_dims(made.scale, 1 - axis)
+        error = np.square(made.values * step.astype(np.float64) - weight)
+        return error.sum() if axis is None else error.sum(axis=1 - axis)
+
+    assert (lost("mse") <= lost("minmax") * (1 + 1e-6)).all()
+
+
+def test_reach_by_squared_error_leaves_an_outlier_out() -> None:
+    weight = np.random.default_rng(0).normal(size=(1, 4096)).astype(np.float32)
+    weight[0, 0] = 7
+    made = [quantize_weight(weight, 0, 7, "float32", method=method) for method in ("minmax", "mse")]
+    assert made[1].scale[0] < made[0].scale[0]
+    assert made[1].values[0, 0] == 63
+
+
+def test_unknown_reach_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown method 'median' for weights"):
+        quantize_weight(np.ones((2, 2), np.float32), 0, 8, "float32", method="median")
 
 
 def test_a_channel_of_zeros_keeps_its_bias() -> None:

@@ -107,13 +107,45 @@ def test_commands(small, tmp_path):
     [
         (("--rounding", "second-order"), "give --data"),
         (("--correct-bias", "true"), "give --data"),
-        (("--data", "d.npz"), "--data needs --max-drop, --rounding or --correct-bias"),
+        (("--weights", "auto"), "give --data"),
+        (("--weights", "mse", "--target", "cpu:float"), "holds no INT8 activations"),
+        (("--data", "d.npz"), "--data needs --max-drop, --weights auto, --rounding or --correct-bias"),
     ],
 )
 def test_commands_refuse(small, tmp_path, options, why):
     ran = trtcompress("quantize", str(small.model), *options, "-o", str(tmp_path / "q.onnx"))
     assert ran.code == 2
     assert why in ran.err
+
+
+def test_weights_reach_as_far_as_asked(small, tmp_path):
+    def scales(graph: Path) -> dict[str, np.ndarray[Any, Any]]:
+        held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(graph).graph.initializer}
+        return {name: held[name] for name in held if name.endswith("weight_scale")}
+
+    found = {}
+    for way in ("minmax", "mse", "auto"):
+        built(small, tmp_path, f"quantize.weights={way}")
+        found[way] = scales(next((tmp_path / "out/small/models").glob("cpu-int8*/model.onnx")))
+    assert all((found["mse"][name] <= found["minmax"][name]).all() for name in found["mse"])
+    assert any((found["mse"][name] < found["minmax"][name]).any() for name in found["mse"])
+    told = json.loads(next((tmp_path / "out/small/models").glob("cpu-int8*/trials.json")).read_text())
+    assert [trial["what"] for trial in told["trials"]] == ["minmax", "mse"]
+    chosen = found[told["chosen"]]
+    assert all(np.array_equal(chosen[name], found["auto"][name]) for name in chosen)
+
+
+def test_weights_as_it_is_measured_by_the_command(small, tmp_path):
+    files = ("--ranges", "r.json", "-o", "q.onnx")
+    for argv in (
+        ("calibrate", str(small.model), "--data", str(small.data), "-o", "r.json"),
+        ("quantize", str(small.model), *files, "--weights", "auto", "--data", str(small.data)),
+    ):
+        ran = trtcompress(*argv, cwd=tmp_path)
+        assert ran.code == 0, ran.err
+    assert "weights by minmax: error" in ran.err
+    assert "weights by mse: error" in ran.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["q.onnx", "r.json"]
 
 
 def test_what_is_held_back():

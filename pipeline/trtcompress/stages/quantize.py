@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
-from ..stage import StageSettings, stage
+from ..config import BuildConfig, WeightMethod
+from ..datasets import open_data
+from ..stage import DataRef, StageSettings, on_this_machine, stage
+from ..trying import TRIALS
 
 
 class QuantizeStageSettings(StageSettings):
-    """Settings of the quantize stage: none, the plan says it all."""
+    """Settings of the quantize stage; what runs in INT8 the plan says."""
+
+    weights: WeightMethod
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self:
+        """From the section `quantize`."""
+        return cls(weights=config.quantize.weights)
 
 
-@stage(output="quantized", version=1, leaves="models/{subject}", scope="encoding", libs=("onnx", "onnx-ir", "numpy"))
+@stage(
+    output="quantized",
+    version=2,
+    leaves="models/{subject}",
+    scope="encoding",
+    libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
+    device=on_this_machine,
+)
 def quantize(
     equalized: Model,
     ranges: Ranges,
     plan: PrecisionPlan,
     encoding: Encoding,
+    calibration: DataRef,
     settings: QuantizeStageSettings,
     out: Path,
 ) -> Model:
@@ -28,7 +47,17 @@ def quantize(
 
     Raises:
         PlacementError: a tensor to quantize has no range.
+        DataError: samples that do not fit the model, where the reach of weights is measured on them.
     """
     from trtcompress_calibration.placement import quantize as write
+    from trtcompress_calibration.rounding.round import SAMPLES
 
-    return write(equalized, ranges, plan, encoding, out / "model.onnx")
+    from ..trying import best_weights
+
+    path = out / "model.onnx"
+    if settings.weights != "auto":
+        return write(equalized, ranges, plan, encoding, path, weights=settings.weights)
+    samples = open_data(calibration, equalized, samples=min(SAMPLES, calibration.samples or SAMPLES))
+    made = best_weights(equalized, ranges, plan, encoding, samples, path)
+    made.write_trials(out / TRIALS)
+    return Model(made.path, made.digest, made.inputs, made.outputs)
