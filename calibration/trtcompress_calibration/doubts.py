@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
-from trtcompress_graph.ranges import Ranges
+from trtcompress_graph.ranges import Ranges, TensorRange
 
 from .data import Dataset
 from .likeness import unlike
@@ -64,6 +64,25 @@ def refuse_constant(ranges: Ranges, inputs: Sequence[TensorSpec], where: str) ->
         where=where,
         hint=f"give at least {FEW} samples that are like those in use, preprocessed as the model wants them",
     )
+
+
+def altered(ranges: Ranges) -> tuple[str, ...]:
+    """A sentence where thresholds are not such as a method takes from what it saw: ranges may be edited by hand."""
+    found = [name for name, held in ranges.tensors.items() if held.threshold is not None and _altered(held)]
+    if not found:
+        return ()
+    held = ranges.tensors[found[0]]
+    more = f" and of {len(found) - 1} more" if len(found) > 1 else ""
+    return (
+        f"the threshold of '{found[0]}'{more} is not what its samples give ({held.threshold:.3g}, where the greatest "
+        f"value was {held.amax:.3g} and {100 * held.clipped:.2g} % are said to be clipped): was it edited?",
+    )
+
+
+def _altered(held: TensorRange) -> bool:
+    """Wider than twice the greatest value, or narrower than it with nothing clipped."""
+    threshold = held.threshold or 0.0
+    return threshold > 2 * held.amax > 0 or (threshold < 0.9 * held.amax and held.clipped == 0)
 
 
 def refuse_unlike(calibration: Dataset, evaluation: Dataset, inputs: Sequence[TensorSpec]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from float_graphs import IMAGE, Net, images, measured, residual_net
 from trtcompress_calibration.data import Sample, open_dataset
-from trtcompress_calibration.doubts import doubts, nothing_quantized
+from trtcompress_calibration.doubts import altered, doubts, nothing_quantized
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import PrecisionPlan
@@ -37,6 +38,18 @@ def test_an_input_that_never_changes(tmp_path: Path) -> None:
     samples = [Sample({**sample.inputs, "scale": zeros}) for sample in images(16)]
     (said,) = doubts(measured(model, samples), model.inputs)
     assert said.startswith("the input 'scale' is 0 everywhere")
+
+
+@pytest.mark.parametrize("method", ["entropy", "minmax", "percentile", "mse"])
+@pytest.mark.parametrize("factor", [1.0, 0.1, 10.0])
+def test_a_threshold_that_was_edited_is_told(method: str, factor: float, tmp_path: Path) -> None:
+    model = residual_net(tmp_path / "m.onnx")
+    ranges = measured(model, images(16), method)
+    assert altered(ranges) == ()
+    name, held = next((n, r) for n, r in ranges.tensors.items() if r.threshold and r.max > 0)
+    edited = replace(held, threshold=held.amax * factor, clipped=0.0)
+    told = altered(replace(ranges, tensors={**ranges.tensors, name: edited}))
+    assert told == () if factor == 1 else f"the threshold of '{name}' is not what its samples give" in told[0]
 
 
 def plan(model: Model, samples: list[Sample], name: str) -> tuple[PrecisionPlan, str]:

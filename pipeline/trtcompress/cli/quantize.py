@@ -137,7 +137,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
-    from trtcompress_calibration.doubts import nothing_quantized
+    from trtcompress_calibration.doubts import altered, nothing_quantized
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_calibration.trt_cache import cache_text
@@ -177,7 +177,7 @@ def command(
         written = quantize(read, ranges, plan, encoding, Path(output), weights=weights)
     say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
-    if note := plan.note or nothing_quantized(plan, encoding):
+    for note in filter(None, (*altered(ranges), plan.note or nothing_quantized(plan, encoding))):
         say(note)
     if cache is not None:
         write_text(Path(cache), scales)
