@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,13 +13,30 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import PlacementError
 from trtcompress_graph.ranges import TensorRange
 
-from .kinds import SHRINKS, WEIGHTED, activation_inputs, bias_of, channel_axis, number, text, weight_of
+from .kinds import (
+    SHRINKS,
+    activation_inputs,
+    averages_places,
+    bias_of,
+    channel_axis,
+    integer,
+    is_depthwise,
+    is_weighted,
+    multiplies_activations,
+    number,
+    text,
+    weight_of,
+)
+from .lstm import lstm_refusal
 from .opening import is_constant
 
 Measured = Mapping[str, TensorRange]
 
 _NO_FLOATS = "it works on no floats"
 _HALF = "it works on float16, INT8 is made of float32"
+_COSTS = "its inputs or its result are not INT8, so that INT8 would only cost"
+_SLOWER = "the INT8 kernel for {} is slower than the float kernel"
+_SMALL = "its weights are too few for INT8 to pay where its input is not INT8 anyway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +50,9 @@ class Choice:
 def choose_int8(graph: ir.Graph, encoding: Encoding, ranges: Measured, barred: Mapping[ir.Node, str]) -> Choice:
     """Choose the nodes of the main graph that an INT8 kernel should run.
 
-    What multiplies by constant weights is chosen for itself. What joins, pools or moves is chosen where its inputs
-    are INT8 anyway and its result is read as INT8 (or is far smaller than what it reads): alone it would only cost.
+    What multiplies by constant weights is chosen for itself, a small matrix product where its input is INT8 anyway.
+    What joins, pools or moves is chosen where its inputs are INT8 anyway and its result is read as INT8 (or is far
+    smaller than what it reads): alone it would only cost.
 
     Args:
         graph: the main graph, in topological order.
@@ -50,12 +69,21 @@ def choose_int8(graph: ir.Graph, encoding: Encoding, ranges: Measured, barred: M
         if reason:
             reasons[node] = reason
     fit = [node for node in graph if node not in reasons]
-    chosen = {node for node in fit if node.op_type in WEIGHTED}
+    recurrent = {node for node in fit if node.op_type == "LSTM"}
+    fit = [node for node in fit if node not in recurrent]
+    chosen = {node for node in fit if _pays_alone(node, encoding)}
     chosen |= _followers(fit, chosen, encoding)
     for node in fit:
         if node not in chosen:
-            reasons[node] = "its inputs or its result are not INT8, so that INT8 would only cost"
-    return Choice(frozenset(chosen), reasons)
+            reasons[node] = _reason(node, encoding)
+    return Choice(frozenset(chosen | recurrent), reasons)
+
+
+def _reason(node: ir.Node, encoding: Encoding) -> str:
+    """Why a node that could run in INT8 should not."""
+    if is_weighted(node):
+        return _SMALL
+    return _SLOWER.format(node.op_type) if node.op_type in encoding.slower else _COSTS
 
 
 def result_of(node: ir.Node, encoding: Encoding) -> tuple[ir.Value, ...]:
@@ -65,8 +93,10 @@ def result_of(node: ir.Node, encoding: Encoding) -> tuple[ir.Value, ...]:
 
 
 def absorbed_by(node: ir.Node, encoding: Encoding) -> ir.Node | None:
-    """The rectifier that vanishes in the range of the node's INT8 output."""
-    if not encoding.folded or encoding.symmetric or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+    """The rectifier that vanishes in the range of the node's INT8 output; none where that range is the input's too."""
+    if not encoding.folded or encoding.symmetric or node.op_type in encoding.shared_scale_ops:
+        return None
+    if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or uses[0].node.op_type not in encoding.folded or uses[0].node.graph is not node.graph:
@@ -86,20 +116,34 @@ def has_range(value: ir.Value, encoding: Encoding, ranges: Measured) -> bool:
     return source is not None and has_range(source, encoding, ranges)
 
 
+def _pays_alone(node: ir.Node, encoding: Encoding) -> bool:
+    """True for what multiplies so much that INT8 pays though its input has to be quantized for it."""
+    weight = weight_of(node)
+    if weight is None or weight.shape is None:
+        return multiplies_activations(node)
+    return node.op_type not in ("Gemm", "MatMul") or math.prod(weight.shape.numpy()) >= encoding.product_weights
+
+
 def _followers(fit: Iterable[ir.Node], weighted: Collection[ir.Node], encoding: Encoding) -> set[ir.Node]:
-    """Nodes without weights that stand between INT8 nodes."""
+    """Nodes that stand between INT8 nodes, or multiply by few weights behind one.
+
+    What is joined to INT8 is quantized for it: the whole that they make would have to be otherwise.
+    """
     held: set[ir.Value | None] = set()
     for node in weighted:
-        held.add(node.inputs[0])
+        held.update(node.inputs[i] for i in activation_inputs(node))
         held.update(result_of(node, encoding))
     found: list[ir.Node] = []
     for node in fit:
-        if node not in weighted and all(node.inputs[i] in held for i in activation_inputs(node)):
+        joined = any if node.op_type == "Concat" else all
+        if node not in weighted and joined(node.inputs[i] in held for i in activation_inputs(node)):
             found.append(node)
-            held.update(result_of(node, encoding))
+            if node.op_type not in encoding.slower:
+                held.update(result_of(node, encoding))
     kept = set(weighted)
     for node in reversed(found):
-        if node.op_type in SHRINKS or any(reads_int8(v, kept) for v in result_of(node, encoding)):
+        pays = node.op_type in SHRINKS or is_weighted(node)
+        if pays or any(reads_int8(v, kept) for v in result_of(node, encoding)):
             kept.add(node)
     return kept - set(weighted)
 
@@ -114,31 +158,41 @@ def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
     types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None}
     if ir.DataType.FLOAT not in types:
         return _HALF if ir.DataType.FLOAT16 in types else _NO_FLOATS
+    if node.op_type == "LSTM" and encoding.lstm_weights:
+        return lstm_refusal(node, encoding.lstm_weights)
     if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:
         return f"no INT8 kernel for {node.op_type}"
     if len(node.outputs) > 1 and node.op_type != "Split":
         return f"no INT8 kernel for {node.op_type} with several outputs"
     if node.op_type == "Resize" and text(node, "mode", "nearest") != "nearest":
         return "no exact INT8 kernel for an interpolating Resize"
+    if node.op_type == "ReduceMean" and not averages_places(node):
+        return "no INT8 kernel for a ReduceMean over other axes than all behind the second"
+    if multiplies_activations(node) and not encoding.activation_products:
+        return "both inputs are activations, for which INT8 is no faster"
     for i in activation_inputs(node):
         value = node.inputs[i]
         if value is None or is_constant(value):
             return f"input {i} is constant"
         if value.dtype != ir.DataType.FLOAT:
             return f"tensor '{value.name}' is not float32"
-    weights = _weights_refusal(node, encoding) if node.op_type in WEIGHTED else ""
+    weights = _weights_refusal(node, encoding) if is_weighted(node) else ""
     return weights or _range_refusal(node, encoding, ranges)
 
 
 def _weights_refusal(node: ir.Node, encoding: Encoding) -> str:
     weight, bias = weight_of(node), bias_of(node)
     if weight is None or not is_constant(weight):
-        return "both inputs are activations" if node.op_type == "MatMul" else "its weight is not constant"
+        return "its weight is not constant"
     if weight.dtype != ir.DataType.FLOAT or weight.shape is None or len(weight.shape) < 2:
         return f"weight '{weight.name}' is not a float32 matrix"
     assert weight.const_value is not None
     if not np.isfinite(weight.const_value.numpy()).all():
         return f"weight '{weight.name}' holds NaN or infinity"
+    if node.op_type == "Conv" and not is_depthwise(node) and integer(node, "group", 1) > 1:
+        held = int(weight.shape.numpy()[1])
+        if held < encoding.group_channels:
+            return f"{held} channels a group are too few for INT8 to pay"
     if node.op_type == "Gemm" and (
         number(node, "alpha", 1) != 1 or (bias is not None and number(node, "beta", 1) != 1)
     ):
@@ -157,7 +211,7 @@ def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
     for value in (*read, *written):
         if has_range(value, encoding, ranges):
             continue
-        if node.op_type in WEIGHTED and value in read and value.name not in ranges:
+        if is_weighted(node) and value in read and value.name not in ranges:
             raise PlacementError(
                 f"tensor '{value.name}' has no range",
                 where=f"node '{node.name}' ({node.op_type})",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from .opening import is_constant
+
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
@@ -52,7 +54,7 @@ MOVES = frozenset(
 
 _ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
 
-SHRINKS = frozenset({"GlobalAveragePool", "AveragePool", "MaxPool"})
+SHRINKS = frozenset({"GlobalAveragePool", "ReduceMean", "MaxPool", "ReduceMax", "ReduceMin"})
 """Operators that read far more than they write: INT8 pays for what they read, whoever reads the result."""
 
 
@@ -60,12 +62,26 @@ def activation_inputs(node: ir.Node) -> tuple[int, ...]:
     """Positions of the inputs that are activations."""
     if node.op_type in _ALL_INPUTS:
         return tuple(i for i, value in enumerate(node.inputs) if value is not None)
-    return (0,)
+    if node.op_type == "Where":
+        return (1, 2)
+    if node.op_type == "LSTM":
+        return ()
+    return (0, 1) if multiplies_activations(node) else (0,)
+
+
+def multiplies_activations(node: ir.Node) -> bool:
+    """True for a MatMul of two activations, as attention has them."""
+    return node.op_type == "MatMul" and not is_constant(node.inputs[1])
+
+
+def is_weighted(node: ir.Node) -> bool:
+    """True for what multiplies by weights."""
+    return node.op_type in WEIGHTED and not multiplies_activations(node)
 
 
 def weight_of(node: ir.Node) -> ir.Value | None:
     """The weight, constant or not; None for an operator without."""
-    kind = WEIGHTED.get(node.op_type)
+    kind = WEIGHTED.get(node.op_type) if is_weighted(node) else None
     return node.inputs[kind.weight] if kind and len(node.inputs) > kind.weight else None
 
 
@@ -95,6 +111,26 @@ def is_depthwise(node: ir.Node) -> bool:
     if node.op_type != "Conv" or weight is None or weight.shape is None:
         return False
     return weight.shape[1] == 1 and weight.shape[0] == integer(node, "group", 1)
+
+
+def averages_places(node: ir.Node) -> bool:
+    """True for a ReduceMean over all axes but the first two: a GlobalAveragePool by another name."""
+    value = node.inputs[0]
+    if node.op_type != "ReduceMean" or value is None or value.shape is None or len(value.shape) < 3:
+        return False
+    rank = len(value.shape)
+    return sorted(axis % rank for axis in reduced_axes(node)) == [*range(2, rank)]
+
+
+def reduced_axes(node: ir.Node) -> tuple[int, ...]:
+    """Axes of a reduction as it names them; none where they are all, or not constant."""
+    given = node.attributes.get("axes")
+    if given is not None:
+        return tuple(given.as_ints())
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if axes is None or not is_constant(axes) or axes.const_value is None:
+        return ()
+    return tuple(int(axis) for axis in axes.const_value.numpy().reshape(-1))
 
 
 def runs_as_product(node: ir.Node, least: Sequence[int]) -> bool:

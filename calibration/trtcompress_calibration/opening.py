@@ -15,6 +15,7 @@ QUANTIZED_OPS = frozenset(
         "QuantizeLinear",
         "DequantizeLinear",
         "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
         "ConvInteger",
         "MatMulInteger",
         "QGemm",

@@ -36,13 +36,16 @@ def quantize(
         PlacementError: the plan is not of this model, or a tensor to quantize has no range.
         ModelError: the model is quantized already.
     """
+    from trtcompress_graph.fresh import FreshNames
     from trtcompress_graph.load import copy_model, save_ir
 
     if encoding.activation is None and not encoding.integers and encoding.float_type == "float32":
         return copy_model(model, out)
     from .float16 import write_float16
     from .layout import lay_out
+    from .lstm import write_lstm
     from .opening import open_graph, opset_of
+    from .pooling import pool_means
     from .qdq import QdqWriter
 
     loaded = open_graph(model, needed_opset(encoding))
@@ -50,13 +53,17 @@ def quantize(
     check_plan(model, graph, plan, encoding)
     by_name = {node.name: node for node in graph.all_nodes()}
     float32 = {by_name[p.node] for p in plan.nodes if p.precision == "float32"}
+    quantized = {p.node for p in plan.nodes if p.precision in QUANTIZED}
     if encoding.integers:
         from .formats.weights import write_weights
 
-        write_weights(loaded, encoding, {by_name[p.node] for p in plan.nodes if p.precision in QUANTIZED})
+        write_weights(loaded, encoding, {by_name[name] for name in quantized})
     elif encoding.activation is not None:
         int8 = int8_nodes(graph, plan, encoding)
         QdqWriter(graph, encoding, weights).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
+        pool_means(graph, [node for node in graph if node in int8], FreshNames(graph))
+        for node in [node for node in graph if node.op_type == "LSTM" and node.name in quantized]:
+            write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))
     if encoding.float_type != "float32":
         write_float16(loaded, opset_of(loaded), float32, encoding.float_type)
     return save_ir(loaded, out)

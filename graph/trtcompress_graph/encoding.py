@@ -38,6 +38,13 @@ class Encoding:
         int8_outputs: kinds whose kernels also write INT8, so that Q/DQ stands on their output; empty where it stands
             on inputs only.
         folded: activations that such a kernel absorbs into the range of its output.
+        slower: kinds whose INT8 kernels are slower than float, which run in INT8 only where an engine does so unasked:
+            with INT8 on both sides.
+        activation_products: whether a MatMul of two activations pays.
+        group_channels: least number of channels a group from which a grouped convolution pays; depthwise ones do.
+        product_weights: least number of weights from which a matrix product pays whose input is not INT8 anyway.
+        lstm_weights: least number of weights from which an LSTM with integer weights pays, which reads floats and
+            rounds them itself; 0 where there is none.
         product_convs: least number of products a result and least number of output channels from which weights of
             convolutions get zero point -1 instead of 0; empty where none does.
     """
@@ -53,6 +60,11 @@ class Encoding:
     quantize_residual_adds: bool = False
     int8_outputs: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    slower: tuple[str, ...] = ()
+    activation_products: bool = False
+    group_channels: int = 0
+    product_weights: int = 0
+    lstm_weights: int = 0
     product_convs: tuple[int, ...] = ()
     writer: Writer = "qdq"
     tables: Literal["", "rows", "whole"] = ""

@@ -29,6 +29,16 @@ EXTERNAL_ABOVE = 1 << 30
 EXTERNAL_LEAST = 1024
 """Weights of fewer bytes stay in the ONNX file all the same."""
 
+LEFT_OUT = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion", "WeightBiasQuantization")
+"""Optimizations that do harm.
+
+The kernels of these fusions take longer than what they replace: on MiniLM SkipLayerNormalization 3 to 5 times as long
+as Add and LayerNormalization, BiasGelu 1.3 to 1.7 times as long as Add and Gelu; without them the whole is 1.0 to 1.3
+times as fast, in INT8 most. The last one quantizes the weights, one scale for all, of nodes that were left in float
+between INT8 ones: what mixed precision keeps exact would be INT8 all the same, and a ConvTranspose would dequantize in
+every run.
+"""
+
 INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
 """Operator kinds that ONNX Runtime computes in integers begin with one of these."""
 
@@ -160,7 +170,7 @@ class OnnxRuntimeRunner:
 
 
 def session_options(threads: int = 0) -> Any:
-    """Session options: all optimizations, `threads` threads (0: all usable cores), no spinning between runs.
+    """Session options: all optimizations that pay, `threads` threads (0: all usable cores), no spinning between runs.
 
     Threads that spin on after a run would steal the cores of the session that is timed next.
     """
@@ -172,6 +182,7 @@ def session_options(threads: int = 0) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(LEFT_OUT))
     return options
 
 

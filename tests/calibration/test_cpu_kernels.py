@@ -1,0 +1,364 @@
+"""Every Q/DQ pair for ONNX Runtime is there for an INT8 kernel: seen in the graphs that it really runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets import asset
+from float_graphs import IMAGE, Net, cosine, images, lines, measured, run
+from trtcompress_calibration.placement import already_quantized, quantize
+from trtcompress_calibration.precision import plan_precision
+from trtcompress_calibration.samples import Sample
+from trtcompress_engines.backends.onnxruntime import session_options
+from trtcompress_engines.encodings import encodings
+from trtcompress_graph.encoding import Encoding, PrecisionPlan
+from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
+from trtcompress_graph.simplify import simplify
+
+CPU7 = encodings()["cpu-int8-r7"]
+
+
+def quantized(
+    model: Model, samples: list[Sample], out: Path, encoding: Encoding = CPU7
+) -> tuple[Model, PrecisionPlan, dict[str, str]]:
+    """The graph, its plan, and the reasons in it by node."""
+    ranges = measured(model, samples)
+    plan = plan_precision(model, ranges, encoding)
+    return quantize(model, ranges, plan, encoding, out), plan, {n.node: n.reason for n in plan.nodes}
+
+
+def really_run(path: Path) -> onnx.GraphProto:
+    """The graph that ONNX Runtime makes of one."""
+    options = session_options(1)
+    options.optimized_model_filepath = str(path.with_suffix(".optimized"))
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnx.load(path.with_suffix(".optimized")).graph
+
+
+def kernels(path: Path) -> Counter[str]:
+    return Counter(node.op_type for node in really_run(path).node)
+
+
+def idle(path: Path, plan: PrecisionPlan) -> list[str]:
+    """What of a quantized graph only costs: planned nodes that run in float, and pairs that no kernel uses."""
+    graph = really_run(path)
+    planned = {node.node: node.op for node in plan.nodes if node.precision == "int8"}
+    made = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    # ONNX Runtime puts pairs of its own behind the Transposes by which it changes the layout ahead of float nodes.
+    turned = {name for name, node in made.items() if node.op_type == "Transpose" and node.name not in planned}
+    found = []
+    for node in graph.node:
+        if planned.get(node.name) == node.op_type and any(
+            made[name].op_type == "DequantizeLinear" for name in node.input if name in made
+        ):
+            found.append(f"{node.op_type} '{node.name}' in float")
+        alone = node.op_type == "QuantizeLinear" and set(readers.get(node.output[0], ())) <= {"DequantizeLinear"}
+        if alone and node.input[0] not in turned:
+            found.append(f"a pair on '{node.input[0]}' that nobody uses")
+        if node.op_type == "DequantizeLinear" and node.input[0] not in made:
+            found.append(f"'{node.input[0]}' dequantized in every run")
+    return found
+
+
+def upsampling_net(path: Path) -> Model:
+    """A small U-Net (arXiv 1505.04597): down, up by a ConvTranspose and by Resize, with what it had joined on."""
+    net = Net()
+    a = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    b = net.node("MaxPool", [a], "down", kernel_shape=[2, 2], strides=[2, 2])
+    b = net.node("Relu", [net.conv(b, "b", 8, 16)], "b_relu")
+    c = net.node("AveragePool", [b], "deeper", kernel_shape=[2, 2], strides=[2, 2])
+    c = net.node("Relu", [net.conv(c, "c", 16, 16)], "c_relu")
+    scales = net.constant("scales", [1, 1, 2, 2])
+    c = net.node("Resize", [c, "", scales], "larger", mode="nearest", coordinate_transformation_mode="asymmetric")
+    b = net.node("Relu", [net.conv(net.node("Concat", [b, c], "both", axis=1), "d", 32, 16)], "d_relu")
+    weight = net.constant("up.weight", net.rng.normal(size=(16, 8, 2, 2)) / 8)
+    up = net.node("ConvTranspose", [b, weight], "up", strides=[2, 2])
+    x = net.node("Concat", [a, up], "all", axis=1)
+    return net.save(path, IMAGE, {net.conv(x, "mask", 16, 1, 1): ("batch", 1, 16, 16)})
+
+
+def attention_net(path: Path, width: int = 128) -> Model:
+    """One head of attention behind a sum and a LayerNorm, and two products with a Gelu between."""
+    net = Net()
+    ones, zeros = net.constant("ones", np.ones(width)), net.constant("zeros", np.zeros(width))
+    x = net.node("LayerNormalization", ["x", ones, zeros], "norm")
+    q, k, v = (net.product("MatMul", x, name, width, width) for name in "qkv")
+    k = net.node("Transpose", [k], "k_turned", perm=[0, 2, 1])
+    x = net.node("MatMul", [net.node("Softmax", [net.node("MatMul", [q, k], "scores")], "shares"), v], "mixed")
+    x = net.node("Add", ["x", net.product("MatMul", x, "out", width, width)], "sum")
+    x = net.node("Gelu", [net.product("MatMul", x, "wide", width, 2 * width)], "gelu")
+    shape = ("batch", 6, width)
+    return net.save(path, {"x": shape}, {net.product("MatMul", x, "narrow", 2 * width, width): shape})
+
+
+def tokens(count: int, width: int = 128, seed: int = 0) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    return [Sample({"x": rng.normal(size=(1, 6, width)).astype(np.float32)}) for _ in range(count)]
+
+
+def test_a_network_that_comes_down_and_up_again(tmp_path: Path) -> None:
+    model = upsampling_net(tmp_path / "net.onnx")
+    made, plan, reasons = quantized(model, images(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert (held["QLinearConv"], held["QLinearConcat"], held["ConvTranspose"], held["QLinearAveragePool"]) == (
+        5,
+        2,
+        1,
+        1,
+    )
+    assert reasons["ConvTranspose:up"] == "no INT8 kernel for ConvTranspose"
+    assert (held["QuantizeLinear"], held["DequantizeLinear"]) == (2, 2), "the input and around the ConvTranspose"
+    assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.99
+
+
+def test_attention_multiplies_weights_in_int8_and_activations_in_float(tmp_path: Path) -> None:
+    model = attention_net(tmp_path / "net.onnx")
+    made, plan, reasons = quantized(model, tokens(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert held["MatMulIntegerToFloat"] == 6
+    assert reasons["MatMul:scores"] == "both inputs are activations, for which INT8 is no faster"
+    assert reasons["Softmax:shares"] == "the INT8 kernel for Softmax is slower than the float kernel"
+    assert cosine(run(made.path, tokens(4, seed=1)), run(model.path, tokens(4, seed=1))) > 0.99
+
+
+def test_products_of_activations_and_softmax_have_kernels(tmp_path: Path) -> None:
+    """Where an encoding says that they pay they run in INT8 too, and saturate nowhere."""
+    model = attention_net(tmp_path / "net.onnx")
+    encoding = replace(
+        CPU7,
+        slower=(),
+        activation_products=True,
+        ops=(*CPU7.ops, "Softmax"),
+        int8_outputs=(*CPU7.int8_outputs, "Softmax"),
+    )
+    made, plan, _ = quantized(model, tokens(8), tmp_path / "int8.onnx", encoding)
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert "MatMul" not in held
+    assert held["QLinearSoftmax"] == 1
+    exact = run(made.path, tokens(4, seed=1), kernels=False)
+    assert cosine(run(made.path, tokens(4, seed=1)), exact) > 0.999
+    assert cosine(exact, run(model.path, tokens(4, seed=1))) > 0.99
+
+
+@pytest.mark.parametrize(("width", "int8"), [(64, False), (128, True)])
+def test_a_product_by_few_weights_pays_only_behind_int8(tmp_path: Path, width: int, int8: bool) -> None:
+    net = Net()
+    x = net.node("Tanh", [net.product("MatMul", "x", "first", width, width)], "tanh")
+    model = net.save(tmp_path / "net.onnx", {"x": ("batch", width)}, {x: ("batch", width)})
+    samples = [Sample({"x": np.random.default_rng(0).normal(size=(4, width)).astype(np.float32)})]
+    _, plan, reasons = quantized(model, samples, tmp_path / "int8.onnx")
+    assert (plan.nodes[0].precision == "int8") is int8
+    if not int8:
+        assert "too few" in reasons["MatMul:first"]
+
+
+def test_a_small_classifier_behind_convolutions_reads_int8(tmp_path: Path) -> None:
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    x = net.node("Flatten", [net.node("GlobalAveragePool", [x], "mean")], "flat")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.product("Gemm", x, "logits", 8, 4): ("batch", 4)})
+    made, plan, _ = quantized(model, images(8), tmp_path / "int8.onnx")
+    assert {node.precision for node in plan.nodes} == {"int8"}
+    assert idle(made.path, plan) == []
+    assert kernels(made.path)["QGemm"] == 1
+
+
+@pytest.mark.parametrize(("channels", "int8"), [(4, False), (8, True)])
+def test_groups_of_few_channels_stay_in_float(tmp_path: Path, channels: int, int8: bool) -> None:
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 32)], "a_relu")
+    x = net.node("Relu", [net.conv(x, "groups", 32, 32, group=32 // channels)], "groups_relu")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.conv(x, "b", 32, 4, 1): ("batch", 4, 16, 16)})
+    made, plan, reasons = quantized(model, images(4), tmp_path / "int8.onnx")
+    assert idle(made.path, plan) == []
+    assert kernels(made.path)["QLinearConv"] == 2 + int8
+    assert bool(reasons["Conv:groups"]) is not int8
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("opset", [13, 18, 20])
+def test_a_mean_over_all_places_is_a_pooling(tmp_path: Path, opset: int, keepdims: int) -> None:
+    """Older graphs have its axes as an attribute; a negative axis counts from the end."""
+    net = Net(opset)
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    axes = {"axes": [2, -1]} if opset < 18 else {}
+    inputs = [x] if opset < 18 else [x, net.constant("axes", [-2, 3], np.int64)]
+    x = net.node("ReduceMean", inputs, "mean", keepdims=keepdims, **axes)
+    x = net.node("Flatten", [x], "flat") if keepdims else x
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.product("Gemm", x, "logits", 8, 4): ("batch", 4)})
+    made, plan, _ = quantized(model, images(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert (held["QLinearGlobalAveragePool"], held["ReduceMean"], held["DequantizeLinear"]) == (1, 0, 0)
+    assert {"mean", "logits"} <= {name for node in onnx.load(made.path).graph.node for name in node.output}
+    assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.995
+
+
+@pytest.mark.parametrize("axes", [[2], [1, 2, 3]])
+def test_a_mean_over_other_axes_stays_in_float(tmp_path: Path, axes: list[int]) -> None:
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    x = net.node("ReduceMean", [x, net.constant("axes", axes, np.int64)], "mean")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {x: ("batch", None, 1, None)})  # type: ignore[list-item]
+    made, plan, reasons = quantized(model, images(4), tmp_path / "int8.onnx")
+    assert idle(made.path, plan) == []
+    assert "ReduceMean" in reasons["ReduceMean:mean"]
+
+
+def recurrent_net(path: Path, hidden: int, direction: str = "forward") -> Model:
+    net = Net()
+    count = 2 if direction == "bidirectional" else 1
+    weight = net.constant("w", net.rng.normal(size=(count, 4 * hidden, 24)) / 5)
+    again = net.constant("r", net.rng.normal(size=(count, 4 * hidden, hidden)) / np.sqrt(hidden))
+    bias = net.constant("b", net.rng.normal(size=(count, 8 * hidden)) / 10)
+    net.node("LSTM", ["x", weight, again, bias], "states", hidden_size=hidden, direction=direction)
+    return net.save(path, {"x": (7, "batch", 24)}, {"states": (7, count, "batch", hidden)})
+
+
+def steps(count: int, seed: int = 0) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    return [Sample({"x": rng.normal(size=(7, 1, 24)).astype(np.float32)}) for _ in range(count)]
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("encoding", [CPU7, encodings()["cpu-int8"]], ids=lambda e: e.name)
+def test_an_lstm_with_enough_weights_has_integer_weights(tmp_path: Path, encoding: Encoding, direction: str) -> None:
+    model = recurrent_net(tmp_path / "net.onnx", 192, direction)
+    made, plan, _ = quantized(model, steps(4), tmp_path / "int8.onnx", encoding)
+    assert [node.precision for node in plan.nodes] == ["int8"]
+    assert (made.inputs, made.outputs) == (model.inputs, model.outputs)
+    assert kernels(made.path) == {"DynamicQuantizeLSTM": 1}
+    assert already_quantized(made) == ("LSTM:states",)
+    assert made.path.stat().st_size < model.path.stat().st_size / 3.5
+    if encoding is CPU7:
+        assert cosine(run(made.path, steps(4, 1)), run(model.path, steps(4, 1))) > 0.995
+
+
+def test_a_small_lstm_stays_in_float(tmp_path: Path) -> None:
+    model = recurrent_net(tmp_path / "net.onnx", 32)
+    made, _, reasons = quantized(model, steps(4), tmp_path / "int8.onnx")
+    assert kernels(made.path) == {"LSTM": 1}
+    assert reasons == {"LSTM:states": "its weights are too few for INT8 to pay"}
+
+
+def test_what_picks_and_compares_stays_int8(tmp_path: Path) -> None:
+    """Where, GatherElements, DepthToSpace, ReduceMax: between convolutions each has an INT8 kernel."""
+    net = Net()
+    a, b = net.conv("x", "a", 3, 16), net.conv("x", "b", 3, 16)
+    mask = net.constant("mask", np.arange(256).reshape(1, 1, 16, 16) % 3 > 0, np.bool_)
+    x = net.conv(net.node("Where", [mask, a, b], "picked"), "p", 16, 16)
+    turned = np.broadcast_to(np.arange(16)[::-1].reshape(1, 16, 1, 1), (1, 16, 16, 16))
+    x = net.node("GatherElements", [x, net.constant("places", turned, np.int64)], "turned", axis=1)
+    x = net.node("DepthToSpace", [x], "spread", blocksize=2)
+    x = net.conv(x, "c", 4, 8)
+    x = net.node("ReduceMax", [x, net.constant("axes", [2, 3], np.int64)], "most", keepdims=1)
+    model = net.save(tmp_path / "net.onnx", {"x": (1, 3, 16, 16)}, {net.conv(x, "d", 8, 4, 1): (1, 4, 1, 1)})
+    made, plan, _ = quantized(model, images(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert {node.precision for node in plan.nodes} == {"int8"}
+    assert (held["QLinearWhere"], held["DequantizeLinear"], held["QuantizeLinear"]) == (1, 1, 1)
+    assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("tail", "shape"), [("det_infer.onnx", (3, 96, 160)), ("rec_infer.onnx", (3, 48, 160)), ("cls_infer.onnx", None)]
+)
+def test_real_networks_hold_no_idle_pair(tmp_path: Path, tail: str, shape: tuple[int, int, int] | None) -> None:
+    model = simplify(read_model(asset("rapidocr-onnxruntime", tail)), tmp_path / "model.onnx")
+    samples = lines(2, shape or (3, 48, 192))
+    made, plan, reasons = quantized(model, samples, tmp_path / "int8.onnx")
+    assert idle(made.path, plan) == []
+    assert kernels(made.path)["QLinearConv"] > 20
+    assert all(reasons[node.node] for node in plan.nodes if node.precision != "int8")
+
+
+CHAINED = (
+    *("Conv", "Depthwise", "Relu", "Clip", "Sigmoid", "LeakyRelu", "HardSigmoid", "Tanh", "Softmax", "MaxPool"),
+    *("AveragePool", "ReduceMax", "Add", "Mul", "Where", "Concat", "Split", "Slice", "Transpose", "Reshape", "Resize"),
+    "Output",
+)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[str, ...]:
+    return tuple(draw(st.lists(st.sampled_from(CHAINED), min_size=2, max_size=9)))
+
+
+def chained(path: Path, kinds: tuple[str, ...]) -> Model:
+    """Operators one behind the other, 8 channels throughout; those of two inputs read an earlier tensor too."""
+    net = Net()
+    x = net.conv("x", "stem", 3, 8)
+    earlier, outputs = x, {}
+    for number, kind in enumerate(kinds):
+        name, before = f"t{number}", x
+        if kind == "Conv":
+            x = net.conv(x, name, 8, 8)
+        elif kind == "Depthwise":
+            x = net.conv(x, name, 8, 8, group=8)
+        elif kind in ("MaxPool", "AveragePool"):
+            x = net.node(kind, [x], name, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        elif kind == "Clip":
+            x = net.node(kind, [x, net.constant(f"{name}.low", 0.0), net.constant(f"{name}.high", 2.0)], name)
+        elif kind in ("Add", "Mul"):
+            x = net.node(kind, [x, earlier], name)
+        elif kind == "Concat":
+            x = net.conv(net.node(kind, [x, earlier], f"{name}_both", axis=1), name, 16, 8, 1)
+        elif kind == "Where":
+            mask = net.constant(f"{name}.mask", net.rng.random((1, 1, 16, 16)) > 0.5, np.bool_)
+            x = net.node(kind, [mask, x, earlier], name)
+        elif kind == "Transpose":
+            x = net.conv(net.node(kind, [x], f"{name}_turned", perm=[0, 1, 3, 2]), name, 8, 8, 1)
+        elif kind == "Split":
+            net.nodes.append(
+                onnx.helper.make_node(kind, [x], [f"{name}_a", f"{name}_b"], name=name, axis=1, num_outputs=2)
+            )
+            x = net.node("Concat", [f"{name}_b", f"{name}_a"], name, axis=1)
+        elif kind == "Resize":
+            x = net.node(kind, [x, "", net.constant(f"{name}.scales", [1, 1, 2, 2])], f"{name}_large", mode="nearest")
+            x = net.node("MaxPool", [x], name, kernel_shape=[2, 2], strides=[2, 2])
+        elif kind == "ReduceMax":
+            most = net.node(kind, [x, net.constant(f"{name}.axes", [2, 3], np.int64)], f"{name}_most")
+            x = net.node("Add", [x, most], name)
+        elif kind == "Slice":
+            ends = [net.constant(f"{name}.{i}", [v], np.int64) for i, v in enumerate((4, 8, 1))]
+            half = net.node(kind, [x, *ends], f"{name}_half")
+            x = net.node("Concat", [half, half], name, axis=1)
+        elif kind == "Reshape":
+            x = net.node(kind, [x, net.constant(f"{name}.shape", [0, 8, 16, 16], np.int64)], name)
+        elif kind == "Output":
+            outputs[x] = ("batch", 8, 16, 16)
+        else:
+            x = net.node(kind, [x], name)
+        earlier = before
+    outputs[net.conv(x, "last", 8, 4)] = ("batch", 4, 16, 16)
+    return net.save(path, IMAGE, outputs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kinds=chains())
+def test_random_chains_hold_no_idle_pair(kinds: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = chained(Path(folder) / "net.onnx", kinds)
+        made, plan, _ = quantized(model, images(2), Path(folder) / "int8.onnx")
+        assert idle(made.path, plan) == []
+        exact = run(made.path, images(2), kernels=False)
+        assert cosine(run(made.path, images(2)) + 1e-6, exact + 1e-6) > 0.99
