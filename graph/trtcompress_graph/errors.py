@@ -6,11 +6,13 @@ TrtCompressError            4
 │   └── MissingPathError    2  a path that is not there
 ├── UnusableInputError      3  what was given cannot be used
 │   ├── ModelError          3  damaged, unsafe or unsupported model
+│   │   └── OperatorError   3  an operator that the torch view does not have
 │   └── DataError           3  samples that do not fit the model
 └── StageError              4  a stage failed
     ├── ExportError         4  PyTorch to ONNX went wrong, or the result differs
     ├── PruneError          4  a cut or a budget that the graph does not allow
     ├── PlacementError      4  INT8 or FP16 could not be written into the graph
+    ├── RecoverError        4  a training diverged, or a training loop of the user failed
     ├── CompileError        4  a backend refused the graph
     └── StoreError          4  the artifact store or the build folder cannot be written
 """
@@ -65,6 +67,10 @@ class ModelError(UnusableInputError):
     """The model is damaged, unsafe or uses what is not supported."""
 
 
+class OperatorError(ModelError):
+    """The torch view does not have an operator, or not with these attributes."""
+
+
 class DataError(UnusableInputError):
     """The samples do not fit the model, or cannot be read."""
 
@@ -83,6 +89,10 @@ class PruneError(StageError):
 
 class PlacementError(StageError):
     """INT8 or FP16 could not be written into the graph."""
+
+
+class RecoverError(StageError):
+    """A training diverged, or the user's own training loop failed."""
 
 
 class CompileError(StageError):
