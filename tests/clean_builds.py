@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,27 @@ def clean_build(seed: int, folder: Path) -> dict[str, Any]:
         *("--set", "measure.seconds=0.01", "--out", "out", "--store", "store"),
         cwd=folder,
     )
-    facts = {"model": kind, "method": method, "targets": list(targets), "code": ran.code}
+    facts: dict[str, Any] = {"model": kind, "method": method, "targets": list(targets), "code": ran.code}
+    if not ran.code:
+        facts["engines"] = [engine for validation in _report(folder)["validations"] for engine in _engines(validation)]
     return {**facts, "alarms": alarms(ran, folder), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out" / "clean" / "report.json").read_text())
+    return found
+
+
+def _engines(validation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Accuracy of the worst output of each engine that could be shipped."""
+    for candidate in validation["candidates"]:
+        encoding, parity = candidate["engine"]["encoding"], candidate["parity"]
+        yield {
+            "encoding": encoding,
+            "shipped": encoding == validation["shipped"],
+            "cosine": round(min(output["cosine"] for output in parity), 5),
+            "snr_db": round(min(output["snr_db"] for output in parity), 2),
+        }
 
 
 def alarms(ran: Ran, folder: Path) -> list[str]:
@@ -55,8 +74,7 @@ def alarms(ran: Ran, folder: Path) -> list[str]:
     found = [line for line in ran.err.splitlines() if any(word in line for word in WORDS)]
     if ran.code:
         return [f"exit {ran.code}", *found]
-    report = json.loads((folder / "out" / "clean" / "report.json").read_text())
-    for candidate in (c for validation in report["validations"] for c in validation["candidates"]):
+    for candidate in (c for validation in _report(folder)["validations"] for c in validation["candidates"]):
         verdicts = {gate["gate"]: gate["verdict"] for gate in candidate["gates"]}
         found += [
             f"{candidate['engine']['encoding']}: {name}"
