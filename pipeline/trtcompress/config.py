@@ -129,6 +129,17 @@ class DataSettings(Settings):
 
     calibration: Source
     evaluation: Source | None = Field(None, description="with labels for metrics; the calibration samples if not given")
+    state: dict[str, str] = Field(
+        {},
+        description="of a model that remembers: the output that each state input is fed from at the next step "
+        "({state: stateN}); each sample is then a sequence of steps",
+    )
+
+    @model_validator(mode="after")
+    def _no_images_in_sequences(self) -> Self:
+        if self.state and any(source.preprocess for source in (self.calibration, self.evaluation) if source):
+            raise ValueError("sequences for a state are arrays: data.state and preprocess do not go together")
+        return self
 
     @model_validator(mode="after")
     def _preprocessed_alike(self) -> Self:
@@ -173,6 +184,16 @@ class PruneSettings(Settings):
         if self.plan is not None and idle:
             raise ValueError(f"the plan has decided already; remove {', '.join(idle)}")
         return self
+
+
+class SparsifySettings(Settings):
+    """Two of every four weights become zero, for the sparse kernels of TensorRT."""
+
+    skip: Names = Field((), description="globs of the names of nodes that stay dense")
+    compensate: bool = Field(
+        True, description="the weights that are left make good what the others gave, from calibration samples"
+    )
+    samples: int = Field(128, ge=1, description="calibration samples that are read, at the most")
 
 
 class QuantizeSettings(Settings):
@@ -283,6 +304,7 @@ class BuildConfig(Settings):
     data: DataSettings
     metric: Names = Field((), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`")
     prune: PruneSettings | None = Field(None, description="structured pruning; nothing is cut where it is not given")
+    sparsify: SparsifySettings | None = Field(None, description="2:4 sparse weights; dense where it is not given")
     recover: None = Field(None, description="reserved: recovery of the accuracy joins the build in a later release")
     quantize: QuantizeSettings = QuantizeSettings()
     targets: Targets = (TargetSettings(name="cpu"),)

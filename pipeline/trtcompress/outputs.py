@@ -319,6 +319,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "export": ModelFile,
     "simplify": ModelFile,
     "prune": PruneResult,
+    "sparsify": ModelFile,
     "equalize": ModelFile,
     "calibrate": RangesFile,
     "sensitivity": SensitivityResult,

@@ -25,6 +25,7 @@ CONTRACT = {
     "simplify": "-o",
     "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
     "--keep --depth --plan --samples --axis --json -o",
+    "sparsify": "--data --samples --skip --json -o",
     "equalize": "--data --how --method --target --samples --json -o",
     "calibrate": "--data --method -o",
     "sensitivity": "--data --target --samples --json",
@@ -46,6 +47,7 @@ ARGUMENTS = {
     "export": "PACKAGE.MODULE:FUNCTION",
     "simplify": "M.onnx",
     "prune": "M.onnx",
+    "sparsify": "M.onnx",
     "equalize": "M.onnx",
     "calibrate": "M.onnx",
     "sensitivity": "M.onnx",

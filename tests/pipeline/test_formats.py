@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from command_line import done, trtcompress
-from format_graphs import answers, encoder, pairs, recommender, sentences, written
+from format_graphs import answers, encoder, pairs, recommender, sentences, stored, written
 from trtcompress.config_file import load_config
 from trtcompress.digests import FileDigests
 from trtcompress.plan import encoding_of, make_plan
@@ -148,3 +149,29 @@ def test_turing_is_refused_as_its_builder_refuses(tmp_path: Path, precision: str
     made = written(encoder(tmp_path / "m.onnx"), encodings()[f"trt-{precision}"], tmp_path / "q.onnx")
     with pytest.raises(CompileError, match=f"HW-specific datatypes: .*{message}"):
         backend_for(card).compile(made, card, precision, CompileOptions(profiles=WORDS), tmp_path / "e")
+
+
+def test_sparsify_tells_each_layer_and_takes_samples(tmp_path: Path):
+    model = recommender(tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", **dict(pairs(64).items()))
+    plain = done("sparsify", model.path, "-o", tmp_path / "p.onnx")
+    assert "Gemm:layer0: 2:4\n" in plain.err
+    made = done("sparsify", model.path, "--data", tmp_path / "data.npz", "--skip", "*:logit", "-o", tmp_path / "s.onnx")
+    assert "Gemm:logit: dense: skipped" in made.err
+    assert "2:4 sparse: 2 of 3 layers" in made.err
+    exact = answers(model.path, pairs())
+    errors = [np.abs(answers(tmp_path / name, pairs()) - exact).max() for name in ("s.onnx", "p.onnx")]
+    assert errors[0] < errors[1]
+
+
+def test_a_build_makes_weights_sparse_before_it_calibrates(tmp_path: Path):
+    gates = {"min_cosine": 0.5, "min_snr_db": -20}
+    file = config(tmp_path, sparsify={"samples": 16}, targets="cpu:float", gates=gates)
+    ran = trtcompress("build", file, "--store", tmp_path / "store", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    folder = tmp_path / "out" / "rec"
+    weight = stored(folder / "models" / "sparse" / "model.onnx")["layer0.weight"]
+    assert (np.count_nonzero(weight.reshape(-1, 4, weight.shape[1]), axis=1) <= 2).all()
+    assert "2:4 sparse: 3 of 3 layers" in (folder / "report.json").read_text()
+    layers = json.loads((folder / "models" / "sparse" / "layers.json").read_text())
+    assert [layer["node"] for layer in layers] == ["Gemm:layer0", "Gemm:layer1", "Gemm:logit"]

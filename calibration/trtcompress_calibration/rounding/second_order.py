@@ -68,7 +68,8 @@ def _in_order(weight: Doubles, scale: Doubles, upper: Doubles, limit: int) -> Do
         stop = min(start + _BLOCK, features)
         errors = np.empty((*weight.shape[:2], stop - start))
         for i in range(start, stop):
-            chosen[:, :, i] = np.clip(np.rint(left[:, :, i] / scale), -limit, limit)
+            nearest = np.clip(np.rint(left[:, :, i] / scale), -limit, limit)
+            chosen[:, :, i] = np.where(weight[:, :, i] == 0, 0, nearest)  # what is sparse stays sparse
             error = (left[:, :, i] - chosen[:, :, i] * scale) / upper[:, i, i][:, None]
             left[:, :, i:stop] -= error[:, :, None] * upper[:, None, i, i:stop]
             errors[:, :, i - start] = error

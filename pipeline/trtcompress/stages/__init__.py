@@ -15,6 +15,7 @@ from .prune import prune
 from .quantize import quantize
 from .round import round_
 from .simplify import simplify
+from .sparsify import sparsify
 from .validate import validate
 
 STAGES: tuple[Stage | Reserved, ...] = (
@@ -23,6 +24,7 @@ STAGES: tuple[Stage | Reserved, ...] = (
     prune,
     Reserved("recover", takes="pruned", output="student"),
     assess,
+    sparsify,
     equalize,
     calibrate,
     precision,

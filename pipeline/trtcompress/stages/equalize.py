@@ -44,13 +44,13 @@ class EqualizeSettings(StageSettings):
 
 @stage(
     output="equalized",
-    takes="student",
+    takes="sparse",
     version=1,
     leaves="models/equalized",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "numba", "pillow"),
     device=on_this_machine,
 )
-def equalize(student: Model, calibration: DataRef, settings: EqualizeSettings, out: Path) -> TriedModel:
+def equalize(sparse: Model, calibration: DataRef, settings: EqualizeSettings, out: Path) -> TriedModel:
     """Move scales between layers; what was tried lies beside the graph.
 
     Raises:
@@ -62,8 +62,8 @@ def equalize(student: Model, calibration: DataRef, settings: EqualizeSettings, o
     from ..trying import equalized_model
 
     made = equalized_model(
-        student,
-        open_data(calibration, student, samples=calibration.samples or SAMPLES),
+        sparse,
+        open_data(calibration, sparse, samples=calibration.samples or SAMPLES),
         out / "model.onnx",
         how=settings.how,
         method=settings.method,
