@@ -1,0 +1,109 @@
+"""Which samples a step takes: a function of the seed and the number of the step, so that a resume goes on there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .pool import Ints, Pool
+
+LEAST_HELD = 16
+"""Samples that are held out at the least, where there are enough."""
+
+Rows = tuple[int, Ints]
+"""Samples of one group by their rows in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several processes that share each batch."""
+
+    rank: int = 0
+    world: int = 1
+
+
+def held_out(total: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which of `total` samples are held out: every eighth, of few samples up to a fourth, of a handful none."""
+    held = np.zeros(total, bool)
+    if total < LEAST_HELD:
+        return held
+    count = max(min(LEAST_HELD, total // 4), total // 8)
+    held[np.linspace(0, total - 1, count).round().astype(int)] = True  # from all over: data is often sorted
+    return held
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training.
+
+    Attributes:
+        size: samples of a step, in all processes together.
+        seed: of the order.
+    """
+
+    pool: Pool
+    size: int
+    seed: int
+
+    @cached_property
+    def held(self) -> list[Ints]:
+        """Rows of each group that are held out."""
+        held = held_out(self.pool.total)
+        return [np.flatnonzero(held[group.places]) for group in self.pool.groups]
+
+    @cached_property
+    def training(self) -> list[Ints]:
+        """Rows of each group that are trained on."""
+        return [np.setdiff1d(np.arange(len(g.places)), h) for g, h in zip(self.pool.groups, self.held, strict=True)]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are samples that the training does not see."""
+        return any(rows.size for rows in self.held)
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Steps in which every sample comes up once."""
+        return sum(-(-len(rows) // self.size) for rows in self.training)
+
+    def at(self, step: int, share: Share = Share()) -> list[Rows]:
+        """What a process runs in a step: one batch, or several where samples cannot share one."""
+        number, place = divmod(step, self.per_epoch)
+        group, rows = self._epoch(number)[place]
+        mine = rows[share.rank :: share.world]
+        if not mine.size:
+            mine = rows[:1]  # every process has to take part in every step
+        return list(self._runs(group, mine))
+
+    def judged(self) -> Iterator[Rows]:
+        """What a student is judged on: the samples that are held out, of a handful all."""
+        for group, rows in enumerate(self.held if self.holds_out else self.training):
+            for start in range(0, len(rows), self.size):
+                yield from self._runs(group, rows[start : start + self.size])
+
+    def first(self, count: int) -> Rows:
+        """Samples to look at before the training: of the group with most."""
+        group = max(range(len(self.training)), key=lambda i: len(self.training[i]))
+        rows = self.training[group]
+        some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+        return next(self._runs(group, some))[0], some if self._open(group) else some[: self.pool.fixed or 1]
+
+    def _epoch(self, number: int) -> list[Rows]:
+        """All batches of an epoch, shuffled."""
+        chance = np.random.default_rng([self.seed, number])
+        found: list[Rows] = []
+        for group, rows in enumerate(self.training):
+            shuffled = chance.permutation(rows)
+            found += [(group, shuffled[start : start + self.size]) for start in range(0, len(rows), self.size)]
+        return [found[place] for place in chance.permutation(len(found))]
+
+    def _open(self, group: int) -> bool:
+        return self.pool.groups[group].stacks and self.pool.fixed is None
+
+    def _runs(self, group: int, rows: Ints) -> Iterator[Rows]:
+        size = len(rows) if self._open(group) else (self.pool.fixed or 1) if self.pool.groups[group].stacks else 1
+        for start in range(0, len(rows), max(1, size)):
+            yield group, rows[start : start + size]

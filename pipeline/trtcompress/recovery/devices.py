@@ -1,0 +1,71 @@
+"""Where a training runs: one process a device, in the precision that was asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from trtcompress_graph.cores import usable_cores
+from trtcompress_graph.errors import UsageError
+
+from .settings import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def make_fabric(training: Training) -> Fabric:
+    """Devices and precision of a training.
+
+    Raises:
+        UsageError: Lightning Fabric is not installed, or there are not so many devices.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError:
+        raise UsageError(
+            "training needs Lightning Fabric, which is not installed",
+            where="recover",
+            hint="pip install 'trtcompress[train]'",
+        ) from None
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    cuda = torch.cuda.is_available()
+    devices = training.devices or (torch.cuda.device_count() if cuda else 1)
+    if cuda and devices > torch.cuda.device_count():
+        raise UsageError(f"there are {torch.cuda.device_count()} devices", where="--devices", hint="ask for no more")
+    several = DDPStrategy(
+        start_method="spawn", process_group_backend="nccl" if cuda else "gloo", find_unused_parameters=True
+    )
+    return Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=devices,
+        strategy=several if devices > 1 else "auto",
+        precision="32-true" if training.precision == "32" else training.precision,
+    )
+
+
+@contextmanager
+def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
+    """Equal runs give equal numbers, as far as PyTorch can; processes share the cores."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    held, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if processes > 1:
+        torch.set_num_threads(max(1, usable_cores() // processes))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # operators that are not deterministic on a GPU, and what Fabric advises
+            yield
+    finally:
+        torch.use_deterministic_algorithms(held)
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)

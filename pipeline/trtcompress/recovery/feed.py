@@ -1,0 +1,134 @@
+"""Batches as a training takes them: on the device, changed at random, with the teacher's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .augment import Changes, InputKind, changed, flipped, kind_of_input, shifted
+from .batches import Batches, Rows, Share
+from .losses.answers import spread
+
+LOOKED_AT = 64
+"""Samples on which it is seen what the teacher answers alike to."""
+
+ALIKE = 0.5
+"""Squared error over variance, up to which a changed sample is still one of the same kind."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """What one pass of the student takes.
+
+    Attributes:
+        inputs: in the order of the model.
+        answers: the teacher's, by name.
+        labels: as far as there are.
+        count: samples that are real.
+    """
+
+    inputs: tuple[Tensor, ...]
+    answers: Mapping[str, Tensor]
+    labels: Tensor | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """Where examples come from.
+
+    Attributes:
+        teacher: gives its answers as a dict.
+        autocast: the context in which models run.
+    """
+
+    batches: Batches
+    teacher: nn.Module
+    device: torch.device
+    changes: Changes
+    kinds: Mapping[str, InputKind]
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    def training(self, step: int, share: Share) -> list[Example]:
+        """What a process runs in a step; the random changes are those of the step."""
+        chance = np.random.default_rng([self.batches.seed, step, share.rank, 1])
+        return [self._example(rows, chance) for rows in self.batches.at(step, share)]
+
+    def judged(self) -> Iterator[Example]:
+        """What a student is judged on, unchanged."""
+        for rows in self.batches.judged():
+            yield self._example(rows, None)
+
+    def _example(self, rows: Rows, chance: np.random.Generator | None) -> Example:
+        pool = self.batches.pool
+        arrays = {name: torch.from_numpy(array) for name, array in pool.read(*rows).items()}
+        inputs = {name: value.to(self.device) for name, value in arrays.items()}
+        if chance is not None and self.changes and pool.groups[rows[0]].stacks:
+            inputs = changed(inputs, self.kinds, self.changes, chance)
+        given = tuple(inputs[spec.name] for spec in pool.inputs)
+        with torch.no_grad(), self.autocast():
+            answers = self.teacher(*given)
+        labels = as_labels(pool.labels_of(*rows), None if pool.fixed is None else len(given[0]))
+        return Example(given, answers, None if labels is None else labels.to(self.device), len(rows[1]))
+
+
+def as_labels(labels: NDArray[Any] | None, fill: int | None = None) -> Tensor | None:
+    """Labels as a tensor, the last one repeated up to `fill`; None for what are no numbers."""
+    if labels is None or labels.dtype.kind not in "iufb":
+        return None
+    if fill is not None:
+        labels = np.concatenate([labels, np.repeat(labels[-1:], fill - len(labels), axis=0)])
+    return torch.from_numpy(np.ascontiguousarray(labels))
+
+
+def input_kinds(batches: Batches) -> dict[str, InputKind]:
+    """What the inputs hold."""
+    held = batches.pool.groups[0].inputs
+    return {spec.name: kind_of_input(spec, held[spec.name].shape) for spec in batches.pool.inputs}
+
+
+@torch.no_grad()
+def trusted_changes(
+    batches: Batches, teacher: nn.Module, answers: tuple[str, ...], kinds: Mapping[str, InputKind], *, mix: bool
+) -> Changes:
+    """The changes to which the teacher answers as to the samples themselves: a digit that is mirrored is none.
+
+    Args:
+        batches: of the training.
+        teacher: gives its answers as a dict, on the CPU.
+        answers: names of its outputs that hold floats.
+        kinds: of the inputs.
+        mix: whether samples may be mixed; the teacher answers to the mixture.
+    """
+    group, rows = batches.first(LOOKED_AT)
+    if not batches.pool.groups[group].stacks:
+        return Changes()
+    given = {name: torch.from_numpy(array) for name, array in batches.pool.read(group, rows).items()}
+    images = [name for name, kind in kinds.items() if kind == "image"]
+    mixable = mix and any(kind in ("image", "audio", "text") for kind in kinds.values())
+    if not images:
+        return Changes(mix=mixable)
+
+    def told(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        found: Mapping[str, Tensor] = teacher(*(values[spec.name] for spec in batches.pool.inputs))
+        return found
+
+    def alike(values: dict[str, Tensor]) -> bool:
+        found = told({**given, **values})
+        errors = [float((found[n].float() - as_is[n].float()).square().mean() / spread(as_is[n])) for n in answers]
+        return max(errors) < ALIKE
+
+    as_is = told(given)
+    chance = np.random.default_rng(batches.seed)
+    return Changes(
+        flip=alike({name: flipped(given[name], [True] * len(given[name])) for name in images}),
+        shift=alike({name: shifted(given[name], chance) for name in images}),
+        mix=mixable,
+    )

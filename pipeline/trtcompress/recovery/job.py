@@ -1,0 +1,190 @@
+"""One training from end to end, as each of its processes runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from trtcompress_engines.metrics import find_metric
+from trtcompress_graph.errors import TrtCompressError
+from trtcompress_graph.model import Model
+from trtcompress_graph.torch_view import to_torch
+
+from ..stage import MetricRef
+from .augment import Changes
+from .batches import Batches
+from .checkpoint import load, save
+from .devices import repeatable
+from .feed import Feed, as_labels, input_kinds, trusted_changes
+from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
+from .loop import Loop, Outcome, Told
+from .losses import LossOptions
+from .pairs import Pair, make_pair, output_only
+from .pool import Pool
+from .settings import Training
+from .taps import tapped
+from .thrift import frugal, share_equal
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+FIRST = 64
+"""Samples of the batch that losses are fitted to."""
+
+BLOCKS, TRAINED = "blocks.pt", "trained.pt"
+"""Weights after the blocks were fitted one by one, and at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training: values that can go to another process.
+
+    Attributes:
+        folder: of the checkpoints; the trained weights are left there.
+        outputs_only: inner tensors of student and teacher mean different things.
+    """
+
+    student: Model
+    teacher: Model
+    pool: Pool
+    training: Training
+    folder: Path
+    metrics: tuple[MetricRef, ...] = ()
+    outputs_only: bool = False
+
+    @property
+    def batches(self) -> Batches:
+        """The batches of the training."""
+        return Batches(self.pool, self.training.batch, self.training.seed)
+
+    @property
+    def loss_options(self) -> LossOptions:
+        """How losses are made."""
+        return LossOptions(self.training.temperature, tuple(metric.name for metric in self.metrics))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subjects:
+    """Student and teacher with the first batch."""
+
+    pair: Pair
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None
+
+
+def open_subjects(job: Job) -> Subjects:
+    """Make the torch views, with the weights that the blocks left.
+
+    Raises:
+        OperatorError: an operator that the view does not have.
+        ModelError: the models cannot be compared.
+    """
+    student = to_torch(job.student, learn_scales=job.training.learn_scales)
+    teacher = to_torch(job.teacher).requires_grad_(False)
+    share_equal(student, teacher)
+    found = load(job.folder / BLOCKS)
+    if found is not None:
+        load_weights(student, found["weights"])
+    group, rows = job.batches.first(FIRST)
+    arrays = job.pool.read(group, rows)
+    inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
+    labels = as_labels(job.pool.labels_of(group, rows), None if job.pool.fixed is None else len(inputs[0]))
+    pair = make_pair(student, teacher, job.student, inputs, labels)
+    return Subjects(output_only(pair) if job.outputs_only else pair, inputs, labels)
+
+
+def weights_of(view: fx.GraphModule) -> dict[str, Tensor]:
+    """What is trained, by name."""
+    return {name: parameter.detach().cpu() for name, parameter in view.named_parameters()}
+
+
+@torch.no_grad()
+def load_weights(view: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
+    """Put trained weights into a view."""
+    for name, parameter in view.named_parameters():
+        parameter.copy_(weights[name])
+
+
+def train(fabric: Fabric, job: Job, told: Told) -> Outcome | TrtCompressError:
+    """Train in this process; the first one leaves the weights in `TRAINED`.
+
+    Returns:
+        What came of it; in the first process an error comes back as a value, since another process may have to tell it.
+    """
+    try:
+        with repeatable(job.training.seed, fabric.world_size):
+            return _train(fabric, job, told)
+    except TrtCompressError as error:
+        if fabric.global_rank:
+            raise
+        return error
+
+
+def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
+    subjects = open_subjects(job)
+    pair = subjects.pair
+    terms = make_terms(pair, job.training.losses, job.loss_options)
+    start_terms(pair, terms, subjects.inputs, subjects.labels)
+    teacher = teacher_view(pair, terms)
+    kinds = input_kinds(job.batches)
+    changes = Changes()
+    if job.training.augment:
+        mix = not any(name == "labels" for name in terms)
+        outputs = tapped(pair.teacher, pair.outputs, pair.answers)
+        changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
+    feed = Feed(job.batches, teacher.to(fabric.device), fabric.device, changes, kinds, fabric.autocast)
+    student = tapped(pair.student, pair.outputs, tensors_of(terms))
+    learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
+    metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
+    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric)
+    outcome = loop.run()
+    if fabric.global_rank == 0:
+        save({"weights": weights_of(pair.student)}, job.folder / TRAINED)
+    fabric.barrier()
+    return outcome
+
+
+def _no_metric() -> float | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """The first metric of the user's, on the samples that are held out."""
+
+    job: Job
+    pair: Pair
+    feed: Feed
+
+    @torch.no_grad()
+    def __call__(self) -> float | None:
+        """Of the student as it is; None where it cannot be computed on so few samples."""
+        view = tapped(self.pair.student, self.pair.outputs, self.pair.outputs)
+        found: dict[str, list[Any]] = {name: [] for name in self.pair.outputs}
+        labels: list[Any] = []
+        pool = self.job.pool
+        for group, rows in self.job.batches.judged():
+            arrays = pool.read(group, rows)
+            answers = view(*(torch.from_numpy(arrays[spec.name]).to(self.feed.device) for spec in pool.inputs))
+            for name, value in answers.items():
+                array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+                found[name] += list(array[: len(rows)]) if array.ndim else [array]
+            assert pool.labels is not None
+            labels += [pool.labels[place] for place in pool.groups[group].places[rows]]
+        ref = self.job.metrics[0]
+        try:
+            score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))
+        except TrtCompressError:
+            return None
+        return float(np.mean(score))
+
+
+def _stacked(values: list[Any]) -> Any:
+    same = len({np.shape(value) for value in values}) == 1
+    return np.stack(values) if same else values

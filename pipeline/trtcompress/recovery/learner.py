@@ -1,0 +1,84 @@
+"""Student and losses as one module, so that devices, precision and processes are matters of how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from .losses import LossOptions, find_loss
+from .losses.registry import Seen, Term
+from .pairs import Pair
+from .taps import tapped
+
+
+class Learner(nn.Module):
+    """The student as it is trained.
+
+    Args:
+        pair: student and teacher.
+        terms: what it is trained to, with weights.
+        student: gives the tensors that the terms read, as a dict; parameters are those of the pair's student.
+    """
+
+    def __init__(self, pair: Pair, terms: Mapping[str, tuple[float, Term]], student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+        self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+        self._weights = {name: weight for name, (weight, _) in terms.items()}
+        final = [name for name, (_, term) in terms.items() if term.final]
+        self._judges = frozenset(final or terms)
+
+    def forward(
+        self, inputs: Sequence[Tensor], teacher: Mapping[str, Tensor], labels: Tensor | None, judged: bool = False
+    ) -> Tensor:
+        """The loss of a batch: of all terms, or (`judged`) of those that look at the outputs."""
+        answers = self.student(*inputs)
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            seen = Seen(_wide(answers), _wide(teacher), labels)
+            parts = [
+                self._weights[name] * term(seen)
+                for name, term in self.terms.items()
+                if not judged or name in self._judges
+            ]
+            return torch.stack(parts).sum()
+
+
+def _wide(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+
+
+def make_terms(pair: Pair, losses: Sequence[tuple[str, float]], options: LossOptions) -> dict[str, tuple[float, Term]]:
+    """The losses for a pair, each fitted to the first batch.
+
+    Args:
+        pair: student and teacher.
+        losses: names and weights; empty: the outputs, and inner tensors where they share some.
+        options: how they are made.
+    """
+    if not losses:
+        losses = (("logits", 1.0), *((("features", 1.0),) if pair.milestones(1) else ()))
+    return {name: (weight, find_loss(name).make(pair, options)) for name, weight in losses}
+
+
+def tensors_of(terms: Mapping[str, tuple[float, Term]]) -> tuple[str, ...]:
+    """Names of all tensors that they read."""
+    return tuple(dict.fromkeys(name for _, term in terms.values() for name in term.tensors))
+
+
+def teacher_view(pair: Pair, terms: Mapping[str, tuple[float, Term]]) -> fx.GraphModule:
+    """The teacher, answering with what the terms read; nothing of it is trained."""
+    return tapped(pair.teacher, pair.outputs, tensors_of(terms)).eval().requires_grad_(False)
+
+
+def start_terms(
+    pair: Pair, terms: Mapping[str, tuple[float, Term]], inputs: Sequence[Tensor], labels: Tensor | None
+) -> None:
+    """Fit the terms to the first batch."""
+    names = tensors_of(terms)
+    with torch.no_grad():
+        ours, theirs = (tapped(view, pair.outputs, names)(*inputs) for view in (pair.student, pair.teacher))
+    seen = Seen(_wide(ours), _wide(theirs), labels)
+    for _, term in terms.values():
+        term.start(seen)

@@ -1,0 +1,291 @@
+"""The training loop: steps, judgements, checkpoints, and the way back where numbers are no longer finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+from trtcompress_graph.errors import RecoverError
+
+from .batches import Share
+from .checkpoint import cloned, load, save
+from .feed import Feed
+from .learner import Learner
+from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
+from .settings import Training, planned_steps
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+STATE = "state.pt"
+ROLLBACKS = 8
+"""After so many ways back to a good state a training counts as diverging."""
+
+SKIPPED = 20
+"""Steps in a row that the scaler of float16 gradients may leave out while it looks for its scale."""
+
+Told = Callable[[str, int, int | None], None]
+Metric = Callable[[], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        steps: that were made.
+        best_step: after which the student was best; 0: it was best as it came.
+        rate: learning rate that was taken.
+        before, after: loss on the samples that are held out, of the student as it came and of the best one.
+        metric: of the best one on the same samples, where there are labels and a metric.
+        rollbacks: how often numbers were not finite.
+    """
+
+    steps: int
+    best_step: int
+    rate: float
+    before: float
+    after: float
+    metric_before: float | None
+    metric: float | None
+    rollbacks: int
+
+
+class Loop:
+    """Trains a learner; everything that changes is in `state`, and a checkpoint is that state.
+
+    Args:
+        fabric: devices and precision.
+        learner: student and losses, not yet set up.
+        feed: examples.
+        training: how long and how.
+        folder: of the checkpoints.
+        told: of the progress, in the first process.
+        metric: measures the student as it is; None where there is no metric.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        learner: Learner,
+        feed: Feed,
+        training: Training,
+        folder: Path,
+        told: Told,
+        metric: Metric = lambda: None,
+    ) -> None:
+        self._fabric, self._feed, self._training, self._folder = fabric, feed, training, folder
+        self._told, self._metric = told, metric
+        self._share = Share(fabric.global_rank, fabric.world_size)
+        self._inner = learner
+        optimizer = make_optimizer(learner, training)
+        self._learner, self._optimizer = fabric.setup(learner, optimizer)
+        self._raw: Optimizer = optimizer
+        self._average = Average(learner.student, training.average)
+        self._best = cloned(self._average.values)
+        self._facts: dict[str, Any] = dict.fromkeys(("step", "rollbacks", "skipped", "quiet", "best_step"), 0)
+        self._facts["scale"] = 1.0
+        self._good: dict[str, Any] = {}
+
+    def run(self) -> Outcome:
+        """Train to the end, from the last checkpoint where there is one.
+
+        Raises:
+            RecoverError: the loss is not finite again and again.
+        """
+        found = load(self._folder / STATE)
+        if found is None:
+            self._begin()
+        else:
+            self._restore(found)
+        while self._facts["step"] < self._facts["total"] and self._facts["quiet"] < self._training.patience:
+            if not self._advance(self._facts["step"], self._facts["rate"] * self._facts["scale"]):
+                self._go_back()
+                continue
+            self._facts["step"] += 1
+            self._average.follow(self._facts["step"])
+            if self._facts["step"] % self._facts["every"] == 0 or self._facts["step"] == self._facts["total"]:
+                if self._judge():
+                    self._keep()
+                else:
+                    self._go_back()
+        return self._finish()
+
+    def _begin(self) -> None:
+        """Judge the student as it came, pick a rate, and lay out the steps."""
+        loss, metric = self._loss_held_out(), self._metric()
+        if not math.isfinite(loss):
+            raise RecoverError(
+                "the loss of the student is not finite before any training",
+                where="recover",
+                hint="look at the answers of both: trtcompress validate STUDENT.onnx --reference TEACHER.onnx",
+            )
+        self._facts |= {"before": loss, "best": loss, "metric_before": metric, "metric": metric}
+        self._good = cloned(self._state())
+        rate, seconds = self._probe()
+        total = planned_steps(self._training, self._feed.batches.per_epoch)
+        if total is None:
+            total = max(1, int(60 * (self._training.minutes or 0) / seconds))
+        total, rate = self._fabric.broadcast((total, rate))
+        every = max(1, total // 40) if total >= 400 else max(1, total // 10)
+        self._facts |= {"rate": rate, "total": total, "every": every}
+        self._say(f"learning rate {rate:g}, {total} steps; held out {loss:.4g}{_with(metric)}")
+        self._keep()
+
+    def _probe(self) -> tuple[float, float]:
+        """The rate of which a few steps lower the loss most, and the seconds that a step takes."""
+        tried: dict[float, float] = {}
+        steps = max(4, min(16, (planned_steps(self._training, self._feed.batches.per_epoch) or 400) // 50))
+        seconds: list[float] = []
+        for rate in [self._training.rate] if self._training.rate else RATES[self._training.optimizer]:
+            for step in range(steps):
+                started = time.perf_counter()
+                fine = self._advance(step, rate * min(1.0, (step + 1) / 3))
+                seconds.append(time.perf_counter() - started)
+                if not fine:
+                    break
+            tried[rate] = self._loss_held_out(average=False) if fine else math.inf
+            self._restore(self._good)
+            if tried[rate] > 2 * min(tried.values()):
+                break  # it only gets worse with the rates that follow
+        finite = {rate: loss for rate, loss in tried.items() if math.isfinite(loss)}
+        chosen = min(finite, key=finite.__getitem__) if finite else next(iter(tried))
+        return chosen, sorted(seconds)[len(seconds) // 2]
+
+    def _advance(self, step: int, rate: float) -> bool:
+        """One step; False where loss or gradient is not finite. Nothing has changed then."""
+        if "total" in self._facts:
+            rate *= schedule(step, self._facts["total"])
+        set_rate(self._raw, rate)
+        self._optimizer.zero_grad()
+        examples = self._feed.training(step, self._share)
+        summed = torch.zeros((), device=self._fabric.device)
+        for place, example in enumerate(examples):
+            last = place == len(examples) - 1
+            with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
+                loss = self._learner(example.inputs, example.answers, example.labels) / len(examples)
+                self._fabric.backward(loss)
+            summed += loss.detach()
+        norm = self._fabric.clip_gradients(
+            self._learner, self._optimizer, max_norm=self._training.clip, error_if_nonfinite=False
+        )
+        value = float(torch.as_tensor(self._fabric.all_reduce(summed, reduce_op="mean")))
+        finite = norm is None or bool(torch.isfinite(torch.as_tensor(norm)))
+        if not (finite and math.isfinite(value)) and not self._may_skip(value):
+            return False
+        self._facts["skipped"] = 0 if finite else self._facts["skipped"] + 1
+        self._facts["loss"] = value
+        self._optimizer.step()
+        return True
+
+    def _may_skip(self, loss: float) -> bool:
+        """Whether it is the scaler of float16 that meets gradients too large for it: it leaves such a step out."""
+        scaled = getattr(self._fabric.strategy.precision, "scaler", None) is not None
+        if scaled and not math.isfinite(loss):
+            self._optimizer.step()  # left out; the scaler starts anew
+        return scaled and math.isfinite(loss) and self._facts["skipped"] < SKIPPED
+
+    def _judge(self) -> bool:
+        """Measure the averaged student on what is held out and keep the best; False where it is not finite."""
+        loss = self._loss_held_out()
+        if not math.isfinite(loss):
+            return False
+        facts = self._facts
+        with self._average.in_place():
+            metric = self._metric()
+        better = loss < facts["best"]
+        facts["quiet"] = 0 if better else facts["quiet"] + 1
+        if better:
+            facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
+            self._best = cloned(self._average.values)
+        self._say(f"loss {facts['loss']:.4g}, held out {loss:.4g}{_with(metric)}")
+        return True
+
+    @torch.no_grad()
+    def _loss_held_out(self, average: bool = True) -> float:
+        """The loss of the outputs on the samples that are held out; all processes compute it, the first one counts."""
+        if average:
+            with self._average.in_place():
+                return self._loss_held_out(average=False)
+        summed, count = 0.0, 0
+        for example in self._feed.judged():
+            with self._feed.autocast():
+                loss = self._inner(example.inputs, example.answers, example.labels, judged=True)
+            summed, count = summed + float(loss) * example.count, count + example.count
+        return float(self._fabric.broadcast(summed / max(1, count)))
+
+    def _go_back(self) -> None:
+        """To the last state that was good, with half the rate."""
+        self._restore(self._good)
+        self._facts["rollbacks"] += 1
+        self._facts["scale"] *= 0.5
+        self._good["facts"] |= {name: self._facts[name] for name in ("rollbacks", "scale")}
+        self._say(f"not finite: back to step {self._facts['step']} at {self._facts['scale']:g} of the rate")
+        if self._facts["rollbacks"] > ROLLBACKS:
+            raise RecoverError(
+                f"the training diverges: loss or gradients were not finite {self._facts['rollbacks']} times, at rates "
+                f"down to {self._facts['rate'] * self._facts['scale']:.2g}; nothing was written",
+                where="recover",
+                hint="give a lower rate (--lr 1e-5), precision 32, or look for samples that the model answers with NaN",
+            )
+
+    def _keep(self) -> None:
+        """Note the state, in memory and on disk."""
+        self._good = cloned(self._state())
+        if self._share.rank == 0:
+            save(self._good, self._folder / STATE)
+        self._fabric.barrier()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "facts": dict(self._facts),
+            "learner": self._inner.state_dict(),
+            "average": self._average.values,
+            "best": self._best,
+            "optimizer": self._raw.state_dict(),
+            "precision": self._fabric.strategy.precision.state_dict(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        state = cloned(state)
+        self._facts = {**self._facts, **state["facts"]}
+        self._inner.load_state_dict(state["learner"])
+        self._average.values = _moved(state["average"], self._fabric.device)
+        self._best = _moved(state["best"], self._fabric.device)
+        self._raw.load_state_dict(state["optimizer"])
+        self._fabric.strategy.precision.load_state_dict(state["precision"])
+        self._good = self._good or cloned(self._state())
+
+    def _finish(self) -> Outcome:
+        """Leave the student with the weights that were best."""
+        Average.load(self._inner.student, self._best)
+        facts = self._facts
+        return Outcome(
+            steps=facts["step"],
+            best_step=facts["best_step"],
+            rate=facts["rate"],
+            before=facts["before"],
+            after=facts["best"],
+            metric_before=facts["metric_before"],
+            metric=facts["metric"],
+            rollbacks=facts["rollbacks"],
+        )
+
+    def _say(self, what: str) -> None:
+        if self._share.rank == 0:
+            self._told(what, self._facts["step"], self._facts.get("total"))
+
+
+def _with(metric: float | None) -> str:
+    return "" if metric is None else f", metric {metric:.4f}"
+
+
+def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: value.to(device) for name, value in values.items()}

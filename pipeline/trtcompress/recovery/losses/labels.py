@@ -1,0 +1,65 @@
+"""The labels of the samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trtcompress_graph.errors import DataError
+
+from .answers import Kind, kind_of, spread
+from .registry import LossOptions, Seen, Term, loss
+
+if TYPE_CHECKING:
+    from ..pairs import Pair
+
+
+@loss("labels")
+def labels(pair: Pair, options: LossOptions) -> Term:
+    """The samples' own labels: cross-entropy for classes, binary for 0 and 1, squared error for numbers."""
+    named = next((text.partition(":")[2] for text in options.metrics if ":" in text), "")
+    name = named if named in pair.answers else pair.answers[0]
+    kind = kind_of(name, pair.first.teacher[name], options.metrics, name == pair.answers[0])
+    if pair.first.labels is None:
+        raise DataError("the loss 'labels' needs labels, and the samples have none", where="loss", hint="add 'labels'")
+    return Labels(name, kind)
+
+
+class Labels(Term):
+    """Of the output that the first metric names, else of the first output."""
+
+    final = True
+
+    def __init__(self, name: str, kind: Kind) -> None:
+        super().__init__()
+        self.tensors = (name,)
+        self._kind = kind
+        self.register_buffer("spread", torch.ones(()))
+
+    def start(self, seen: Seen) -> None:
+        """Measure how widely labels that are numbers lie."""
+        if seen.labels is not None:
+            self.spread = spread(seen.labels)
+
+    def forward(self, seen: Seen) -> Tensor:
+        """The loss of a batch."""
+        answers, wanted = seen.student[self.tensors[0]], seen.labels
+        assert wanted is not None
+        whole = not wanted.is_floating_point()
+        if self._kind is not Kind.NUMBERS and whole and wanted.shape == answers.shape[:-1]:
+            scores = answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
+            return functional.cross_entropy(scores.flatten(0, -2), wanted.flatten().long())
+        if wanted.numel() != answers.numel():
+            raise DataError(
+                f"labels of shape {list(wanted.shape)} do not fit answers of shape {list(answers.shape)}",
+                where=f"output '{self.tensors[0]}'",
+                hint="give the class of each sample, or numbers of the output's shape",
+            )
+        wanted = wanted.reshape(answers.shape).float()
+        chances = bool(((answers >= 0) & (answers <= 1)).all()) and bool(((wanted >= 0) & (wanted <= 1)).all())
+        if whole and chances:
+            return functional.binary_cross_entropy(answers, wanted)
+        return (answers - wanted).square().mean() / self.spread

@@ -1,0 +1,50 @@
+"""Relations between the samples of a batch (RKD, arXiv 1904.05068)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trtcompress_graph.errors import DataError
+
+from .registry import LossOptions, Seen, Term, loss
+
+if TYPE_CHECKING:
+    from ..pairs import Pair
+
+
+@loss("relations")
+def relations(pair: Pair, options: LossOptions) -> Term:
+    """Distances between the samples of a batch, in the last shared inner tensor, else in the outputs."""
+    name = pair.shared[-1].name if pair.shared else pair.answers[0]
+    return Relations(name)
+
+
+class Relations(Term):
+    """Huber loss of the distances, each model's in units of its own mean distance: widths may differ."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.tensors = (name,)
+
+    def forward(self, seen: Seen) -> Tensor:
+        """The loss of a batch of two samples or more."""
+        (name,) = self.tensors
+        student, teacher = _distances(seen.student[name]), _distances(seen.teacher[name])
+        return functional.smooth_l1_loss(student, teacher)
+
+
+def _distances(tensor: Tensor) -> Tensor:
+    if len(tensor) < 2:
+        raise DataError(
+            "the loss 'relations' compares the samples of a batch, and here a batch holds one",
+            where="loss 'relations'",
+            hint="give more samples, or leave this loss out; a model of fixed batch 1 cannot have it",
+        )
+    rows = tensor.flatten(1)
+    one, other = torch.triu_indices(len(rows), len(rows), 1, device=rows.device).unbind()
+    found = (rows[one] - rows[other]).square().sum(-1).add(1e-12).sqrt()
+    return found / found.detach().mean().clamp_min(1e-12)

@@ -1,0 +1,84 @@
+"""Steps down the loss: optimizer, learning rate over time, moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from .settings import Training
+
+WARM_UP = 0.05
+"""Share of the steps in which the rate rises."""
+
+RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+"""Learning rates that a probe tries."""
+
+
+def make_optimizer(module: nn.Module, training: Training) -> Optimizer:
+    """AdamW, or SGD with Nesterov's momentum; vectors (biases, norms, scales) do not decay."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if training.optimizer == "sgd":
+        return SGD(groups, lr=1e-3, momentum=0.9, nesterov=True)
+    return AdamW(groups, lr=1e-3, foreach=False)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def schedule(step: int, total: int) -> float:
+    """Factor of the learning rate: a linear rise, then half a cosine down to nothing (arXiv 1608.03983)."""
+    warm = max(1, round(WARM_UP * total))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+class Average:
+    """A moving average of the weights; at first it follows quickly.
+
+    Args:
+        module: of which the parameters are averaged.
+        decay: what is kept of the average in a step, in the long run; 0 keeps nothing.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._module = module
+        self._decay = decay
+        self.values = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Take in the weights after a step."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, parameter in self._module.named_parameters():
+            self.values[name].lerp_(parameter.detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module with the average for its weights."""
+        held = {name: p.detach().clone() for name, p in self._module.named_parameters()}
+        self.load(self._module, self.values)
+        try:
+            yield
+        finally:
+            self.load(self._module, held)
+
+    @staticmethod
+    @torch.no_grad()
+    def load(module: nn.Module, values: dict[str, Tensor]) -> None:
+        """Put weights into a module."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(values[name])

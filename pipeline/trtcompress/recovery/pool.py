@@ -1,0 +1,172 @@
+"""The samples of a training on disk, so that any of them can be read again in any order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trtcompress_calibration.batching import fixed_batch
+from trtcompress_calibration.samples import Sample
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.model import TensorSpec
+
+Ints = NDArray[np.int64]
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One input of the samples of one shape: a file of their bytes, one after the other."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+    def rows(self, rows: Ints) -> NDArray[Any]:
+        """Samples by their places, (rows, *shape)."""
+        mapped = np.memmap(self.path, self.dtype, "r").reshape(-1, *self.shape)
+        return np.asarray(mapped[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Samples of equal shapes.
+
+    Attributes:
+        inputs: by name.
+        places: of each sample in the order of the data.
+        stacks: they lead with a batch axis of length 1 and can share a batch.
+    """
+
+    inputs: Mapping[str, Stored]
+    places: Ints
+    stacks: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """All samples.
+
+    Attributes:
+        groups: by shape, in the order in which these came up.
+        labels: in the order of the data; None where there are none.
+        fixed: the batch size of a model that fixes one.
+        digest: SHA-256 over all samples and labels.
+    """
+
+    groups: tuple[Group, ...]
+    labels: tuple[NDArray[Any], ...] | None
+    inputs: tuple[TensorSpec, ...]
+    fixed: int | None
+    digest: str
+    source: str
+
+    @property
+    def total(self) -> int:
+        """How many samples there are."""
+        return sum(len(group.places) for group in self.groups)
+
+    def read(self, group: int, rows: Ints) -> dict[str, NDArray[Any]]:
+        """Samples of one group as a batch; a model of fixed batch size gets the last of them repeated."""
+        held = self.groups[group]
+        if self.fixed is not None and held.stacks:
+            rows = np.concatenate([rows, np.repeat(rows[-1:], self.fixed - len(rows))])
+        found = {name: stored.rows(rows) for name, stored in held.inputs.items()}
+        return {name: array.reshape(-1, *array.shape[2:]) if held.stacks else array[0] for name, array in found.items()}
+
+    def labels_of(self, group: int, rows: Ints) -> NDArray[Any] | None:
+        """Labels of the same samples, stacked where they have one shape; else None."""
+        if self.labels is None:
+            return None
+        found = [self.labels[place] for place in self.groups[group].places[rows]]
+        return np.stack(found) if len({label.shape for label in found}) == 1 else None
+
+
+class _Writer:
+    """Writes the samples of one shape."""
+
+    def __init__(self, folder: Path, number: int, arrays: Mapping[str, NDArray[Any]], files: ExitStack) -> None:
+        self.stored = {
+            name: Stored(folder / f"samples-{number}-{place}", array.dtype.str, array.shape)
+            for place, (name, array) in enumerate(arrays.items())
+        }
+        self.streams: dict[str, IO[bytes]] = {
+            name: files.enter_context(stored.path.open("wb")) for name, stored in self.stored.items()
+        }
+        self.places: list[int] = []
+
+    def add(self, sample: Sample, place: int) -> None:
+        """One more."""
+        for name, stream in self.streams.items():
+            stream.write(np.ascontiguousarray(sample.inputs[name]).tobytes())
+        self.places.append(place)
+
+
+def fill(
+    samples: Iterable[Sample],
+    inputs: Sequence[TensorSpec],
+    folder: Path,
+    source: str,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Pool:
+    """Read all samples once and keep them in `folder`.
+
+    Raises:
+        DataError: one of them holds NaN or infinity.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    writers: dict[_Shapes, _Writer] = {}
+    labels: list[NDArray[Any] | None] = []
+    with ExitStack() as files:
+        for place, sample in enumerate(samples):
+            _check_finite(sample, f"{source}: sample {place}")
+            shapes = tuple(sample.inputs[spec.name].shape for spec in inputs)
+            if shapes not in writers:
+                arrays = {spec.name: sample.inputs[spec.name] for spec in inputs}
+                writers[shapes] = _Writer(folder, len(writers), arrays, files)
+            writers[shapes].add(sample, place)
+            labels.append(None if sample.label is None else np.asarray(sample.label))
+            _count(digest, sample)
+            progress(place + 1)
+    known = tuple(label for label in labels if label is not None)
+    return Pool(
+        groups=tuple(
+            Group(writer.stored, np.array(writer.places, np.int64), _stack(shapes, inputs))
+            for shapes, writer in writers.items()
+        ),
+        labels=known if known and len(known) == len(labels) else None,
+        inputs=tuple(inputs),
+        fixed=fixed_batch(inputs),
+        digest=digest.hexdigest(),
+        source=source,
+    )
+
+
+def _stack(shapes: _Shapes, inputs: Sequence[TensorSpec]) -> bool:
+    """Whether samples can share a batch: every input leads with a batch axis, which the model leaves open or fixes."""
+    if any(shape[:1] != (1,) for shape in shapes):
+        return False
+    return fixed_batch(inputs) is not None or all(isinstance(spec.shape[0], str) for spec in inputs)
+
+
+def _check_finite(sample: Sample, where: str) -> None:
+    for name, array in sample.inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(
+                f"input '{name}' holds NaN or infinity", where=where, hint="leave the sample out, or look at its making"
+            )
+
+
+def _count(digest: Any, sample: Sample) -> None:
+    parts = [*sorted(sample.inputs.items()), *([] if sample.label is None else [("", np.asarray(sample.label))])]
+    for name, array in parts:
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())

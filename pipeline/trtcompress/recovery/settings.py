@@ -1,0 +1,70 @@
+"""How a student is trained: plain values, which go to other processes as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["32", "bf16-mixed", "16-mixed"]
+Optimizer = Literal["adamw", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How long and how.
+
+    Attributes:
+        losses: weight of each loss by name; empty: the outputs, and inner tensors where there are some in common.
+        epochs, steps, minutes: how long, one of them at the most; none: about `USUAL_STEPS`.
+        rate: learning rate; None: a probe picks it.
+        batch: samples a step.
+        blockwise: block by block first.
+        decay: of the weights, of what is a matrix or more.
+        clip: greatest norm of the gradient.
+        average: the student that counts is a moving average of its weights (EMA) with up to this decay; 0: none.
+        patience: judgements without a gain after which the training ends.
+        augment: samples are changed at random where that fits their kind.
+        checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
+        devices: processes, one a device; 0: all devices of an accelerator, one CPU process.
+    """
+
+    losses: tuple[tuple[str, float], ...] = ()
+    temperature: float = 2.0
+    epochs: float | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    optimizer: Optimizer = "adamw"
+    rate: float | None = None
+    batch: int = 64
+    blockwise: bool = True
+    decay: float = 1e-4
+    clip: float = 1.0
+    average: float = 0.999
+    patience: int = 10
+    augment: bool = True
+    precision: Precision = "32"
+    devices: int = 1
+    checkpoint_activations: bool = False
+    learn_scales: bool = False
+    seed: int = 0
+
+
+USUAL_EPOCHS = 20
+USUAL_STEPS = (200, 3000)
+"""Without a length: so many epochs, but no fewer and no more steps than these."""
+
+
+def planned_steps(training: Training, per_epoch: int) -> int | None:
+    """Steps in all; None where minutes say how long.
+
+    Args:
+        training: how long.
+        per_epoch: steps of an epoch.
+    """
+    if training.steps is not None:
+        return training.steps
+    if training.epochs is not None:
+        return max(1, round(training.epochs * per_epoch))
+    if training.minutes is not None:
+        return None
+    return max(USUAL_STEPS[0], min(USUAL_STEPS[1], USUAL_EPOCHS * per_epoch))

@@ -1,0 +1,176 @@
+"""The training loop on a network of two layers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny_views import loop_of
+from trtcompress.recovery.loop import STATE, Loop
+from trtcompress.recovery.optimizer import Average, schedule
+from trtcompress.recovery.settings import Training, planned_steps
+from trtcompress_graph.errors import RecoverError
+
+SHORT = Training(steps=60, batch=16, rate=3e-3)
+
+
+def weights(pair) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in pair.student.named_parameters()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_student_learns_and_the_best_one_is_left(tmp_path):
+    loop, pair = loop_of(tmp_path, replace(SHORT, steps=300, rate=1e-2))
+    before = weights(pair)
+    found = loop.run()
+    assert found.after < 0.5 * found.before
+    assert found.steps == 300
+    assert not equal(before, weights(pair))
+    assert loop._loss_held_out(average=False) == pytest.approx(found.after)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_probe_picks_a_rate_that_learns(tmp_path, optimizer):
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=100, rate=None, optimizer=optimizer))
+    found = loop.run()
+    assert found.rate >= 1e-3
+    assert found.after < found.before
+
+
+def test_the_same_run_gives_the_same_bits(tmp_path):
+    runs = []
+    for name in ("one", "other"):
+        loop, pair = loop_of(tmp_path / name, SHORT, (("logits", 1.0), ("features", 0.5)))
+        loop.run()
+        runs.append(weights(pair))
+    assert equal(*runs)
+
+
+def test_it_goes_on_at_the_same_step_after_a_kill(tmp_path):
+    loop, pair = loop_of(tmp_path / "peace", SHORT)
+    loop.run()
+    expected = weights(pair)
+    child = os.fork()
+    if not child:  # killed in the middle of a step, behind the third checkpoint
+        loop, _ = loop_of(tmp_path / "killed", SHORT)
+        advance = Loop._advance
+
+        def advance_or_die(self: Loop, step: int, rate: float) -> bool:
+            if step == 22:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return advance(self, step, rate)
+
+        Loop._advance = advance_or_die
+        loop.run()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    said: list[int] = []
+    loop, pair = loop_of(tmp_path / "killed", SHORT, told=lambda what, done, total: said.append(done))
+    found = loop.run()
+    assert said[0] == 24, "it went on from step 18, not from the start"
+    assert found.steps == 60
+    assert equal(expected, weights(pair))
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path):
+    loop, _ = loop_of(tmp_path, SHORT)
+    first = loop.run()
+    (tmp_path / STATE).write_bytes(b"PK damaged")
+    loop, _ = loop_of(tmp_path, SHORT)
+    assert loop.run() == first
+
+
+def test_what_is_not_finite_rolls_back_and_halves_the_rate(tmp_path, monkeypatch):
+    loop, pair = loop_of(tmp_path, SHORT)
+    forward, calls = loop._inner.forward, 0
+
+    def poisoned(*arguments, judged=False, **named):
+        nonlocal calls
+        calls += not judged
+        return forward(*arguments, judged=judged, **named) * (float("nan") if calls == 40 and not judged else 1.0)
+
+    monkeypatch.setattr(loop._inner, "forward", poisoned)
+    found = loop.run()
+    assert (found.rollbacks, found.steps) == (1, 60)
+    assert loop._facts["scale"] == 0.5
+    assert all(torch.isfinite(value).all() for value in weights(pair).values())
+
+
+def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monkeypatch):
+    loop, pair = loop_of(tmp_path, SHORT)
+    forward = loop._inner.forward
+    monkeypatch.setattr(
+        loop._inner, "forward", lambda *a, judged=False: forward(*a, judged=judged) * (1.0 if judged else float("inf"))
+    )
+    with pytest.raises(RecoverError, match="diverges") as raised:
+        loop.run()
+    assert "--lr" in raised.value.hint
+    assert all(torch.isfinite(value).all() for value in weights(pair).values())
+
+
+def test_it_ends_early_where_nothing_is_gained(tmp_path):
+    loop, pair = loop_of(tmp_path, replace(SHORT, steps=4000, rate=1e-9, patience=3))
+    before = weights(pair)
+    found = loop.run()
+    assert found.steps < 2000
+    assert found.after <= found.before
+    assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
+
+
+def test_minutes_become_steps(tmp_path):
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=0.01))
+    found = loop.run()
+    assert found.steps >= 1
+    assert loop._facts["total"] >= found.steps
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_learns(tmp_path, precision):
+    loop, pair = loop_of(tmp_path, replace(SHORT, steps=150, rate=1e-2, precision=precision))
+    found = loop.run()
+    assert found.after < 0.7 * found.before
+    assert {value.dtype for value in weights(pair).values()} == {torch.float32}
+
+
+def test_the_rate_rises_and_falls():
+    rates = [schedule(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == 1.0
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_how_long():
+    assert planned_steps(Training(steps=7), 10) == 7
+    assert planned_steps(Training(epochs=1.5), 10) == 15
+    assert planned_steps(Training(minutes=1), 10) is None
+    assert planned_steps(Training(), 1) == 200
+    assert planned_steps(Training(), 100) == 2000
+
+
+def test_the_average_follows_and_can_be_put_in_place():
+    module = torch.nn.Linear(2, 2)
+    average = Average(module, 0.5)
+    start = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight += 1
+    average.follow(100)
+    assert torch.allclose(average.values["weight"], start + 0.5)
+    with average.in_place():
+        assert torch.equal(module.weight, average.values["weight"])
+    assert torch.allclose(module.weight, start + 1)
+
+
+def test_nothing_half_written(tmp_path: Path):
+    loop, _ = loop_of(tmp_path, SHORT)
+    loop.run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", STATE]
