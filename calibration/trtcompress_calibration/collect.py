@@ -22,6 +22,7 @@ from .data import Dataset
 from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
 from .samples import Batch, Sample
+from .stateful import Steps
 from .taps import Taps, read_skeleton, taps_of
 
 __all__ = ["Measured", "Taps", "calibrate", "measure", "ranges_of"]
@@ -153,7 +154,8 @@ def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> I
     """
     fixed = fixed_batch(model.inputs)
     given = used = 0
-    for batch in batches(dataset, model.inputs, batch_size):
+    steps = dataset.batches(batch_size) if isinstance(dataset, Steps) else None
+    for batch in steps or batches(dataset, model.inputs, batch_size):
         given += batch.count
         if batch.repeated:
             continue

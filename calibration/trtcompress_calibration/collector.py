@@ -87,7 +87,7 @@ class Collector:
     def _read_once(self, session: TappedSession, batch: Batch) -> list[str]:
         """What follows from shapes is read for one sample, and counts for all of the batch."""
         alone = batch.count == 1 or fixed_batch(self._model.inputs) is not None
-        feeds = batch.inputs if alone else {name: array[:1] for name, array in batch.inputs.items()}
+        feeds = batch.inputs if alone else batch.first()
         failed = []
         for name, array in self._run(session, feeds, batch).items():
             part = type(self.statistics[name])()

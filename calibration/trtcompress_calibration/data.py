@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from .batching import batches
 from .samples import Array, Batch, Preprocess, Sample
 from .sources import Chunk, Chunks, Request, open_source
 from .validate import check_lengths, check_names, check_shape, validate_sample
+
+if TYPE_CHECKING:
+    from .stateful import Feedback
 
 __all__ = ["Batch", "Dataset", "Preprocess", "Sample", "batches", "open_dataset", "validate_sample"]
 
@@ -34,14 +38,18 @@ class Dataset:
         labelled: whether the samples have labels.
         notes: what was done to the data to fit the model, one sentence each.
         total: how many samples it gives, where that is known without reading them.
+        inputs: what a sample holds.
+        feedback: what the model remembers, where a sample is a sequence of steps; see `stateful`.
     """
+
+    feedback: Feedback | None = None
 
     def __init__(self, source: str, chunks: Chunks, inputs: Sequence[TensorSpec], samples: int | None = None) -> None:
         self.source = source
         self.notes: list[str] = []
         self.total: int | None = None
         self._chunks = chunks
-        self._inputs = tuple(inputs)
+        self.inputs = tuple(inputs)
         self._samples = samples
         self.labelled = self._first().label is not None
 
@@ -50,7 +58,7 @@ class Dataset:
         for chunk in self._chunks():
             if chunk.total is not None:
                 self.total = min(chunk.total, self._samples or chunk.total)
-            for row, sample in enumerate(_split(chunk, self._inputs)):
+            for row, sample in enumerate(_split(chunk, self.inputs)):
                 if number == self._samples:
                     return
                 where = f"{chunk.where}: sample {chunk.first + row}"
@@ -62,7 +70,7 @@ class Dataset:
                         hint=f"give '{LABELS}' with every sample, or with none",
                     )
                 labelled = has_label
-                yield validate_sample(sample, self._inputs, where, self._note)
+                yield validate_sample(sample, self.inputs, where, self._note)
                 number += 1
 
     def _first(self) -> Sample:

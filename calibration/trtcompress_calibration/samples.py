@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -58,6 +58,7 @@ class Batch:
         count: how many samples are real.
         indices: place of each real sample in the order of the data.
         repeated: how many times the last sample follows again, to fill a model of fixed batch size.
+        axes: the axis that counts the samples, of inputs where it is not the first.
     """
 
     inputs: Mapping[str, Array]
@@ -65,3 +66,10 @@ class Batch:
     count: int
     indices: tuple[int, ...] = ()
     repeated: int = 0
+    axes: Mapping[str, int] = field(default_factory=dict)
+
+    def first(self) -> dict[str, Array]:
+        """Inputs of the first sample alone."""
+        return {
+            name: array[(slice(None),) * self.axes.get(name, 0) + (slice(1),)] for name, array in self.inputs.items()
+        }

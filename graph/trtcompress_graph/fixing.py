@@ -111,5 +111,5 @@ def _no_input(model: Model, name: str, specs: Mapping[str, TensorSpec]) -> Model
     return ModelError(
         f"the model has no input '{name}' that could be fixed",
         where=str(model.path),
-        hint=f"did you mean '{near[0]}'?" if near else f"its inputs are: {', '.join(specs)}",
+        hint=(f"did you mean '{near[0]}'? " if near else "") + f"its inputs are: {', '.join(specs)}",
     )

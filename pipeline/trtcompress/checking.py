@@ -186,9 +186,16 @@ def _open(engine: Engine, target: Target, stack: ExitStack, threads: int) -> Run
 def timing_feeds(model: Model, dataset: Dataset, options: CheckOptions) -> dict[int, dict[str, Array]]:
     """One feed a batch size, made of the first samples of equal shape, repeated as far as needed.
 
+    Of sequences it is the first step of the first sample.
+
     Raises:
         DataError: a batch size that the axes do not allow.
     """
+    if dataset.feedback is not None:
+        from trtcompress_calibration.data import batches
+
+        first = next(batches(dataset, dataset.inputs, 1))
+        return {first.count + first.repeated: dataset.feedback.first(first.inputs)}
     rng = batch_range(model.inputs, options.axes)
     if rng is None:
         from trtcompress_calibration.batching import fixed_batch

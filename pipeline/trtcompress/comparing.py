@@ -17,7 +17,7 @@ from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.measured import MetricResult
-from trtcompress_graph.model import Model
+from trtcompress_graph.model import Model, TensorSpec
 
 from .profiles import batch_range
 from .stage import MetricRef, Progress
@@ -74,12 +74,12 @@ def compare(
     meters, to_pruned = ([ParityMeter() for _ in runners] for _ in range(2))
     seen = _Seen(meters, to_pruned, outputs=[{} for _ in runners])
     done = 0
-    for batch in batches(dataset, model.inputs, _batch_size(model, axes)):
-        expected = _real(base.infer(batch.inputs), batch)
-        answers = [_real(runner.infer(batch.inputs), batch) for runner in runners]
+    for batch in batches(dataset, dataset.inputs, _batch_size(dataset.inputs, axes)):
+        expected = _real(_answers(base, dataset, batch), batch)
+        answers = [_real(_answers(runner, dataset, batch), batch) for runner in runners]
         _meter(seen.meters, expected, answers)
         if origin:
-            _meter(seen.to_pruned, _real(origin.infer(batch.inputs), batch), answers)
+            _meter(seen.to_pruned, _real(_answers(origin, dataset, batch), batch), answers)
         if metrics:
             for kept, outputs in ((seen.reference, expected), *zip(seen.outputs, answers, strict=True)):
                 _keep(kept, {name: outputs[name] for name in read}, batch.indices)
@@ -114,7 +114,7 @@ def _metrics(
             where=dataset.source,
             hint="add an array `labels` to the evaluation data, or drop the metric",
         )
-    if asked or not dataset.labelled:
+    if asked or not dataset.labelled or dataset.feedback is not None:
         return asked, ()
     label = next(iter(dataset)).label
     classifier = len(model.outputs[0].shape) == 2 and model.outputs[0].shape[1] != 1
@@ -138,9 +138,16 @@ def _outputs_read(metrics: Iterable[MetricRef], model: Model) -> list[str]:
     return [name for name in names if name in chosen] if chosen <= set(names) else names
 
 
-def _batch_size(model: Model, axes: Axes) -> int:
+def _answers(runner: Runner, dataset: Dataset, batch: Batch) -> Feed:
+    """Outputs of a batch; of all steps where samples are sequences, each runner with the states that it gave itself."""
+    if dataset.feedback is None:
+        return runner.infer(batch.inputs)
+    return dataset.feedback.run(runner.infer, batch.inputs)
+
+
+def _batch_size(inputs: Sequence[TensorSpec], axes: Axes) -> int:
     """The greatest batch that the engines take, up to 32."""
-    rng = batch_range(model.inputs, axes)
+    rng = batch_range(inputs, axes)
     return min(rng.max, 32) if rng else 1
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from trtcompress_graph.axes import AxisRange
 
-Method = Literal["entropy", "minmax", "percentile", "mse", "auto"]
+Method = Literal["entropy", "minmax", "percentile", "mse", "mse-u8", "auto"]
 Equalization = Literal["auto", "off", "cross-layer", "smooth"]
 WeightMethod = Literal["auto", "minmax", "mse"]
 Rounding = Literal["auto", "nearest", "second-order"]

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trtcompress_calibration.data import Dataset
+    from trtcompress_calibration.stateful import Sequences
 
 
 def open_data(data: DataRef, model: Model, samples: int | None = None) -> Dataset:
-    """Open what the config names.
+    """Open what the config names, to learn from: of a model that remembers, single steps with the states it gave.
 
     Args:
         data: where the samples come from.
@@ -26,8 +27,33 @@ def open_data(data: DataRef, model: Model, samples: int | None = None) -> Datase
         samples: how many at the most, instead of what the config says.
 
     Raises:
+        UsageError: the model has no such state.
         DataError: the samples do not fit the model, or there are none.
     """
+    if data.state:
+        from trtcompress_calibration.stateful import Steps
+
+        return Steps(_sequences(data, model, samples), model)
+    return _plain(data, model, samples)
+
+
+def open_evaluation(data: DataRef, model: Model) -> Dataset:
+    """Open what the config names, to judge by: of a model that remembers, whole sequences.
+
+    Raises:
+        UsageError: the model has no such state.
+        DataError: the samples do not fit the model, or there are none.
+    """
+    return _sequences(data, model, None) if data.state else _plain(data, model, None)
+
+
+def _sequences(data: DataRef, model: Model, samples: int | None) -> Sequences:
+    from trtcompress_calibration.stateful import open_sequences
+
+    return open_sequences(data.source, model, data.state, samples=samples or data.samples, base=data.base)
+
+
+def _plain(data: DataRef, model: Model, samples: int | None) -> Dataset:
     from trtcompress_calibration.data import Preprocess, open_dataset
 
     return open_dataset(

@@ -200,7 +200,7 @@ def other_models(path: Path) -> str:
 def _data_ref(data: DataSource, loaded: Loaded, files: FileDigests) -> DataRef:
     preprocess = data.preprocess.model_dump(mode="json") if data.preprocess else None
     digest = data_digest(data.source, loaded.base, data.sources, files)
-    return DataRef(data.source, loaded.base, digest, data.samples, preprocess)
+    return DataRef(data.source, loaded.base, digest, data.samples, preprocess, loaded.config.data.state)
 
 
 def _until(stages: Sequence[Stage | Reserved], until: str | None) -> Sequence[Stage | Reserved]:

@@ -19,7 +19,7 @@ from .assemble import MANIFEST
 from .checking import CheckOptions, check_engines
 from .compiling import ENGINE, read_engine
 from .config import GateSettings, MeasureSettings
-from .datasets import open_data
+from .datasets import open_evaluation
 from .outcome import MetricValue, gate_result
 from .outputs import BatchSpeed, OutputDifference, ValidationResult
 from .packaging import with_brought_plan
@@ -52,7 +52,7 @@ def revalidate(
     refs = tuple(MetricRef(name, data.base, "") for name in metrics)
     options = CheckOptions(refs, gates, measure, named_axes(model, axes))
     found = [
-        check_engines(model, (engine,), target, open_data(data, model), options, _quiet)
+        check_engines(model, (engine,), target, open_evaluation(data, model), options, _quiet)
         for engine, target in _engines(subject)
     ]
     return _result(found)

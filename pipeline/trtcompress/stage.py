@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -135,14 +135,19 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class DataRef:
-    """Where samples come from. `digest` stands for the contents."""
+    """Where samples come from. `digest` stands for the contents.
 
-    FINGERPRINT: ClassVar = ("digest", "samples", "preprocess")
+    Attributes:
+        state: for a model that remembers, the output that each state input is fed from; samples are sequences then.
+    """
+
+    FINGERPRINT: ClassVar = ("digest", "samples", "preprocess", "state")
     source: str
     base: Path
     digest: str
     samples: int | None
     preprocess: dict[str, Any] | None
+    state: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def test_what_cannot_be_fixed_is_refused(
 def test_a_name_that_is_nearly_right_is_proposed(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         simplify(read_model(asset("silero-vad", VAD[0])), tmp_path / "out.onnx", fix={"srr": 16000})
-    assert caught.value.hint == "did you mean 'sr'?"
+    assert caught.value.hint == "did you mean 'sr'? its inputs are: input, state, sr"
 
 
 def test_values_as_they_are_typed() -> None:

@@ -21,8 +21,8 @@ from trtcompress_engines.encodings import encodings
 from trtcompress_engines.targets import resolve_target
 
 CARDS = resolve_target("rtx-3090+rtx-4090+rtx-5090")
-LEAST = {"trt-fp16": 0.9998, "trt-int8": 0.95}
-"""Of the cosines of all outputs. MobileNetV2 loses most: these images are noise, and the ranges those of four."""
+LEAST = {"trt-fp16": 0.9998, "trt-int8": 0.85}
+"""Of the cosines of all outputs. What reads images loses most: here they are noise, and the ranges those of four."""
 
 
 @pytest.fixture(scope="module")

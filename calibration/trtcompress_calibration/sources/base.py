@@ -21,6 +21,7 @@ class Request:
         inputs: inputs of the model.
         preprocess: how images become inputs.
         base: folder of the config.
+        optional: further arrays that are read where they are there.
     """
 
     source: str
@@ -28,6 +29,7 @@ class Request:
     inputs: tuple[TensorSpec, ...]
     preprocess: Preprocess | None
     base: Path
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

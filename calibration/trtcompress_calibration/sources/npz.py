@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 22
 _LABELS = "labels"
 
 
-def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Chunk]:
+def read_npz(path: Path, inputs: Sequence[TensorSpec], optional: Sequence[str] = ()) -> Iterator[Chunk]:
     """Samples of one file, some rows at a time.
 
     Raises:
@@ -34,7 +34,7 @@ def read_npz(path: Path, inputs: Sequence[TensorSpec]) -> Iterator[Chunk]:
             archive = stack.enter_context(zipfile.ZipFile(path))
             names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             check_names([name for name in names if name != _LABELS], inputs, str(path))
-            wanted = [*(spec.name for spec in inputs), *([_LABELS] if _LABELS in names else [])]
+            wanted = [*(spec.name for spec in inputs), *(name for name in (*optional, _LABELS) if name in names)]
             members = {name: open_member(path, archive, names[name], stack) for name in dict.fromkeys(wanted)}
             yield from _chunks(path, members)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
@@ -56,13 +56,13 @@ def _chunks(path: Path, members: dict[str, Member]) -> Iterator[Chunk]:
 
 
 def _open_file(request: Request) -> Chunks:
-    return lambda: read_npz(request.path, request.inputs)
+    return lambda: read_npz(request.path, request.inputs, request.optional)
 
 
 def _open_folder(request: Request) -> Chunks:
     def chunks() -> Iterator[Chunk]:
         for path in sorted(request.path.glob("*.npz")):
-            for chunk in read_npz(path, request.inputs):
+            for chunk in read_npz(path, request.inputs, request.optional):
                 yield replace(chunk, total=None)  # that of one file
 
     return chunks

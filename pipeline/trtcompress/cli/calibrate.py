@@ -13,9 +13,10 @@ from .main import say
 @click.command(name="calibrate")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.data
+@options.state
 @click.option(
     "--method",
-    type=click.Choice(["entropy", "minmax", "percentile", "mse", "auto"]),
+    type=click.Choice(["entropy", "minmax", "percentile", "mse", "mse-u8", "auto"]),
     default="entropy",
     show_default=True,
     help="How a threshold is chosen from a histogram; auto measures which one costs the outputs least.",

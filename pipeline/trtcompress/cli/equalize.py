@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command(name="equalize")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.data
+@options.state
 @click.option(
     "--how",
     type=click.Choice(["auto", "cross-layer", "smooth"]),
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--method",
-    type=click.Choice(["entropy", "minmax", "percentile", "mse"]),
+    type=click.Choice(["entropy", "minmax", "percentile", "mse", "mse-u8"]),
     default="entropy",
     show_default=True,
     help="Of the ranges, where auto measures.",

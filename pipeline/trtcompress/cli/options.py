@@ -24,6 +24,8 @@ FOLDER = click.Path(file_okay=False)
 ANY = click.Path()
 """Types of paths: the shell completes them. Whether they are there is asked where they are read."""
 
+_STATE = "trtcompress.state"
+
 
 def target_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Targets that begin so, for the shell."""
@@ -46,6 +48,14 @@ data: Decorator = click.option(
     type=ANY,
     required=True,
     help="Samples: .npz, folder of .npz or images, package.module:function.",
+)
+state: Decorator = click.option(
+    "--state",
+    metavar="INPUT=OUTPUT",
+    multiple=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: ctx.meta.update({_STATE: _pairs(value)}),
+    help="Of a model that remembers: an input that is fed from an output; each sample is then a sequence. Repeat it.",
 )
 store: Decorator = click.option(
     "--store",
@@ -120,10 +130,27 @@ def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:
 
 
 def data_ref(source: str, count: int | None) -> DataRef:
-    """Samples that a single command reads; relative to where it is called."""
+    """Samples that a single command reads, relative to where it is called; sequences where it was given --state."""
     from ..stage import DataRef
 
-    return DataRef(source, Path.cwd(), "", count, None)
+    return DataRef(source, Path.cwd(), "", count, None, click.get_current_context().meta.get(_STATE, {}))
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """The values of --state.
+
+    Raises:
+        UsageError: not of the form.
+    """
+    from trtcompress_graph.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, output = text.partition("=")
+        if not name or not output:
+            raise UsageError(f"'{text}' is not INPUT=OUTPUT", where="--state", hint="--state state=stateN")
+        found[name] = output
+    return found
 
 
 def read_ranges_of(model: Model, file: str) -> Ranges:

@@ -51,6 +51,7 @@ ALLOCATIONS = click.Choice(["uniform", "global", "damage"])
 @click.option(
     "--plan", metavar="plan.json", type=options.FILE, help="Written; without a budget, read and applied again."
 )
+@options.state
 @options.axis
 @options.output("ONNX file to write.")
 @options.as_json

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     help="Samples for --max-drop, with labels where a metric is, --rounding and --correct-bias.",
 )
 @options.samples
+@options.state
 @click.option(
     "--metric",
     "metrics",
@@ -287,7 +288,7 @@ def _refined(
     """The plan, with as many nodes in float as the limit asks for."""
     from trtcompress_engines.metrics import find_metric
 
-    from ..datasets import open_data
+    from ..datasets import open_data, open_evaluation
     from ..refining import Judge, Limits, refine
     from ..stage import MetricRef
 
@@ -300,7 +301,7 @@ def _refined(
     judge = Judge(
         reference=model,
         pruned=None,
-        data=opened,
+        data=lambda: open_evaluation(data, model),
         metrics=tuple(MetricRef(name, data.base, "") for name in metrics),
         axes={},
         limits=Limits(max_drop=max_drop),

@@ -24,6 +24,7 @@ SHOWN = 20
 @click.command(name="sensitivity")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
 @options.data
+@options.state
 @options.target
 @click.option(
     "--ranges",

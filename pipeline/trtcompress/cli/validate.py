@@ -22,6 +22,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
     "--reference", metavar="M.onnx", type=options.FILE, required=True, help="The float model to compare with."
 )
 @options.data
+@options.state
 @options.samples
 @click.option(
     "--metric",

@@ -8,7 +8,7 @@ from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
 
 from ..config import BuildConfig
-from ..datasets import open_data
+from ..datasets import open_evaluation
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation
 
@@ -49,5 +49,5 @@ def assess(
     def counted(done: int, total: int | None = None) -> None:
         progress(done, total or evaluation.samples)
 
-    data = open_data(evaluation, exported)
+    data = open_evaluation(evaluation, exported)
     return emulate_graph(exported, student, "pruned", data, metrics, named_axes(exported, axes), counted)

@@ -10,7 +10,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
 from ..config import BuildConfig
-from ..datasets import open_data
+from ..datasets import open_evaluation
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation
 
@@ -61,7 +61,7 @@ def emulate(
     def counted(done: int, total: int | None = None) -> None:
         progress(done, total or evaluation.samples)
 
-    data = open_data(evaluation, exported)
+    data = open_evaluation(evaluation, exported)
     return emulate_graph(
         *(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), counted),
         pruned=student if settings.pruned else None,

@@ -13,7 +13,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
 from ..config import BuildConfig
-from ..datasets import open_data
+from ..datasets import open_data, open_evaluation
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from .calibrate import SAMPLES
 
@@ -97,7 +97,7 @@ def precision(
     judge = Judge(
         reference=exported,
         pruned=student if settings.pruned else None,
-        data=lambda: open_data(evaluation, exported),
+        data=lambda: open_evaluation(evaluation, exported),
         metrics=metrics,
         axes=named_axes(exported, axes),
         limits=Limits(settings.max_drop, settings.max_metric_drop, settings.min_cosine, settings.min_snr_db),

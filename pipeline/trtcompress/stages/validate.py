@@ -13,7 +13,7 @@ from trtcompress_graph.ranges import Ranges
 from trtcompress_graph.target import Engine, Target
 
 from ..config import BuildConfig, GateSettings, MeasureSettings
-from ..datasets import open_data
+from ..datasets import open_evaluation
 from ..stage import DataRef, MetricRef, Progress, StageSettings, on_this_machine, stage
 from ..validation import Emulation, Validation
 
@@ -69,7 +69,7 @@ def validate(
 
     pruned = student if settings.pruned else None
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes), pruned)
-    data = open_data(evaluation, exported)
+    data = open_evaluation(evaluation, exported)
     idle = {e.name for plan, e in zip(plans, encodings, strict=True) if e.int8 and not plan.quantized}
     found = check_engines(exported, engines, target, data, options, counted, emulations, idle)
     doubts = [*_doubts(exported, ranges, list(zip(plans, encodings, strict=True)))]
