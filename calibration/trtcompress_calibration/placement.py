@@ -42,6 +42,7 @@ def quantize(
     if encoding.activation is None and not encoding.integers and encoding.float_type == "float32":
         return copy_model(model, out)
     from .float16 import write_float16
+    from .kept_float import keep_float
     from .layout import lay_out
     from .lstm import write_lstm
     from .opening import open_graph, opset_of
@@ -64,6 +65,8 @@ def quantize(
         pool_means(graph, [node for node in graph if node in int8], FreshNames(graph))
         for node in [node for node in graph if node.op_type == "LSTM" and node.name in quantized]:
             write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))
+        if encoding.int8_outputs:
+            keep_float(graph, int8, FreshNames(graph))
     if encoding.float_type != "float32":
         write_float16(loaded, opset_of(loaded), float32, encoding.float_type)
     return save_ir(loaded, out)

@@ -19,7 +19,6 @@ from float_graphs import IMAGE, Net, cosine, images, lines, measured, run
 from trtcompress_calibration.placement import already_quantized, quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.samples import Sample
-from trtcompress_engines.backends.onnxruntime import session_options
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.load import read_model
@@ -39,8 +38,9 @@ def quantized(
 
 
 def really_run(path: Path) -> onnx.GraphProto:
-    """The graph that ONNX Runtime makes of one."""
-    options = session_options(1)
+    """The graph that ONNX Runtime makes of one, as it is where nobody sets an option."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     options.optimized_model_filepath = str(path.with_suffix(".optimized"))
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return onnx.load(path.with_suffix(".optimized")).graph
@@ -221,6 +221,33 @@ def test_a_mean_over_other_axes_stays_in_float(tmp_path: Path, axes: list[int]) 
     made, plan, reasons = quantized(model, images(4), tmp_path / "int8.onnx")
     assert idle(made.path, plan) == []
     assert "ReduceMean" in reasons["ReduceMean:mean"]
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "Gemm"])
+def test_what_is_kept_in_float_is_not_quantized_by_the_engine(tmp_path: Path, kind: str) -> None:
+    """Left to itself ONNX Runtime quantizes its weights with one scale for all, where a few of them are greatest."""
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    if kind == "Gemm":
+        x = net.node("Flatten", [net.node("GlobalAveragePool", [x], "mean")], "flat")
+        x = net.product("Gemm", x, "kept", 8, 8)
+        x = net.product("Gemm", net.node("Relu", [x], "kept_relu"), "b", 8, 4)
+    elif kind == "Conv":
+        x = net.conv(net.node("Relu", [net.conv(x, "kept", 8, 8)], "kept_relu"), "b", 8, 4)
+    else:
+        net.constant("kept.weight", net.rng.normal(size=(8, 8, 2, 2)) / 4)
+        x = net.node("ConvTranspose", [x, "kept.weight", net.constant("kept.bias", np.ones(8))], "kept")
+        x = net.conv(net.node("Relu", [x], "kept_relu"), "b", 8, 4)
+    shape = ("batch", 4) if kind == "Gemm" else ("batch", 4, "h", "w")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {x: shape})
+    ranges = measured(model, images(4))
+    encoding = replace(CPU7, product_weights=0)
+    plan = plan_precision(model, ranges, encoding, skip=[f"{kind}:kept"])
+    made = quantize(model, ranges, plan, encoding, tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert held[kind] + held["FusedConv"] + held["FusedGemm"] == 1
+    np.testing.assert_allclose(run(made.path, images(4)), run(made.path, images(4), kernels=False), atol=0.1)
 
 
 def recurrent_net(path: Path, hidden: int, direction: str = "forward") -> Model:

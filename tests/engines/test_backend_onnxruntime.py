@@ -163,3 +163,18 @@ def test_a_graph_that_is_refused_names_its_node(tmp_path: Path):
 
 def test_nothing_is_missing():
     assert OnnxRuntimeBackend().missing() == ""
+
+
+def test_sums_and_norms_are_not_fused_into_a_slower_kernel(tmp_path: Path):
+    weights = {name: np.full(8, value, np.float32) for name, value in (("ones", 1), ("zeros", 0))}
+    nodes = [
+        helper.make_node("Add", ["x", "y"], ["sum"]),
+        helper.make_node("LayerNormalization", ["sum", "ones", "zeros"], ["out"]),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8]) for name in "xy"]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 4, 8])]
+    stored = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "norm", inputs, outputs, stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "n.onnx")
+    engine = compile_cpu(tmp_path / "n.onnx", tmp_path / "out")
+    assert [node.op_type for node in onnx.load(engine.path).graph.node] == ["Add", "LayerNormalization"]

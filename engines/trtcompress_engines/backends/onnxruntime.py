@@ -29,14 +29,11 @@ EXTERNAL_ABOVE = 1 << 30
 EXTERNAL_LEAST = 1024
 """Weights of fewer bytes stay in the ONNX file all the same."""
 
-LEFT_OUT = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion", "WeightBiasQuantization")
-"""Optimizations that do harm.
+SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion")
+"""Fusions whose kernels take longer than what they replace.
 
-The kernels of these fusions take longer than what they replace: on MiniLM SkipLayerNormalization 3 to 5 times as long
-as Add and LayerNormalization, BiasGelu 1.3 to 1.7 times as long as Add and Gelu; without them the whole is 1.0 to 1.3
-times as fast, in INT8 most. The last one quantizes the weights, one scale for all, of nodes that were left in float
-between INT8 ones: what mixed precision keeps exact would be INT8 all the same, and a ConvTranspose would dequantize in
-every run.
+On MiniLM SkipLayerNormalization takes 3 to 5 times as long as Add and LayerNormalization, BiasGelu 1.3 to 1.7 times as
+long as Add and Gelu. Without them the whole is 1.0 to 1.3 times as fast, in INT8 most.
 """
 
 INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
@@ -182,7 +179,7 @@ def session_options(threads: int = 0) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(LEFT_OUT))
+    options.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(SLOW_FUSIONS))
     return options
 
 
