@@ -23,7 +23,7 @@ BLOCKS = ((16, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2))
 def model() -> tuple[Any, dict[str, Any]]:
     import torch
 
-    return with_weights(network(), __file__, train), {"x": torch.zeros(2, 1, MELS, FRAMES)}
+    return with_weights(network(), __file__, train), {"input": torch.zeros(2, 1, MELS, FRAMES)}
 
 
 def network() -> Any:
@@ -63,12 +63,12 @@ def calibration(fold: int) -> Iterator[Arrays]:
     images, _ = features(tested=False)
     places = np.random.default_rng(1).permutation(len(images))[:CALIBRATION]
     for start in range(0, CALIBRATION, TEST_BATCH):
-        yield {"x": images[places[start : start + TEST_BATCH]]}
+        yield {"input": images[places[start : start + TEST_BATCH]]}
 
 
 def test(fold: int, run: Run) -> tuple[Floats, Floats]:
     images, labels = features(tested=True)
-    parts = [run({"x": images[start : start + TEST_BATCH]}) for start in range(0, len(images), TEST_BATCH)]
+    parts = [run({"input": images[start : start + TEST_BATCH]}) for start in range(0, len(images), TEST_BATCH)]
     right = np.concatenate(parts).argmax(-1) == labels
     return right.astype(np.float64), labels.astype(np.float64)
 
@@ -103,7 +103,7 @@ def filters() -> NDArray[np.float64]:
 
 TASK = Task(
     source="tasks.digits:model",
-    axes=("x.batch=1,8,64",),
+    axes=("input.batch=1,8,64",),
     kept=(0.7,),
     folds=1,
     metric="top-1",

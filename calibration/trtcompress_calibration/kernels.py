@@ -137,15 +137,14 @@ def _merge_bins(counts: Counts, doublings: int) -> None:
 
 @_compiled
 def square_errors(
-    counts: Counts, centers: NDArray[np.float64], thresholds: NDArray[np.float64], levels: float
+    counts: Counts, centers: NDArray[np.float64], thresholds: NDArray[np.float64], steps: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Summed squared error of rounding to `levels` steps on each side of zero, for each threshold."""
+    """Summed squared error of rounding to multiples of a step and clipping at a threshold, for each pair of them."""
     errors = np.zeros(thresholds.size)
     for k in range(counts.size):
         if counts[k] == 0:
             continue
         for c in range(thresholds.size):
-            step = thresholds[c] / levels
-            rounded = min(np.rint(centers[k] / step), levels) * step
+            rounded = min(np.rint(centers[k] / steps[c]) * steps[c], thresholds[c])
             errors[c] += counts[k] * (rounded - centers[k]) ** 2
     return errors

@@ -58,14 +58,29 @@ def percentile(histogram: Histogram, percent: float = 99.99) -> float:
 
 def mse(histogram: Histogram) -> float:
     """The threshold of least squared error of rounding and clipping to 127 steps on each side of zero."""
+    thresholds = _thresholds(histogram)
+    return _least_square_error(histogram, thresholds, thresholds / 127)
+
+
+def mse_u8(histogram: Histogram) -> float:
+    """The same for 255 steps over what was seen within the threshold, with a zero point, as CPUs round.
+
+    Behind a rectifier a step is half as wide as with a sign, so that less has to be clipped.
+    """
+    thresholds = _thresholds(histogram)
+    other_side = min(max(histogram.max, 0.0), max(-histogram.min, 0.0))
+    return _least_square_error(histogram, thresholds, (thresholds + np.minimum(thresholds, other_side)) / 255)
+
+
+def _thresholds(histogram: Histogram) -> NDArray[np.float64]:
+    return np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1) * (histogram.amax / TENSORRT_BINS)
+
+
+def _least_square_error(histogram: Histogram, thresholds: NDArray[np.float64], steps: NDArray[np.float64]) -> float:
     from . import kernels
 
-    counts = rebinned(histogram, TENSORRT_BINS)
-    width = histogram.amax / TENSORRT_BINS
-    thresholds = np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1, dtype=np.float64) * width
-    errors = kernels.square_errors(
-        counts, (np.arange(TENSORRT_BINS, dtype=np.float64) + 0.5) * width, thresholds, 127.0
-    )
+    centers = (np.arange(TENSORRT_BINS) + 0.5) * (histogram.amax / TENSORRT_BINS)
+    errors = kernels.square_errors(rebinned(histogram, TENSORRT_BINS), centers, thresholds, steps)
     return float(thresholds[_last_least(errors)])
 
 
@@ -140,5 +155,6 @@ METHODS: dict[str, Callable[[Histogram], float]] = {
     "minmax": minmax,
     "percentile": percentile,
     "mse": mse,
+    "mse-u8": mse_u8,
 }
 """Range methods by name."""

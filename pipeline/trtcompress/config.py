@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.callables import is_callable_name
 
 Method = Literal["entropy", "minmax", "percentile", "mse", "mse-u8", "auto"]
 Equalization = Literal["auto", "off", "cross-layer", "smooth"]
@@ -18,6 +19,7 @@ Precision = Literal["auto", "int8", "float", "bf16", "fp8", "weight-int8", "weig
 Block = Literal[16, 32, 64, 128, 256]
 Importance = Literal["l1", "l2", "energy", "activation", "obs", "random"]
 Allocation = Literal["uniform", "global", "damage"]
+TrainingPrecision = Literal["32", "bf16-mixed", "16-mixed"]
 
 
 class Settings(BaseModel):
@@ -129,6 +131,9 @@ class DataSettings(Settings):
 
     calibration: Source
     evaluation: Source | None = Field(None, description="with labels for metrics; the calibration samples if not given")
+    training: Source | None = Field(
+        None, description="for recover and qat, labels or not; the calibration samples if not given"
+    )
     state: dict[str, str] = Field(
         {},
         description="of a model that remembers: the output that each state input is fed from at the next step "
@@ -137,7 +142,8 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _no_images_in_sequences(self) -> Self:
-        if self.state and any(source.preprocess for source in (self.calibration, self.evaluation) if source):
+        given = (self.calibration, self.evaluation, self.training)
+        if self.state and any(source.preprocess for source in given if source):
             raise ValueError("sequences for a state are arrays: data.state and preprocess do not go together")
         return self
 
@@ -184,6 +190,71 @@ class PruneSettings(Settings):
         if self.plan is not None and idle:
             raise ValueError(f"the plan has decided already; remove {', '.join(idle)}")
         return self
+
+
+def as_section(value: object) -> object:
+    """`true` stands for a section in which nothing is set."""
+    return {} if value is True else None if value is False else value
+
+
+class RecoverSettings(Settings):
+    """How a student is trained to answer as its teacher. At most one of epochs, steps and minutes says how long."""
+
+    loss: Names = Field(
+        (),
+        description="logits, labels, features, attention, relations or affinity, each also as NAME=WEIGHT; the "
+        "teacher's outputs, and inner tensors that both have, if not given",
+    )
+    labels: bool = Field(False, description="learn from the labels of the samples too")
+    epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the samples")
+    steps: int | None = Field(None, ge=1, description="of the optimizer")
+    minutes: float | None = Field(None, gt=0, allow_inf_nan=False, description="measured, so that steps may differ")
+    blockwise: bool = Field(True, description="fit block by block before the whole: most is gained in little time")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="greatest learning rate; a short probe picks it if not given"
+    )
+    batch: int = Field(64, ge=1, description="samples a step, on all devices together")
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    patience: int = Field(10, ge=1, description="judgements without a gain after which it ends")
+    augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
+    temperature: float = Field(2.0, gt=0, allow_inf_nan=False, description="of class scores that are compared")
+    precision: TrainingPrecision = "32"
+    devices: int = Field(1, ge=0, description="processes, one a device; 0: all GPUs")
+    checkpoint_activations: bool = Field(False, description="less memory for more time")
+    learn_scales: bool = Field(False, description="of a quantized graph: train its scales too")
+    samples: int | None = Field(None, ge=1, description="that are read, at the most")
+    function: str | None = Field(
+        None, description="`package.module:function`, a training loop of one's own: gets the module and gives it back"
+    )
+    seed: int = Field(0, ge=0, description="of what is random")
+
+    @field_validator("loss")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from trtcompress_graph.errors import UsageError
+
+        from .recovery.loss_names import weighted
+
+        try:
+            weighted(value)
+        except UsageError as error:
+            raise ValueError(f"{error.what}; {error.hint}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"one of epochs, steps and minutes says how long; {' and '.join(given)} are there")
+        if self.function is not None and not is_callable_name(self.function):
+            raise ValueError(f"'{self.function}' is no function; it is named as package.module:function")
+        return self
+
+
+_Recover = Annotated[RecoverSettings, BeforeValidator(as_section, json_schema_input_type=bool | RecoverSettings)]
 
 
 class SparsifySettings(Settings):
@@ -305,20 +376,24 @@ class BuildConfig(Settings):
     metric: Names = Field((), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`")
     prune: PruneSettings | None = Field(None, description="structured pruning; nothing is cut where it is not given")
     sparsify: SparsifySettings | None = Field(None, description="2:4 sparse weights; dense where it is not given")
-    recover: None = Field(None, description="reserved: recovery of the accuracy joins the build in a later release")
+    recover: _Recover | None = Field(
+        None, description="training after the cut; nothing is trained where it is not given"
+    )
     quantize: QuantizeSettings = QuantizeSettings()
+    qat: _Recover | None = Field(
+        None, description="training of the quantized graphs, each under its encoding; none where it is not given"
+    )
     targets: Targets = (TargetSettings(name="cpu"),)
     gates: GateSettings = GateSettings()
     measure: MeasureSettings = MeasureSettings()
     package: Formats = ("triton",)
     triton: TritonSettings = TritonSettings()
 
-    @field_validator("recover", mode="before")
-    @classmethod
-    def _reserved(cls, value: object) -> object:
-        if value is not None:
-            raise ValueError("reserved: this release does not have this stage yet; remove the section")
-        return value
+    @model_validator(mode="after")
+    def _something_to_recover(self) -> Self:
+        if self.recover is not None and self.prune is None:
+            raise ValueError("recover: nothing is cut, so there is nothing to recover; add a section prune, or use qat")
+        return self
 
     @field_validator("targets")
     @classmethod

@@ -114,6 +114,29 @@ def test_mse_is_the_least_of_brute_force(name: str) -> None:
     assert error(threshold(histogram, "mse")) <= best * 1.05 + slack
 
 
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_mse_u8_is_the_least_of_brute_force(name: str, sign: int) -> None:
+    values = sign * np.asarray(SHAPES[name], np.float32).astype(float)
+    values[values < 0] *= 0.05  # as behind a swish: far wider on one side
+    histogram = histogram_of(values)
+
+    def error(limit: float) -> float:
+        low, high = max(values.min(), -limit), min(values.max(), limit)
+        step = (max(high, 0) - min(low, 0)) / 255
+        return float(((np.clip(np.rint(values / step) * step, -limit, limit) - values) ** 2).sum())
+
+    best = min(error(i / 256 * histogram.amax) for i in range(16, 257))
+    slack = values.size * (histogram.amax / 2048) ** 2
+    assert error(threshold(histogram, "mse-u8")) <= best * 1.05 + slack
+
+
+def test_mse_u8_clips_less_behind_a_rectifier_and_the_same_around_zero() -> None:
+    rectified, normal = histogram_of(SHAPES["relu"]), histogram_of(SHAPES["normal"])
+    assert threshold(rectified, "mse-u8") > 1.03 * threshold(rectified, "mse")
+    assert threshold(normal, "mse-u8") == pytest.approx(threshold(normal, "mse"), rel=0.02)
+
+
 def test_percentile() -> None:
     values = np.abs(SHAPES["normal"])
     kept = threshold(histogram_of(values), "percentile")
@@ -155,4 +178,4 @@ def test_an_unknown_method_is_refused_with_the_names() -> None:
 
 
 def test_registry() -> None:
-    assert list(METHODS) == ["entropy", "minmax", "percentile", "mse"]
+    assert list(METHODS) == ["entropy", "minmax", "percentile", "mse", "mse-u8"]
