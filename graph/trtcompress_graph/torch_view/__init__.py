@@ -1,0 +1,17 @@
+"""The torch view: ONNX graphs as modules of PyTorch that can be trained, and their weights back into the file.
+
+    module = to_torch("model.onnx")
+    ...                                 # train
+    to_onnx(module, like="model.onnx", out="trained.onnx")
+
+`op` registers an operator that is missing. Importing this package imports PyTorch.
+"""
+
+from __future__ import annotations
+
+from .batchnorm import settle_batchnorm
+from .convert import to_torch
+from .registry import OPS, op
+from .write_back import to_onnx
+
+__all__ = ["OPS", "op", "settle_batchnorm", "to_onnx", "to_torch"]

@@ -1,0 +1,106 @@
+"""Control flow at run time. What the inner graphs read from around them comes in as operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+class Branch(nn.Module):
+    """One graph or another.
+
+    Args:
+        then, otherwise: the graphs, which return tuples.
+        of_then, of_otherwise: places of their operands among those of both.
+    """
+
+    def __init__(
+        self, then: fx.GraphModule, otherwise: fx.GraphModule, of_then: tuple[int, ...], of_otherwise: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.then, self.otherwise = then, otherwise
+        self.of_then, self.of_otherwise = of_then, of_otherwise
+
+    def forward(self, condition: Any, *operands: Any) -> Any:
+        """The outputs of the graph that is taken."""
+
+        def take_then(*given: Any) -> Any:
+            return self.then(*(given[place] for place in self.of_then))
+
+        def take_otherwise(*given: Any) -> Any:
+            return self.otherwise(*(given[place] for place in self.of_otherwise))
+
+        if torch.compiler.is_exporting() and isinstance(condition, Tensor):
+            return torch.cond(condition.reshape(()), take_then, take_otherwise, operands)
+        return take_then(*operands) if condition else take_otherwise(*operands)
+
+
+class Loop(nn.Module):
+    """A graph again and again.
+
+    Args:
+        body: from the count, the condition, what is carried and operands to the condition, what is carried and what is
+            collected.
+        carried: how many are carried.
+    """
+
+    def __init__(self, body: fx.GraphModule, carried: int) -> None:
+        super().__init__()
+        self.body, self.carried = body, carried
+
+    def forward(self, most: int | None, condition: Any, *args: Any) -> tuple[Any, ...]:
+        """What was carried last, and what was collected, stacked."""
+        states, operands = args[: self.carried], args[self.carried :]
+        device = next((arg.device for arg in args if isinstance(arg, Tensor)), None)
+        collected: list[tuple[Tensor, ...]] = []
+        count = 0
+        going: Any = torch.tensor(True, device=device) if condition is None else condition
+        while (most is None or count < most) and going:
+            index = torch.tensor(count, device=device)
+            going, *rest = self.body(index, going, *states, *operands)
+            states, made = tuple(rest[: self.carried]), tuple(rest[self.carried :])
+            collected.append(made)
+            count += 1
+        return *states, *(torch.stack(parts) for parts in zip(*collected, strict=True))
+
+
+class Scan(nn.Module):
+    """A graph for each slice of its inputs.
+
+    Args:
+        body: from what is carried, a slice of each input and operands to what is carried and a slice of each output.
+        carried: how many are carried.
+        inputs: axis and direction (1: backwards) of each input.
+        outputs: the same of each output.
+    """
+
+    def __init__(
+        self,
+        body: fx.GraphModule,
+        carried: int,
+        inputs: tuple[tuple[int, int], ...],
+        outputs: tuple[tuple[int, int], ...],
+    ) -> None:
+        super().__init__()
+        self.body, self.carried, self.inputs, self.outputs = body, carried, inputs, outputs
+
+    def forward(self, *args: Any) -> tuple[Any, ...]:
+        """What was carried last, and the slices of the outputs, stacked."""
+        states, rest = args[: self.carried], args[self.carried :]
+        scanned, operands = rest[: len(self.inputs)], rest[len(self.inputs) :]
+        lines = [
+            part.unbind(axis)[::-1] if back else part.unbind(axis)
+            for part, (axis, back) in zip(scanned, self.inputs, strict=True)
+        ]
+        collected: list[tuple[Tensor, ...]] = []
+        for slices in zip(*lines, strict=True):
+            made = self.body(*states, *slices, *operands)
+            states = tuple(made[: self.carried])
+            collected.append(tuple(made[self.carried :]))
+        stacked = [
+            torch.stack(parts[::-1] if back else parts, axis)
+            for parts, (axis, back) in zip(zip(*collected, strict=True), self.outputs, strict=True)
+        ]
+        return *states, *stacked

@@ -1,0 +1,85 @@
+"""The graph that a view is built from: opset 20 or newer, functions inlined, constants as initializers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from ..branches import tell_apart
+from ..errors import ModelError
+from ..load import load_ir, read_model
+from ..model import Model
+from ..naming import name_nodes
+from ..opset import upgrade
+from ..shapes import infer
+
+Source = Model | str | Path | onnx.ModelProto
+"""A model that was read, the path of one, or a protobuf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A graph to build from.
+
+    Attributes:
+        model: the graph.
+        trainable: names of stored tensors that can be found again in the file.
+        where: the file, for messages.
+    """
+
+    model: ir.Model
+    trainable: frozenset[str]
+    where: str
+
+
+def load(source: Source) -> tuple[ir.Model, str]:
+    """The graph as it is, and words for where it came from.
+
+    Raises:
+        MissingPathError, ModelError: see `read_model`.
+    """
+    if isinstance(source, onnx.ModelProto):
+        return ir.from_proto(source), "model"
+    model = source if isinstance(source, Model) else read_model(Path(source))
+    return load_ir(model), str(model.path)
+
+
+def prepare(source: Source) -> Prepared:
+    """Bring a model into the form that the builder walks.
+
+    Raises:
+        ModelError: it cannot be read, or cannot be brought to opset 20.
+    """
+    graph, where = load(source)
+    names = Counter(name for name, _ in stored(graph))
+    if graph.functions:
+        common.InlinePass()(graph)
+    common.RemoveInitializersFromInputsPass()(graph)
+    graph = upgrade(graph, where)
+    name_nodes(graph)
+    tell_apart(graph)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    _infer(graph)
+    return Prepared(graph, frozenset(name for name, count in names.items() if count == 1), where)
+
+
+def _infer(graph: ir.Model) -> None:
+    """Fill in ranks and types where that is possible; the view does without."""
+    try:
+        infer(graph)
+    except ModelError:
+        return
+
+
+def stored(model: ir.Model) -> list[tuple[str, ir.Value | ir.Node]]:
+    """Every stored tensor by name: initializers, and `Constant` nodes, in graphs inside nodes too."""
+    found: list[tuple[str, ir.Value | ir.Node]] = []
+    for graph in model.graphs():
+        found += [(name, value) for name, value in graph.initializers.items()]
+        found += [(str(node.outputs[0].name), node) for node in graph if node.op_type == "Constant"]
+    return found

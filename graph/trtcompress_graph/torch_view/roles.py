@@ -1,0 +1,76 @@
+"""What each stored tensor of a graph is in its view: a weight that is trained, state, or a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+import numpy as np
+import onnx_ir as ir
+
+from .registry import find
+
+GREATEST_WEIGHT = 1e4
+"""A tensor that holds a greater value is no weight: masks are written so (-inf, -3e38, -65504, -10000)."""
+
+
+class Role(Enum):
+    """How a stored tensor is held."""
+
+    WEIGHT = "trained: a Parameter"
+    STATE = "a buffer under its own name: running statistics, scales"
+    CONSTANT = "whatever is read best: a Python number, a shape, a buffer"
+
+
+def roles(graph: ir.Graph, trainable: frozenset[str]) -> dict[str, Role]:
+    """The role of each stored tensor by name.
+
+    Args:
+        graph: of which all constants are initializers.
+        trainable: tensors that can be written back.
+    """
+    return {
+        name: _role(value) if name in trainable else Role.CONSTANT
+        for part in (graph, *graph.subgraphs())
+        for name, value in part.initializers.items()
+    }
+
+
+def uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """The nodes that read a value, and where."""
+    for use in value.uses():
+        yield use.node, use.idx
+
+
+def _role(value: ir.Value) -> Role:
+    tensor = value.const_value
+    if tensor is None or not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 16:
+        return Role.CONSTANT
+    found = {_use(node, index) for node, index in uses(value)}
+    if "buffer" in found:
+        return Role.STATE
+    if "scale" in found:
+        return Role.STATE
+    if "int" in found:
+        return Role.CONSTANT
+    if "weight" not in found and (tensor.size == 1 or not found):
+        return Role.CONSTANT
+    return Role.WEIGHT if _moderate(tensor) else Role.CONSTANT
+
+
+def _use(node: ir.Node, index: int) -> str:
+    entry = find(node.domain, node.op_type)
+    if entry is None:
+        return "other"
+    if node.op_type in _SCALED:
+        return "scale" if index in (1, 2) else "other"
+    kinds = {"buffer": entry.buffers, "int": entry.ints, "weight": entry.weights}
+    return next((kind for kind, places in kinds.items() if index in places), "other")
+
+
+_SCALED = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _moderate(tensor: ir.TensorProtocol) -> bool:
+    array = tensor.numpy().astype(np.float32, copy=False)
+    return array.size == 0 or bool(np.abs(array).max() < GREATEST_WEIGHT)  # NaN compares false
