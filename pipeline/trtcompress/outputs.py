@@ -16,6 +16,8 @@ from .outcome import BuildResult, GateResult, MetricValue
 if TYPE_CHECKING:
     from trtcompress_calibration.sensitivity import Sensitivity
 
+    from .recovery.recover import Recovered
+
 StepState = Literal["reuse", "run", "unknown"]
 """Unknown: what comes before it has to run; where that turns out as it was, the step is reused."""
 
@@ -166,6 +168,20 @@ class PruneResult(Settings):
     notes: tuple[str, ...]
 
 
+class RecoverResult(ModelFile):
+    """The model that `recover` wrote, and what the training came to."""
+
+    steps: int = Field(description="that were made; 0 with a training loop of the user's own")
+    best_step: int = Field(description="after which the student was best; 0: as it came")
+    lr: float
+    samples: int
+    loss_before: float | None = Field(description="at the outputs, on samples that were held out")
+    loss_after: float | None
+    metric_before: float | None = Field(description="the metric on the same samples, where there are labels")
+    metric_after: float | None
+    notes: tuple[str, ...]
+
+
 class RangesFile(Settings):
     """The ranges.json that `calibrate` wrote."""
 
@@ -272,6 +288,7 @@ class TargetInfo(Settings):
     memory_gb: float | None
     dla: int
     int8: bool
+    precisions: tuple[str, ...] = Field(description="what may stand behind the colon of a target")
     tensorrt: dict[str, str]
 
 
@@ -319,6 +336,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "export": ModelFile,
     "simplify": ModelFile,
     "prune": PruneResult,
+    "recover": RecoverResult,
     "sparsify": ModelFile,
     "equalize": ModelFile,
     "calibrate": RangesFile,
@@ -347,6 +365,22 @@ def sensitivity_result(found: Sensitivity) -> SensitivityResult:
     )
     return SensitivityResult(
         encoding=found.encoding, samples=found.samples, outputs=found.outputs, nodes=nodes, tensors=tensors
+    )
+
+
+def recover_result(made: Recovered) -> RecoverResult:
+    """What a training came to, as it is printed."""
+    return RecoverResult(
+        **model_file(made).model_dump(),
+        steps=made.steps,
+        best_step=made.best_step,
+        lr=made.rate,
+        samples=made.samples,
+        loss_before=made.before,
+        loss_after=made.after,
+        metric_before=made.metric_before,
+        metric_after=made.metric,
+        notes=made.notes,
     )
 
 

@@ -11,6 +11,7 @@ from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner
 from ..files import staged
+from ..sparsity import sparse_weights
 from .trt_load import gpu_count, missing_classic, missing_rtx
 from .trt_process import build_plan
 
@@ -110,6 +111,8 @@ def how_to_build(graph: Model, target: Target, options: CompileOptions) -> str:
         parts.append("--stronglyTyped")
     else:  # older versions take the types of the graph only where flags allow them
         parts.append("--fp16 --int8" if target.int8 else "--fp16")
+    if sparse_weights(graph.path):
+        parts.append("--sparsity=enable")
     for flag, at in (("min", 0), ("opt", 1), ("max", 2)):
         shapes = [f"{name}:{'x'.join(map(str, profile[at]))}" for name, profile in options.profiles.items()]
         if shapes:

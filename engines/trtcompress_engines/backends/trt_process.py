@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from trtcompress_graph.branches import uneven_branches
@@ -17,6 +17,7 @@ from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 
 from ..backend import CompileOptions
+from ..sparsity import sparse_weights
 from .trt_load import Flavour
 from .trt_worker import Request, Result
 
@@ -46,18 +47,21 @@ def build_plan(
         CompileError: a dynamic input has no profile, or parser or builder refuse; the ONNX node is named.
     """
     refuse_branches(graph)
+    sparse = sparse_weights(graph.path)
     request = Request(
         flavour,
         onnx=str(graph.path),
         plan=str(plan),
         compute_capabilities=[list(capability) for capability in compute_capabilities],
         profiles=_profiles(graph, options),
+        sparse=bool(sparse),
     )
     result = _run(request, where=str(graph.path))
     if result.error:
         where = f"{graph.path}: node '{result.node}'" if result.node else str(graph.path)
         raise CompileError(f"{TITLES[flavour]} {result.version} refuses the graph: {result.error}", where=where)
-    return result
+    told = {"sparse_weights": f"{len(sparse)} are 2:4; sparse kernels may be taken"} if sparse else {}
+    return replace(result, details={**result.details, **told})
 
 
 def refuse_branches(graph: Model) -> None:

@@ -30,6 +30,7 @@ class Request:
         plan: where the engine goes.
         compute_capabilities: for `rtx`.
         profiles: least, usual and greatest shape by input.
+        sparse: weights are 2:4 sparse, so that sparse kernels are to be tried.
     """
 
     flavour: Flavour
@@ -37,6 +38,7 @@ class Request:
     plan: str = ""
     compute_capabilities: list[list[int]] = field(default_factory=list)
     profiles: dict[str, list[list[int]]] = field(default_factory=dict)
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,12 @@ def _config(trt: Any, request: Request) -> Any:
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         capabilities = [(major, minor) for major, minor in request.compute_capabilities]
-        return CreateConfigRTX(compute_capabilities=capabilities, profiles=profiles)
+        return CreateConfigRTX(compute_capabilities=capabilities, profiles=profiles, sparse_weights=request.sparse)
     # Before version 10 the types that the graph is written in have to be allowed by flags
     weakly_typed = _major(trt) < 10
-    return CreateConfig(profiles=profiles, fp16=weakly_typed or None, int8=weakly_typed or None)
+    return CreateConfig(
+        profiles=profiles, fp16=weakly_typed or None, int8=weakly_typed or None, sparse_weights=request.sparse
+    )
 
 
 def _parser_error(errors: list[Any]) -> tuple[str, str]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--block",
     type=click.Choice(["16", "32", "64", "128", "256"]),
     help="Weights that share a scale, for weight-int8 and weight-int4. [default: cpu 128 and 32; TensorRT a whole "
-    "channel and 128]",
+    "channel and 64]",
 )
 @click.option(
     "--symmetric/--asymmetric",

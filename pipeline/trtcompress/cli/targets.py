@@ -18,6 +18,7 @@ HOW = {
 @options.as_json
 def command(as_json: bool) -> None:
     """List the devices that engines can be built for."""
+    from trtcompress_engines.encodings import precisions_of
     from trtcompress_engines.targets import targets
 
     from ..outputs import TargetInfo, TargetList
@@ -35,6 +36,7 @@ def command(as_json: bool) -> None:
                 memory_gb=t.memory_gb,
                 dla=t.dla,
                 int8=t.int8,
+                precisions=precisions_of(t),
                 tensorrt=dict(t.tensorrt),
             )
             for t in found
@@ -48,7 +50,7 @@ def command(as_json: bool) -> None:
                 t.name,
                 t.title,
                 ", ".join(f"{a}.{b}" for a, b in t.compute_capabilities) or "-",
-                "INT8" if t.int8 else "FP16",
+                ", ".join(precisions_of(t)),
                 HOW[t.how],
             )
             for t in found
