@@ -14,6 +14,7 @@ from threading import Thread
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
+from trtcompress_graph.protos import nodes
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 from .batching import batches, fixed_batch
@@ -21,6 +22,7 @@ from .collector import Collector, read_all
 from .data import Dataset
 from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
+from .opening import is_quantized, refuse_quantized
 from .samples import Batch, Sample
 from .stateful import Steps
 from .taps import Taps, read_skeleton, taps_of
@@ -86,7 +88,7 @@ def calibrate(
 
     Raises:
         DataError: there are no samples, or the model fails on one, or a tensor becomes NaN or infinite.
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: the model is quantized already, or ONNX Runtime refuses it.
         UsageError: there is no such method.
     """
     find_method(method)
@@ -112,6 +114,7 @@ def measure(
     """
     Thread(target=load_kernels, daemon=True).start()
     graph = read_skeleton(model)
+    refuse_quantized([node.name or node.op_type for node in nodes(graph) if is_quantized(node.op_type)], model)
     taps = candidates or taps_of(graph)
     source = dataset.source if isinstance(dataset, Dataset) else ""
     cores = threads or usable_cores()

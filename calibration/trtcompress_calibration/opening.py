@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -23,8 +25,13 @@ QUANTIZED_OPS = frozenset(
         "MatMulNBits",
         "DynamicQuantizeMatMul",
         "MatMulIntegerToFloat",
+        "MatMulBnb4",
+        "GatherBlockQuantized",
+        "QMoE",
     }
 )
+_FAMILIES = ("QLinear", "QOrdered", "QEmbed")
+"""How the names of further operators of ONNX Runtime on quantized numbers begin."""
 
 
 def open_graph(model: Model, opset: int) -> ir.Model:
@@ -38,13 +45,7 @@ def open_graph(model: Model, opset: int) -> ir.Model:
         ModelError: the graph cannot be brought to that opset, or it is quantized already.
     """
     loaded = load_ir(model)
-    quantized = quantized_nodes(loaded)
-    if quantized:
-        raise ModelError(
-            f"the model is quantized already: {len(quantized)} nodes, first {', '.join(quantized[:3])}",
-            where=str(model.path),
-            hint="start from the float model, or compile this one as it is: trtcompress compile",
-        )
+    refuse_quantized(quantized_nodes(loaded), model)
     loaded = _upgrade(loaded, model, opset)
     common.InlinePass()(loaded)
     common.RemoveInitializersFromInputsPass()(loaded)
@@ -56,12 +57,33 @@ def open_graph(model: Model, opset: int) -> ir.Model:
 
 
 def quantized_nodes(loaded: ir.Model) -> tuple[str, ...]:
-    """Names (or operator kinds) of the nodes that work on quantized numbers."""
-    return tuple(
-        node.name or node.op_type
-        for node in loaded.graph.all_nodes()
-        if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear")
-    )
+    """Names (or operator kinds) of the nodes that work on quantized numbers, in functions of the model too."""
+    held = [*loaded.graph.all_nodes(), *(node for f in loaded.functions.values() for node in f.all_nodes())]
+    return tuple(node.name or node.op_type for node in held if is_quantized(node.op_type))
+
+
+def is_quantized(op_type: str) -> bool:
+    """Whether an operator reads or makes quantized numbers."""
+    return op_type in QUANTIZED_OPS or op_type.startswith(_FAMILIES)
+
+
+def refuse_quantized(names: Sequence[str], model: Model) -> None:
+    """What is quantized is not quantized again.
+
+    Args:
+        names: of the nodes that work on quantized numbers.
+        model: that holds them.
+
+    Raises:
+        ModelError: there is one.
+    """
+    if names:
+        count = f"{len(names)} nodes, first" if len(names) > 1 else "node"
+        raise ModelError(
+            f"the model is quantized already: {count} {', '.join(names[:3])}",
+            where=str(model.path),
+            hint="start from the float model, or compile this one as it is: trtcompress compile",
+        )
 
 
 def name_nodes(graph: ir.Graph) -> None:
