@@ -271,7 +271,7 @@ class QuantizeSettings(Settings):
     """How ranges are chosen and what is quantized."""
 
     method: Method = Field(
-        "entropy",
+        "mse",
         description="how the threshold of a tensor is chosen from its histogram; `auto` measures which one costs the "
         "outputs least, on samples that are held back",
     )

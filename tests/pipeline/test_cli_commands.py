@@ -73,7 +73,7 @@ def test_inspect_takes_lengths(made):
 def test_ranges_file_is_the_documented_one(made):
     ranges = json.loads((made.folder / "ranges.json").read_text())
     assert ranges.keys() == {"version", "model_sha256", "method", "samples", "tensors"}
-    assert (ranges["method"], ranges["samples"]) == ("entropy", 40)
+    assert (ranges["method"], ranges["samples"]) == ("mse", 40)
     assert ranges["model_sha256"] == made.ran["simplify"].json["sha256"]
     assert all(
         r.keys() == {"min", "max", "threshold", "clipped", "method", "samples"} for r in ranges["tensors"].values()
@@ -374,7 +374,7 @@ def test_cache_lists_verifies_and_removes(small, tmp_path):
     assert [entry["stage"] for entry in listed] == ["export", "simplify", "calibrate"]
     assert done("cache", "verify", "--store", store, "--json").json["entries"] == []
     ranges = next(store.rglob("ranges.json"))
-    ranges.write_bytes(ranges.read_bytes().replace(b"entropy", b"entropi"))
+    ranges.write_bytes(ranges.read_bytes().replace(b"\"mse\"", b"\"mze\""))
     broken = trtcompress("cache", "verify", "--store", store)
     assert (broken.code, "1 damaged" in broken.err, "calibrate" in broken.out) == (1, True, True)
     assert trtcompress("cache", "verify", "--store", store, "--remove").code == 0

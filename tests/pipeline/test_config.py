@@ -47,7 +47,7 @@ def test_a_whole_config(tmp_path: Path):
 def test_everything_but_name_model_and_data_has_a_default():
     config = BuildConfig.model_validate(SMALL)
     assert [target.name for target in config.targets] == ["cpu"]
-    assert (config.quantize.method, config.package) == ("entropy", ("triton",))
+    assert (config.quantize.method, config.package) == ("mse", ("triton",))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ _sections = st.fixed_dictionaries(
         "quantize": st.fixed_dictionaries(
             {},
             optional={
-                "method": st.sampled_from(["entropy", "minmax", "percentile", "mse"]),
+                "method": st.sampled_from(["entropy", "minmax", "percentile", "mse", "mse-u8"]),
                 "batch": _length,
                 "skip": st.lists(_texts, max_size=2),
             },

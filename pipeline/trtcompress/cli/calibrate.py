@@ -17,7 +17,7 @@ from .main import say
 @click.option(
     "--method",
     type=click.Choice(["entropy", "minmax", "percentile", "mse", "mse-u8", "auto"]),
-    default="entropy",
+    default="mse",
     show_default=True,
     help="How a threshold is chosen from a histogram; auto measures which one costs the outputs least.",
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--method",
     type=click.Choice(["entropy", "minmax", "percentile", "mse", "mse-u8"]),
-    default="entropy",
+    default="mse",
     show_default=True,
     help="Of the ranges, where auto measures.",
 )

@@ -88,7 +88,7 @@ def _ranges(model: Model, file: str | None, opened: Callable[[int | None], Datas
     from ..stages.calibrate import SAMPLES
 
     say(f"measuring ranges on up to {SAMPLES} samples")
-    return calibrate(model, opened(SAMPLES), method="entropy")
+    return calibrate(model, opened(SAMPLES), method="mse")
 
 
 def _show(found: Sensitivity) -> None:
