@@ -101,8 +101,8 @@ def refuse_unlike(calibration: Dataset, evaluation: Dataset, inputs: Sequence[Te
 
 
 def nothing_quantized(plan: PrecisionPlan, encoding: Encoding) -> str:
-    """Why an INT8 encoding leaves a graph without a node in INT8; empty where it does not."""
-    if not encoding.int8 or plan.quantized:
+    """Why an encoding that quantizes leaves a graph without a quantized node; empty where it does not."""
+    if not (encoding.activation or encoding.integers) or plan.quantized:
         return ""
     reasons = Counter(node.reason for node in plan.nodes if node.reason not in _UNTOLD)
     ((reason, count),) = reasons.most_common(1) or [("no node works on floats", len(plan.nodes))]

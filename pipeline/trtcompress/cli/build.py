@@ -187,6 +187,12 @@ def _of_quantization(built: Built) -> Iterator[str]:
             "for more accuracy try --set quantize.method=percentile (or minmax, mse, entropy), "
             f"--set 'quantize.skip=[NODE, ...]' for nodes that stay in float (report.md lists them), or {floats}"
         )
+    for target, shipped in _inaccurate(built):
+        encoding = encodings[shipped.engine.encoding]
+        if encoding.integers and encoding.weight_bits == 4:
+            yield f"for more accuracy try a smaller quantize.block, --target {target}:weight-int8, or {target}:float"
+        elif encoding.integers or encoding.quantized == "float8" or encoding.float_type == "bfloat16":
+            yield f"for more accuracy try --target {target}:float"
 
 
 def _of_pruning(built: Built) -> Iterator[str]:

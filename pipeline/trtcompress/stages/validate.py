@@ -83,7 +83,7 @@ def _doubts(model: Model, ranges: Ranges, plans: Sequence[tuple[PrecisionPlan, E
     """What makes the numbers of a build doubtful, one sentence each."""
     from trtcompress_calibration.doubts import doubts, nothing_quantized
 
-    if any(encoding.int8 for _, encoding in plans):
+    if any(encoding.activation for _, encoding in plans):
         yield from doubts(ranges, model.inputs)
     for plan, encoding in plans:
         yield from filter(None, (plan.note or nothing_quantized(plan, encoding),))
