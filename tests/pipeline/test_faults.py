@@ -276,8 +276,7 @@ def ranges_a_hundred_times_too_wide(folder: Path) -> Ran:
 @fault(UNUSABLE, "the model is quantized already", "start from the float model")
 def quantized_twice(folder: Path) -> Ran:
     samples = ("--data", digits().folder / "calibration.npz")
-    done("calibrate", digits().int8, *samples, "-o", folder / "r.json")
-    return trtcompress("quantize", digits().int8, "--ranges", folder / "r.json", "-o", folder / "q.onnx")
+    return trtcompress("calibrate", digits().int8, *samples, "-o", folder / "r.json")
 
 
 # --- graphs
