@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from assets import asset
 from float_graphs import cosine, measured, optimized, run
+from int8_kernels import idle, kernels
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.samples import Sample
@@ -65,9 +67,8 @@ def test_digits(digits_net: Model, digits: tuple, name: str, tmp_path: Path) -> 
     samples, labels = digits
     encoding = encodings()[name]
     ranges = measured(digits_net, samples[::4])
-    graph = quantize(
-        digits_net, ranges, plan_precision(digits_net, ranges, encoding), encoding, tmp_path / "graph.onnx"
-    )
+    plan = plan_precision(digits_net, ranges, encoding)
+    graph = quantize(digits_net, ranges, plan, encoding, tmp_path / "graph.onnx")
     found, floats = run(graph.path, samples, kernels=name.startswith("cpu")), run(digits_net.path, samples)
     assert cosine(found, floats) > 0.998
     right, right_floats = (float(np.mean(logits.argmax(1) == labels)) for logits in (found, floats))
@@ -77,6 +78,7 @@ def test_digits(digits_net: Model, digits: tuple, name: str, tmp_path: Path) -> 
         held = optimized(graph.path)
         assert (held["QLinearConv"], held["QGemm"], held["QuantizeLinear"]) == (2, 2, 1)
         assert not {"Relu", "DequantizeLinear"} & set(held)
+        assert idle(graph.path, plan) == []
     else:
         profile = {"x": ((1, 1, 28, 28), (8, 1, 28, 28), (16, 1, 28, 28))}
         engine = backend_for(CARD).compile(graph, CARD, name, CompileOptions(profile), tmp_path / "engine")
@@ -140,3 +142,14 @@ def test_a_bert_with_outliers(outlier_bert: Model, name: str, tmp_path: Path) ->
     options = CompileOptions({"ids": shapes, "mask": shapes})
     engine = backend_for(CARD).compile(graph, CARD, name, options, tmp_path / "engine")
     assert engine.details["int8_nodes"].startswith("12 of" if encoding.int8 else "0 of")
+
+
+def test_a_bert_on_a_cpu_holds_no_idle_pair(outlier_bert: Model, tmp_path: Path) -> None:
+    samples, encoding = sentences(6), replace(encodings()["cpu-int8-r7"], product_weights=64 * 64)
+    ranges = measured(outlier_bert, samples)
+    plan = plan_precision(outlier_bert, ranges, encoding)
+    graph = quantize(outlier_bert, ranges, plan, encoding, tmp_path / "graph.onnx")
+    assert idle(graph.path, plan) == []
+    assert kernels(graph.path)["MatMulIntegerToFloat"] == plan.quantized == 12
+    activations = [p for p in plan.nodes if p.op == "MatMul" and p.precision == "float32"]
+    assert {p.reason for p in activations} == {"both inputs are activations, for which INT8 is no faster"}
