@@ -16,9 +16,9 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
-from .config import BuildConfig, DataSource, Loaded, QuantizeSettings, TargetSettings
+from .config import BuildConfig, DataSource, Loaded, QuantizeSettings, RecoverSettings, TargetSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
-from .stage import DataRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
+from .stage import DataRef, FunctionRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
 
 Ref = tuple[str, str]
 """A value by name and by what it is for: nothing, an encoding, a target, or `target/encoding`."""
@@ -147,6 +147,9 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("axes", ""): config.model.axes,
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
+        ("training", ""): _data_ref(config.data.training or calibration, loaded, files),
+        ("recover_loop", ""): _loop_ref(config.recover, loaded, files),
+        ("qat_loop", ""): _loop_ref(config.qat, loaded, files),
         ("prune_plan", ""): _plan_ref(loaded, files),
         ("metrics", ""): tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric),
     }
@@ -161,6 +164,13 @@ def _plan_ref(loaded: Loaded, files: FileDigests) -> PlanRef | None:
     path = loaded.base / loaded.config.prune.plan
     read_plan(path)
     return PlanRef(path, files.of(path))
+
+
+def _loop_ref(settings: RecoverSettings | None, loaded: Loaded, files: FileDigests) -> FunctionRef | None:
+    """The user's own training loop, if there is one."""
+    if settings is None or settings.function is None:
+        return None
+    return FunctionRef(settings.function, loaded.base, source_digest(settings.function, loaded.base, (), files))
 
 
 def _metric_ref(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> MetricRef:

@@ -167,3 +167,13 @@ class MetricRef:
     name: str
     base: Path
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRef:
+    """A function of the user's. `digest` stands for its source."""
+
+    FINGERPRINT: ClassVar = ("source", "digest")
+    source: str
+    base: Path
+    digest: str

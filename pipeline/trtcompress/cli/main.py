@@ -22,6 +22,7 @@ COMMANDS = {
     "simplify": "Fold, clean up and upgrade an ONNX file.",
     "prune": "Cut channels, heads, widths and blocks out of an ONNX file.",
     "sparsify": "Set two of every four weights to zero, for sparse kernels.",
+    "recover": "Train a cut or quantized ONNX file to answer as the one it came from.",
     "equalize": "Make channels equally wide before calibration.",
     "calibrate": "Measure the ranges of activations.",
     "sensitivity": "What INT8 costs at the output, node by node and tensor by tensor.",

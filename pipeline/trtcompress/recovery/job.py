@@ -30,6 +30,7 @@ from .pool import Pool
 from .settings import Training
 from .taps import tapped
 from .thrift import frugal, share_equal
+from .zeros import keep_zeros
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -86,6 +87,7 @@ def open_subjects(job: Job) -> Subjects:
         ModelError: the models cannot be compared.
     """
     student = to_torch(job.student, learn_scales=job.training.learn_scales)
+    keep_zeros(student)
     teacher = to_torch(job.teacher).requires_grad_(False)
     share_equal(student, teacher)
     found = load(job.folder / BLOCKS)

@@ -12,7 +12,9 @@ from .export import export
 from .package import package
 from .precision import precision
 from .prune import prune
+from .qat import qat
 from .quantize import quantize
+from .recover import recover
 from .round import round_
 from .simplify import simplify
 from .sparsify import sparsify
@@ -22,7 +24,7 @@ STAGES: tuple[Stage | Reserved, ...] = (
     export,
     simplify,
     prune,
-    Reserved("recover", takes="pruned", output="student"),
+    recover,
     assess,
     sparsify,
     equalize,
@@ -30,7 +32,7 @@ STAGES: tuple[Stage | Reserved, ...] = (
     precision,
     quantize,
     round_,
-    Reserved("qat", takes="rounded", output="trained"),
+    qat,
     emulate,
     compile_,
     validate,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trtcompress_graph.errors import UsageError
 
-from .names import LABELLED, NAMES
+from ..loss_names import LABELLED, NAMES
 
 if TYPE_CHECKING:
     from ..pairs import Pair
@@ -89,7 +89,7 @@ def loss(name: str) -> Callable[[Make], Make]:
     """Register a loss; the first line of its docstring tells users what it is.
 
     Raises:
-        ValueError: the name is taken, or does not stand in `names.NAMES`.
+        ValueError: the name is taken, or does not stand in `loss_names.NAMES`.
     """
 
     def keep(function: Make) -> Make:

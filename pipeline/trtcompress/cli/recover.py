@@ -1,0 +1,188 @@
+"""`trtcompress recover`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .main import say
+
+if TYPE_CHECKING:
+    from ..config import RecoverSettings
+    from ..recovery.recover import Recovered, Request
+
+WORK = ".recovery"
+"""Behind the name of the file to write: where samples and checkpoints lie until it is there."""
+
+
+@click.command(name="recover")
+@click.argument("student", metavar="STUDENT.onnx", type=options.FILE)
+@click.option(
+    "--teacher", metavar="TEACHER.onnx", type=options.FILE, required=True, help="The model that it came from."
+)
+@options.data
+@options.state
+@options.samples
+@click.option("--labels", is_flag=True, help="Learn from the labels of the samples too.")
+@click.option(
+    "--loss",
+    metavar="NAME[=WEIGHT]",
+    multiple=True,
+    help="logits, labels, features, attention, relations, affinity; repeat it.  [default: logits and features]",
+)
+@click.option("--epochs", type=float, help="Passes over the samples.  [default: 20, and 200 to 3000 steps]")
+@click.option("--minutes", type=float, help="How long, instead.")
+@click.option(
+    "--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), help="Of the training.  [default: 32]"
+)
+@click.option("--devices", type=click.IntRange(min=0), help="Processes, one a device; 0: all GPUs.  [default: 1]")
+@click.option("--qat", is_flag=True, help="The student is a Q/DQ graph; it learns under its quantization.")
+@click.option("--learn-scales", is_flag=True, help="With --qat: train the scales too.")
+@click.option("--lr", type=float, help="Greatest learning rate.  [default: a probe picks it]")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64]")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
+@click.option("--blockwise/--no-blockwise", default=None, help="Fit block by block first.  [default: yes]")
+@click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: yes]")
+@click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2]")
+@click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
+@click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
+@click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
+@click.option("--function", metavar="MODULE:NAME", help="A training loop of your own: gets the module, gives it back.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
+@options.output("ONNX file to write.")
+@options.as_json
+def command(
+    student: str,
+    teacher: str,
+    data: str,
+    samples: int | None,
+    qat: bool,
+    metric: str | None,
+    output: str,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Train a model that was cut or quantized to answer as the one that it came from. No labels are needed.
+
+    Run it again after a kill: it goes on at the last checkpoint, in OUT.onnx.recovery/.
+
+    \b
+    trtcompress recover small.onnx --teacher m.onnx --data samples.npz -o recovered.onnx
+    trtcompress recover int8.onnx --teacher m.onnx --data samples.npz --qat -o trained.onnx
+    """
+    from ..datasets import open_data
+    from ..recovery.recover import recover
+
+    request = _request(student, teacher, output, metric, how)
+    _check_quantized(request, qat)
+    opened = open_data(options.data_ref(data, samples), request.student)
+    made = recover(request, opened, _told())
+    _show(made, as_json)
+
+
+def _request(student: str, teacher: str, output: str, metric: str | None, how: dict[str, Any]) -> Request:
+    """What is asked for, with everything looked up before any work starts."""
+    from trtcompress_graph.load import read_model
+
+    from ..cut_file import check_folder
+    from ..recovery.recover import Request
+    from ..stage import FunctionRef, MetricRef
+
+    settings = _settings(how)
+    out = Path(output)
+    check_folder(out)
+    _refuse_one_file_for_two(out, student, teacher)
+    if metric is not None:
+        from trtcompress_engines.metrics import find_metric
+
+        find_metric(metric, Path.cwd())
+    return Request(
+        student=read_model(Path(student)),
+        teacher=read_model(Path(teacher)),
+        settings=settings,
+        out=out,
+        work=out.with_name(out.name + WORK),
+        metrics=(MetricRef(metric, Path.cwd(), ""),) if metric else (),
+        function=FunctionRef(settings.function, Path.cwd(), "") if settings.function else None,
+    )
+
+
+def _settings(how: dict[str, Any]) -> RecoverSettings:
+    """The options as the section `recover` of a config, whose rules hold here too.
+
+    Raises:
+        UsageError: they do not fit together.
+    """
+    from pydantic import ValidationError
+
+    from trtcompress_graph.errors import UsageError
+
+    from ..config import RecoverSettings
+
+    given = {name: value for name, value in how.items() if value not in (None, (), False) or name in _SWITCHES}
+    try:
+        return RecoverSettings.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"--{str(first['loc'][0]).replace('_', '-')}" if first["loc"] else ""
+        hint = "--epochs 20, or --minutes 10" if not where else "see: trtcompress recover --help"
+        raise UsageError(first["msg"].removeprefix("Value error, "), where=where, hint=hint) from None
+
+
+_SWITCHES = ("blockwise", "augment")
+"""Options where `no` means something else than nothing."""
+
+
+def _refuse_one_file_for_two(out: Path, *read: str) -> None:
+    from trtcompress_graph.errors import UsageError
+
+    for name in read:
+        if out.resolve() == Path(name).resolve():
+            raise UsageError("it would be overwritten while it is read", where=f"-o {out}", hint="name another file")
+
+
+def _check_quantized(request: Request, qat: bool) -> None:
+    from trtcompress_graph.errors import UsageError
+
+    from ..recovery.quantization_aware import is_quantized
+
+    quantized = is_quantized(request.student)
+    where = str(request.student.path)
+    if quantized and not qat:
+        raise UsageError("it is quantized", where=where, hint="add --qat, to train it under its quantization")
+    if qat and not quantized:
+        hint = "quantize it first: trtcompress calibrate, then trtcompress quantize"
+        raise UsageError("--qat trains a Q/DQ graph, and this one quantizes nothing", where=where, hint=hint)
+
+
+def _told() -> Any:
+    """A line for each thing that begins, and for each judgement."""
+    shown = ""
+
+    def told(what: str, done: int, total: int | None) -> None:
+        nonlocal shown
+        if what != shown:
+            say(f"step {done}/{total}: {what}" if total and done and "loss" in what else what)
+        shown = what
+
+    return told
+
+
+def _show(made: Recovered, as_json: bool) -> None:
+    from ..outputs import recover_result
+    from .output import print_json, print_table
+
+    if as_json:
+        print_json(recover_result(made))
+    elif made.before is not None and made.after is not None:
+        rows = [("loss", f"{made.before:.4g}", f"{made.after:.4g}")]
+        if made.metric_before is not None and made.metric is not None:
+            rows.append(("metric", f"{made.metric_before:.4f}", f"{made.metric:.4f}"))
+        print_table(("held out", "before", "after"), rows)
+    for note in made.notes:
+        say(note)
+    if not as_json:
+        say(f"{made.steps} steps; wrote {made.path} (SHA-256 {made.digest[:16]})")

@@ -1,0 +1,217 @@
+"""Block by block first: each part of the student is fitted to the teacher's tensor at its end (arXiv 2102.05426).
+
+A block reads what the student itself makes before it, so that it makes good the errors of the blocks before. It is left
+as it was where that does not bring its end nearer to the teacher's on samples that are held out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.optim import Adam
+
+from .checkpoint import load, save
+from .devices import repeatable
+from .job import BLOCKS, Job, Subjects, open_subjects, weights_of
+from .loop import Told
+from .losses.answers import spread
+from .losses.features import Bridge
+from .optimizer import schedule, set_rate
+from .pairs import Pair, Shared
+from .settings import planned_steps
+from .taps import Block, block, named_nodes, output_nodes, tapped
+
+MOST = 16
+"""Blocks, at the most."""
+
+SAMPLES = 512
+"""Samples that blocks are fitted to, at the most,"""
+
+BYTES = 1 << 30
+"""and bytes of the tensors at both ends of a block."""
+
+STEPS = (100, 400)
+"""Of a block, at the least and at the most."""
+
+RATES = (3e-3, 5e-4)
+"""Learning rates that are tried on each block."""
+
+SHARE = 0.25
+"""Of the minutes of a recovery that the blocks take together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What goes into a block and what has to come out, for samples that share a batch."""
+
+    given: Mapping[str, Tensor]
+    wanted: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A block to fit.
+
+    Attributes:
+        name: of the tensor at its end.
+        part: computes it.
+        bridge: brings it to the teacher's width.
+        weights: that are fitted; those of blocks before are left alone.
+    """
+
+    name: str
+    part: Block
+    bridge: Bridge
+    weights: tuple[nn.Parameter, ...]
+
+
+def fit_blocks(job: Job, told: Told) -> float:
+    """Fit every block of the student in turn and leave the weights in `BLOCKS`; goes on after a kill.
+
+    Returns:
+        Seconds that it took, those before a kill included.
+
+    Raises:
+        ModelError, OperatorError: see `open_subjects`.
+    """
+    found = load(job.folder / BLOCKS) or {"done": 0, "seconds": 0.0, "ended": False}
+    if found["ended"]:
+        return float(found["seconds"])
+    with repeatable(job.training.seed):
+        subjects = open_subjects(job)
+        tasks = _tasks(subjects.pair)
+        for number, task in enumerate(tasks):
+            if number < found["done"]:
+                continue
+            started = time.monotonic()
+            limit = None if job.training.minutes is None else 60 * SHARE * job.training.minutes / len(tasks)
+            before, after = _fit(job, subjects, task, limit)
+            told(f"block up to {task.name}: error {before:.3g} to {after:.3g}", number + 1, len(tasks))
+            found = {
+                "done": number + 1,
+                "seconds": found["seconds"] + time.monotonic() - started,
+                "ended": False,
+                "weights": weights_of(subjects.pair.student),
+            }
+            save(found, job.folder / BLOCKS)
+    weights = found.get("weights", weights_of(subjects.pair.student))
+    save({**found, "ended": True, "weights": weights}, job.folder / BLOCKS)
+    return float(found["seconds"])
+
+
+def _tasks(pair: Pair) -> list[Task]:
+    """The blocks between the tensors that both share, and the one up to the first output; none where it is alone."""
+    nodes, outputs = named_nodes(pair.student), output_nodes(pair.student)
+    ends: list[tuple[str, fx.Node, Shared]] = [(s.name, nodes[s.name], s) for s in pair.milestones(MOST - 1)]
+    if not ends:
+        return []
+    first = pair.answers[0]
+    shape = tuple(pair.first.student[first].shape)
+    held = outputs[pair.outputs.index(first)]
+    ends.append((first, held, Shared(first, "", False, shape, shape)))
+    tasks: list[Task] = []
+    starts: list[str] = []
+    taken: set[int] = set()
+    for name, node, shared in ends:
+        part = block(pair.student, starts, node)
+        weights = tuple(p for p in part.parameters() if p.requires_grad and id(p) not in taken)
+        if weights:
+            tasks.append(Task(name, part, Bridge(shared), weights))
+            taken.update(map(id, weights))
+        starts.append(name)
+    return tasks
+
+
+def _fit(job: Job, subjects: Subjects, task: Task, limit: float | None) -> tuple[float, float]:
+    """Fit one block; the error on what is held out, before and after."""
+    rows = _some(job, [row for step in range(job.batches.per_epoch) for row in job.batches.at(step)])
+    held = _some(job, list(job.batches.judged()))
+    runs, judged = (_runs(job, subjects, task, some) for some in (rows, held))
+    scale = spread(torch.cat([run.wanted.flatten() for run in runs]))
+    with torch.no_grad():
+        task.bridge.fit(task.part(runs[0].given), runs[0].wanted)
+    start = _values(task)
+    before = best = _error(task, judged, scale)
+    kept = start
+    total = planned_steps(job.training, job.batches.per_epoch) or 4 * STEPS[1]
+    steps = max(STEPS[0], min(STEPS[1], total // 4))
+    for rate in RATES:
+        _restore(task, start)
+        _descend(task, runs, scale, rate, steps, None if limit is None else limit / len(RATES), job.training.seed)
+        error = _error(task, judged, scale)
+        if error < best:
+            best, kept = error, _values(task)
+    _restore(task, kept)
+    return before, best
+
+
+def _descend(
+    task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float | None, seed: int
+) -> None:
+    """Adam on the squared error over the variance, until the steps or the seconds are used up."""
+    fitted = [*task.weights, *task.bridge.parameters()]
+    optimizer = Adam(fitted, foreach=False)
+    chance = np.random.default_rng(seed)
+    started = time.monotonic()
+    for step in range(steps):
+        if limit is not None and time.monotonic() - started > limit:
+            return
+        run = runs[int(chance.integers(len(runs)))]
+        set_rate(optimizer, rate * schedule(step, steps))
+        optimizer.zero_grad()
+        loss = (task.bridge(task.part(run.given)) - run.wanted).square().mean() / scale
+        loss.backward()
+        nn.utils.clip_grad_norm_(fitted, 1.0)
+        if not bool(torch.isfinite(loss)):
+            return
+        optimizer.step()
+
+
+def _some(job: Job, rows: list[Any]) -> list[Any]:
+    """The first runs of as many samples as blocks are fitted to."""
+    counts = np.cumsum([len(run[1]) for run in rows])
+    return rows[: max(1, int(np.searchsorted(counts, SAMPLES, "right")))]
+
+
+@torch.no_grad()
+def _runs(job: Job, subjects: Subjects, task: Task, rows: Sequence[Any]) -> list[Run]:
+    """What the student as it is gives to the block, and what the teacher has at its end."""
+    pair = subjects.pair
+    inputs = {spec.name for spec in job.pool.inputs}
+    inner = [name for name in task.part.reads if name not in inputs]
+    student = tapped(pair.student, pair.outputs, inner) if inner else None
+    teacher = tapped(pair.teacher, pair.outputs, (task.name,))
+    found: list[Run] = []
+    size = 0
+    for group, some in rows:
+        arrays = {name: torch.from_numpy(array) for name, array in job.pool.read(group, some).items()}
+        given = [arrays[spec.name] for spec in job.pool.inputs]
+        values = {**arrays, **(student(*given) if student else {})}
+        run = Run({name: values[name] for name in task.part.reads}, teacher(*given)[task.name].float())
+        size += run.wanted.nbytes + sum(value.nbytes for value in run.given.values())
+        if found and size > BYTES:
+            break
+        found.append(run)
+    return found
+
+
+@torch.no_grad()
+def _error(task: Task, runs: Sequence[Run], scale: Tensor) -> float:
+    errors = [float((task.bridge(task.part(run.given)) - run.wanted).square().mean() / scale) for run in runs]
+    return float(np.mean(errors))
+
+
+def _values(task: Task) -> list[Tensor]:
+    return [p.detach().clone() for p in (*task.weights, *task.bridge.parameters())]
+
+
+@torch.no_grad()
+def _restore(task: Task, values: Sequence[Tensor]) -> None:
+    for parameter, value in zip((*task.weights, *task.bridge.parameters()), values, strict=True):
+        parameter.copy_(value)

@@ -1,0 +1,81 @@
+"""A training loop of the user's own: a function that gets the student as a module and gives it back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from trtcompress_graph.callables import load_callable
+from trtcompress_graph.errors import RecoverError
+
+from ..stage import FunctionRef
+from .augment import Changes
+from .batches import Share
+from .feed import Example, Feed
+from .job import Job, open_subjects
+from .taps import tapped
+
+_HINT = "it is called as function(module, teacher=module, batches=iterable) with those of the names that it takes"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Epochs:
+    """The samples of a training: each `iter()` is one more pass over them, shuffled anew.
+
+    An example has `inputs`, the teacher's `answers` by the name of the output, `labels` (or None) and `count`.
+    """
+
+    feed: Feed
+    _passed: list[int]
+
+    def __iter__(self) -> Iterator[Example]:
+        start = self._passed[0]
+        self._passed[0] += self.feed.batches.per_epoch
+        for step in range(start, self._passed[0]):
+            yield from self.feed.training(step, Share())
+
+    def __len__(self) -> int:
+        return self.feed.batches.per_epoch
+
+
+def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
+    """Call the user's function; the module that it gives back.
+
+    Raises:
+        RecoverError: it fails, gives back something else, or weights that are not finite.
+        UsageError: it cannot be imported.
+    """
+    call = load_callable(function.source, function.base)
+    subjects = open_subjects(job)
+    pair = subjects.pair
+    teacher = tapped(pair.teacher, pair.outputs, pair.outputs).eval()
+    feed = Feed(job.batches, teacher, torch.device("cpu"), Changes(), {}, nullcontext)
+    offered = {"teacher": pair.teacher, "batches": Epochs(feed, [0])}
+    taken = inspect.signature(call).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    where = f"recover: function '{function.source}'"
+    try:
+        made = call(pair.student, **{name: value for name, value in offered.items() if anything or name in taken})
+    except Exception as error:  # the user's own code can raise anything
+        raise RecoverError(f"it failed: {type(error).__name__}: {error}", where=where, hint=_HINT) from error
+    return _checked(made, pair.student, where)
+
+
+def _checked(made: Any, given: fx.GraphModule, where: str) -> fx.GraphModule:
+    if not isinstance(made, nn.Module):
+        raise RecoverError(f"it gave back {type(made).__name__}, not the module", where=where, hint=_HINT)
+    wanted, got = given.state_dict(), made.state_dict()
+    strange = sorted(wanted.keys() ^ got.keys()) or [n for n in wanted if wanted[n].shape != got[n].shape]
+    if strange:
+        raise RecoverError(f"the module that it gave back differs in '{strange[0]}'", where=where, hint=_HINT)
+    broken = next((n for n, v in got.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
+    if broken is not None:
+        raise RecoverError(f"'{broken}' is not finite", where=where, hint="lower the learning rate")
+    given.load_state_dict(got)
+    return given

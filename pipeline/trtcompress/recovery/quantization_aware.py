@@ -1,0 +1,54 @@
+"""Training under quantization: a Q/DQ graph learns from the float model that it was made of.
+
+In the torch view a pair of QuantizeLinear and DequantizeLinear rounds in each pass, and gradients go straight through
+inside its range (arXiv 1308.3432). What is written back are the integers that the last pass rounded to, so that the
+graph computes what was trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.load import copy_model, load_ir
+from trtcompress_graph.model import Model
+
+from ..config import RecoverSettings
+from ..stage import FunctionRef, MetricRef
+from .recover import Recovered, Request, recover
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
+
+    from .loop import Told
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether activations of a graph are quantized: it holds a QuantizeLinear."""
+    return any(node.op_type == "QuantizeLinear" for node in load_ir(model).graph.all_nodes())
+
+
+def train_quantized(
+    student: Model,
+    teacher: Model,
+    settings: RecoverSettings,
+    data: Dataset,
+    out: Path,
+    work: Path,
+    told: Told,
+    *,
+    metrics: tuple[MetricRef, ...] = (),
+    function: FunctionRef | None = None,
+    outputs_only: bool = False,
+) -> Recovered:
+    """Train a graph under its quantization, and write it; one without any is copied.
+
+    Raises:
+        TrtCompressError: see `recover`.
+    """
+    if not is_quantized(student):
+        made = copy_model(student, out)
+        note = "no activation is quantized in this graph: there is nothing to train under quantization"
+        held = (made.path, made.digest, made.inputs, made.outputs)
+        return Recovered(*held, 0, 0, 0.0, None, None, None, None, 0, (note,))
+    return recover(Request(student, teacher, settings, out, work, metrics, function, outputs_only), data, told)

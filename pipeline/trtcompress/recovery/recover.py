@@ -1,0 +1,269 @@
+"""Recovery of a student from files to a file, for the stages and for `trtcompress recover`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from trtcompress_graph.errors import DataError, ModelError, TrtCompressError
+from trtcompress_graph.model import Model
+
+from ..config import RecoverSettings
+from ..digests import library_version
+from ..stage import FunctionRef, MetricRef
+from .settings import Training
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
+
+    from .job import Job
+    from .loop import Outcome, Told
+
+VERSION = 1
+"""Of the training: a checkpoint of another one is not gone on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered(Model):
+    """A student that was trained.
+
+    Attributes:
+        steps: that were made; 0 with a training loop of the user's own, which says nothing.
+        best_step: after which it was best.
+        rate: learning rate that was taken.
+        before, after: loss at the outputs on samples that are held out.
+        metric_before, metric: on the same samples, where there are labels and a metric.
+        samples: that were there.
+        notes: what a user should know.
+    """
+
+    FINGERPRINT: ClassVar = ("digest", "inputs", "outputs")
+    steps: int
+    best_step: int
+    rate: float
+    before: float | None
+    after: float | None
+    metric_before: float | None
+    metric: float | None
+    samples: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be recovered from what.
+
+    Attributes:
+        work: folder for samples and checkpoints; a training that lies there is gone on with. Removed at the end.
+        metrics: the first one is told on the samples that are held out.
+        function: the user's own training loop.
+        outputs_only: inner tensors of student and teacher mean different things.
+    """
+
+    student: Model
+    teacher: Model
+    settings: RecoverSettings
+    out: Path
+    work: Path
+    metrics: tuple[MetricRef, ...] = ()
+    function: FunctionRef | None = None
+    outputs_only: bool = False
+
+
+def recover(request: Request, data: Dataset, told: Told) -> Recovered:
+    """Train the student and write it to `out`.
+
+    Raises:
+        ModelError: student and teacher differ in their inputs or outputs, or the student has float16 weights.
+        OperatorError: an operator that the torch view does not have.
+        DataError: samples that do not fit, or too few.
+        UsageError: an unknown loss, or one that does not fit the models.
+        RecoverError: the training diverges, or the user's loop fails.
+    """
+    from .checkpoint import open_folder
+    from .job import Job
+    from .pairs import check_alike
+    from .pool import fill
+
+    check_alike(request.student, request.teacher)
+    _refuse_halves(request.student)
+    pool = fill(
+        data,
+        request.student.inputs,
+        request.work / "samples",
+        data.source,
+        lambda done: told("read samples", done, data.total),
+    )
+    training = training_of(request.settings)
+    job = Job(
+        student=request.student,
+        teacher=request.teacher,
+        pool=pool,
+        training=training,
+        folder=request.work / "training",
+        metrics=request.metrics,
+        outputs_only=request.outputs_only,
+    )
+    _check_data(job)
+    if open_folder(job.folder, _facts(request, job)):
+        told("go on with the training that was there", 0, None)
+    outcome = _train(request, job, told)
+    made = _write(request, job)
+    shutil.rmtree(request.work, ignore_errors=True)
+    return _recovered(made, outcome, job, (*data.notes, *_notes(job)))
+
+
+def training_of(settings: RecoverSettings) -> Training:
+    """The settings as the training takes them."""
+    from .loss_names import weighted
+
+    losses = tuple(weighted(settings.loss).items())
+    if settings.labels and "labels" not in dict(losses):
+        losses = (*(losses or (("logits", 1.0),)), ("labels", 1.0))
+    return Training(
+        losses=losses,
+        temperature=settings.temperature,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        minutes=settings.minutes,
+        optimizer=settings.optimizer,
+        rate=settings.lr,
+        batch=settings.batch,
+        blockwise=settings.blockwise,
+        decay=settings.weight_decay,
+        clip=settings.clip,
+        average=settings.ema,
+        patience=settings.patience,
+        augment=settings.augment,
+        precision=settings.precision,
+        devices=settings.devices,
+        checkpoint_activations=settings.checkpoint_activations,
+        learn_scales=settings.learn_scales,
+        seed=settings.seed,
+    )
+
+
+def _train(request: Request, job: Job, told: Told) -> Outcome | None:
+    """Train, and leave the weights in the job's folder; None with the user's own loop."""
+    from .blockwise import fit_blocks
+    from .checkpoint import save
+    from .devices import make_fabric
+    from .job import TRAINED, train, weights_of
+    from .own_loop import run_own_loop
+    from .progress import for_processes
+
+    if request.function is not None:
+        save({"weights": weights_of(run_own_loop(request.function, job))}, job.folder / TRAINED)
+        return None
+    fabric = make_fabric(job.training)
+    if job.training.blockwise and not job.outputs_only:
+        spent = fit_blocks(job, told) / 60
+        minutes = job.training.minutes
+        if minutes is not None:
+            job = replace(job, training=replace(job.training, minutes=max(minutes - spent, 0.5 * minutes)))
+    alone = job.training.devices == 1
+    found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
+    if isinstance(found, TrtCompressError):
+        raise found
+    outcome: Outcome = found
+    return outcome
+
+
+def _write(request: Request, job: Job) -> Model:
+    """The student with the weights that the training left."""
+    from trtcompress_graph.torch_view import to_onnx, to_torch
+
+    from .checkpoint import load
+    from .job import TRAINED, load_weights
+
+    view = to_torch(job.student, learn_scales=job.training.learn_scales)
+    found = load(job.folder / TRAINED)
+    assert found is not None
+    load_weights(view, found["weights"])
+    return to_onnx(view, like=job.student, out=request.out)
+
+
+def _facts(request: Request, job: Job) -> dict[str, object]:
+    """All that a training depends on."""
+    return {
+        "version": VERSION,
+        "student": job.student.digest,
+        "teacher": job.teacher.digest,
+        "data": job.pool.digest,
+        "settings": request.settings.model_dump(mode="json"),
+        "function": request.function and [request.function.source, request.function.digest],
+        "metrics": [[metric.name, metric.digest] for metric in job.metrics],
+        "libs": {name: library_version(name) for name in ("torch", "lightning-fabric")},
+    }
+
+
+def _check_data(job: Job) -> None:
+    from .loss_names import LABELLED
+
+    needed = max(1, job.training.devices)
+    if job.pool.total < needed:
+        raise DataError(
+            f"there are {job.pool.total} samples for {needed} processes",
+            where=job.pool.source,
+            hint="give more samples, or fewer --devices",
+        )
+    needs = [name for name, _ in job.training.losses if name in LABELLED]
+    if needs and job.pool.labels is None:
+        raise DataError(
+            f"the loss '{needs[0]}' needs labels, and the samples have none",
+            where=job.pool.source,
+            hint="add an array 'labels', or learn from the teacher's outputs alone",
+        )
+    compares = [name for name, _ in job.training.losses if name in ("relations", "affinity")]
+    if compares and job.pool.total < 2:
+        raise DataError(
+            f"the loss '{compares[0]}' compares samples, and there is one", where=job.pool.source, hint="give more"
+        )
+
+
+def _refuse_halves(student: Model) -> None:
+    """Refuse weights that are too coarse to be trained."""
+    from trtcompress_graph.load import load_ir
+
+    for name, value in load_ir(student).graph.initializers.items():
+        held = value.const_value
+        if held is not None and held.size > 1 and held.dtype.name in ("FLOAT16", "BFLOAT16"):
+            raise ModelError(
+                f"the weight '{name}' is {held.dtype.name.lower()}, too coarse to be trained",
+                where=str(student.path),
+                hint="recover the float32 model, and quantize it afterwards",
+            )
+
+
+def _notes(job: Job) -> Iterator[str]:
+    if not job.batches.holds_out:
+        yield (
+            f"only {job.pool.total} samples: none could be held out, so that the student was judged on those that it "
+            "learnt from; a few hundred are better"
+        )
+
+
+def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str, ...]) -> Recovered:
+    held = (made.path, made.digest, made.inputs, made.outputs)
+    if outcome is None:
+        return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
+    if not outcome.best_step:
+        notes = (*notes, "no step of the training brought it nearer to the teacher on samples that were held out")
+    if outcome.rollbacks:
+        notes = (*notes, f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time")
+    return Recovered(
+        *held,
+        steps=outcome.steps,
+        best_step=outcome.best_step,
+        rate=outcome.rate,
+        before=outcome.before,
+        after=outcome.after,
+        metric_before=outcome.metric_before,
+        metric=outcome.metric,
+        samples=job.pool.total,
+        notes=notes,
+    )

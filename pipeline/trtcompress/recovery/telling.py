@@ -1,0 +1,58 @@
+"""What the stages and the command share: where a training keeps its state, and how it tells of itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.model import Model
+
+from ..config import RecoverSettings
+from ..digests import digest_of
+from ..files import write_text
+from ..stage import Progress
+
+if TYPE_CHECKING:
+    from .loop import Told
+    from .recover import Recovered
+
+_log = logging.getLogger("trtcompress.stages.recover")
+
+RECORD = "training.json"
+
+
+def by_lines(name: str, progress: Progress) -> Told:
+    """Progress of a stage: a line for each judgement, and the steps."""
+    counting = ""
+
+    def told(what: str, done: int, total: int | None) -> None:
+        nonlocal counting
+        if what != counting:
+            _log.info("%s: %s", name, what if total is None else f"{done}/{total}: {what}")
+        counting = what
+        progress(done, total)
+
+    return told
+
+
+def work_folder(out: Path, student: str, teacher: str, data: str, settings: RecoverSettings) -> Path:
+    """Where a stage that is killed finds its checkpoints again: beside the store's own folders, by what it trains.
+
+    Args:
+        out: folder that the stage writes to, `STORE/tmp/RANDOM`.
+        student: digest.
+        teacher: digest.
+        data: digest of the samples.
+        settings: of the training.
+    """
+    key = digest_of({"of": [student, teacher, data], "settings": settings.model_dump(mode="json")})
+    return out.parent.parent / "training" / key
+
+
+def write_record(made: Recovered, folder: Path) -> None:
+    """What came of a training, as JSON beside the graph."""
+    own = [field.name for field in fields(made) if field.name not in {held.name for held in fields(Model)}]
+    write_text(folder / RECORD, json.dumps({name: getattr(made, name) for name in own}, indent=1) + "\n")

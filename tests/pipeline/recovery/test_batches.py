@@ -1,0 +1,143 @@
+"""Samples on disk, and the batches that a step takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_views import INPUTS, pool_of, samples
+from trtcompress.recovery.augment import Changes, changed, flipped, kind_of_input, shifted
+from trtcompress.recovery.batches import Batches, Share, held_out
+from trtcompress.recovery.pool import Pool, fill
+from trtcompress_calibration.samples import Sample
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.model import TensorSpec
+
+TEXT = (TensorSpec("ids", "int64", ("batch", "length")),)
+
+
+def texts(folder, lengths) -> Pool:
+    return fill(
+        (Sample({"ids": np.full((1, length), place)}) for place, length in enumerate(lengths)), TEXT, folder, "texts"
+    )
+
+
+def places(pool: Pool, runs) -> list[int]:
+    return [int(place) for group, rows in runs for place in pool.groups[group].places[rows]]
+
+
+def test_samples_come_back_as_they_were(tmp_path):
+    pool = pool_of(tmp_path, 20)
+    rows = np.array([3, 17, 3])
+    assert pool.total == 20
+    assert np.array_equal(pool.read(0, rows)["x"], np.concatenate([samples(20)[i].inputs["x"] for i in rows]))
+    assert pool.labels_of(0, rows).tolist() == [3, 1, 3]
+    assert pool.digest == pool_of(tmp_path / "again", 20).digest != pool_of(tmp_path / "fewer", 19).digest
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=60), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_an_epoch_takes_every_sample_once_and_equal_shapes_together(tmp_path_factory, lengths, size, seed):
+    pool = texts(tmp_path_factory.mktemp("pool"), lengths)
+    batches = Batches(pool, size, seed)
+    held = held_out(len(lengths))
+    for epoch in (0, 1):
+        steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
+        taken = [place for step in steps for place in places(pool, batches.at(step))]
+        assert sorted(taken) == np.flatnonzero(~held).tolist()
+    for step in range(batches.per_epoch):
+        ((group, rows),) = batches.at(step)
+        assert len({lengths[place] for place in places(pool, [(group, rows)])}) == 1
+    judged = places(pool, batches.judged())
+    assert sorted(judged) == (np.flatnonzero(held).tolist() if held.any() else list(range(len(lengths))))
+
+
+def test_steps_are_a_function_of_seed_and_number(tmp_path):
+    pool = pool_of(tmp_path)
+    one, other = Batches(pool, 16, 3), Batches(pool, 16, 3)
+    assert places(pool, one.at(13)) == places(pool, other.at(13))
+    assert places(pool, one.at(13)) != places(pool, Batches(pool, 16, 4).at(13))
+    assert places(pool, one.at(0)) != places(pool, one.at(one.per_epoch))
+
+
+def test_processes_share_a_batch(tmp_path):
+    pool = pool_of(tmp_path)
+    batches = Batches(pool, 16, 0)
+    parts = [places(pool, batches.at(2, Share(rank, 3))) for rank in range(3)]
+    assert sorted(place for part in parts for place in part) == sorted(places(pool, batches.at(2)))
+    assert [len(part) for part in parts] == [6, 5, 5]
+
+
+def test_how_many_are_held_out():
+    assert [int(held_out(total).sum()) for total in (1, 15, 16, 64, 128, 800)] == [0, 0, 4, 16, 16, 100]
+
+
+def test_a_model_of_fixed_batch_gets_full_batches(tmp_path):
+    inputs = (TensorSpec("x", "float32", (4, 6)),)
+    pool = fill(samples(10), inputs, tmp_path, "fixed")
+    runs = Batches(pool, 8, 0).at(0)
+    assert [len(rows) for _, rows in runs] == [4, 4]
+    group, rows = 0, np.array([1, 2])
+    read = pool.read(group, rows)["x"]
+    assert read.shape == (4, 6)
+    assert np.array_equal(read[1], read[3]), "the last sample is repeated"
+
+
+def test_samples_without_a_batch_axis_go_one_at_a_time(tmp_path):
+    inputs = (TensorSpec("x", "float32", (6,)),)
+    pool = fill((Sample({"x": np.ones(6, np.float32) * i}) for i in range(5)), inputs, tmp_path, "flat")
+    runs = Batches(pool, 4, 0).at(0)
+    assert [len(rows) for _, rows in runs] == [1, 1, 1, 1]
+    assert pool.read(*runs[0])["x"].shape == (6,)
+
+
+def test_two_batch_axes_of_a_pair_are_stacked(tmp_path):
+    inputs = (TensorSpec("image", "float32", ("images", 4)), TensorSpec("ids", "int64", ("texts", 3)))
+    pairs = (Sample({"image": np.ones((1, 4), np.float32), "ids": np.ones((1, 3), np.int64)}) for _ in range(6))
+    pool = fill(pairs, inputs, tmp_path, "pairs")
+    read = pool.read(*Batches(pool, 6, 0).at(0)[0])
+    assert (read["image"].shape, read["ids"].shape) == ((6, 4), (6, 3))
+
+
+def test_nan_is_refused(tmp_path):
+    broken = [*samples(3), Sample({"x": np.full((1, 6), np.nan, np.float32)})]
+    with pytest.raises(DataError, match="NaN") as raised:
+        fill(broken, INPUTS, tmp_path, "broken.npz")
+    assert raised.value.where == "broken.npz: sample 3"
+
+
+def test_what_inputs_hold():
+    image = TensorSpec("x", "float32", ("b", 3, 32, 32))
+    assert kind_of_input(image, (1, 3, 32, 32)) == "image"
+    assert kind_of_input(image, (1, 32, 32, 3)) == "image"
+    assert kind_of_input(image, (1, 64, 32, 32)) == "other"
+    assert kind_of_input(TensorSpec("x", "float32", ("b", "t")), (1, 16000)) == "audio"
+    assert kind_of_input(TensorSpec("x", "int64", ("b", "t")), (1, 12)) == "text"
+    assert kind_of_input(TensorSpec("x", "int64", ("b",)), (1,)) == "other"
+
+
+def test_images_move_and_mirror():
+    images = torch.arange(2 * 3 * 16 * 16, dtype=torch.float32).view(2, 3, 16, 16)
+    assert torch.equal(flipped(images, [True, False])[0], images[0].flip(2))
+    assert torch.equal(flipped(images, [True, False])[1], images[1])
+    last = images.movedim(1, 3).contiguous()
+    assert torch.equal(flipped(last, [True, True]), last.flip(2))
+    for seed in range(5):
+        moved = shifted(images, np.random.default_rng(seed))
+        assert moved.shape == images.shape
+        assert torch.equal(shifted(last, np.random.default_rng(seed)).movedim(3, 1), moved)
+    assert any(not torch.equal(shifted(images, np.random.default_rng(seed)), images) for seed in range(5))
+
+
+def test_texts_are_mixed_in_one_span_of_ids_and_mask():
+    ids = torch.arange(40).view(4, 10)
+    mixed = [
+        changed({"ids": ids, "mask": ids + 100}, {"ids": "text", "mask": "text"}, Changes(mix=True), chance)
+        for chance in map(np.random.default_rng, range(20))
+    ]
+    assert all(torch.equal(found["mask"], found["ids"] + 100) for found in mixed)
+    assert any(not torch.equal(found["ids"], ids) for found in mixed)
+    assert all((found["ids"] == ids).float().mean() >= 0.5 for found in mixed)

@@ -1,0 +1,144 @@
+"""Each loss: nothing to learn from an equal student, something from another; and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tiny_views import pair_of, pool_of
+from trtcompress.recovery.loss_names import NAMES, weighted
+from trtcompress.recovery.losses import LOSSES, LossOptions, Seen, find_loss
+from trtcompress.recovery.losses.affinity import Affinity
+from trtcompress.recovery.losses.answers import Kind, kind_of, spread
+from trtcompress.recovery.losses.attention import Attention
+from trtcompress.recovery.losses.features import Bridge, Features
+from trtcompress.recovery.losses.labels import Labels
+from trtcompress.recovery.losses.logits import Logits
+from trtcompress.recovery.losses.registry import Term, loss
+from trtcompress.recovery.losses.relations import Relations
+from trtcompress.recovery.pairs import Shared
+from trtcompress_graph.errors import DataError, UsageError
+
+CHANCE = torch.Generator().manual_seed(0)
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=CHANCE)
+
+
+def started(term: Term, seen: Seen) -> Term:
+    term.start(seen)
+    return term
+
+
+TERMS = {
+    "logits": (Logits({"y": Kind.SCORES}, 2.0), {"y": draw(8, 5)}),
+    "numbers": (Logits({"y": Kind.NUMBERS}, 2.0), {"y": draw(8, 5)}),
+    "probabilities": (Logits({"y": Kind.PROBABILITIES}, 2.0), {"y": torch.softmax(draw(8, 5), -1)}),
+    "features": (Features((Shared("f", "Relu", False, (8, 3, 4, 4), (8, 3, 4, 4)),)), {"f": draw(8, 3, 4, 4)}),
+    "maps": (Attention((), ("f",)), {"f": draw(8, 3, 4, 4)}),
+    "heads": (Attention(("a",), ()), {"a": torch.softmax(draw(8, 2, 6, 6), -1)}),
+    "relations": (Relations("f"), {"f": draw(8, 3, 4)}),
+    "affinity": (Affinity("i", "t"), {"i": draw(8, 6), "t": draw(8, 6)}),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_an_equal_student_has_nothing_to_learn_and_another_one_has(name):
+    term, answers = TERMS[name]
+    term = started(term, Seen(answers, answers))
+    assert float(term(Seen(answers, answers))) == pytest.approx(0, abs=1e-6)
+    mixed = {key: value.flip(0).detach().requires_grad_(True) for key, value in answers.items()}
+    if name == "relations":
+        mixed = {"f": (answers["f"] * torch.linspace(0.1, 2, 8).view(8, 1, 1)).detach().requires_grad_(True)}
+    if name == "affinity":
+        mixed = {"i": mixed["i"], "t": answers["t"]}
+    found = term(Seen(mixed, answers))
+    assert found.item() > 1e-3
+    found.backward()
+    leaf = next(value for value in mixed.values() if value.requires_grad)
+    assert float(leaf.grad.abs().sum()) > 0
+
+
+def test_the_registry_holds_every_name():
+    assert set(LOSSES) == set(NAMES)
+    assert [entry.name for entry in LOSSES.values() if entry.needs_labels] == ["labels"]
+    assert all(entry.about.endswith(".") for entry in LOSSES.values())
+    with pytest.raises(UsageError, match="no loss 'logit'"):
+        find_loss("logit")
+    with pytest.raises(ValueError, match="there already"):
+        loss("logits")(lambda pair, options: Term())
+
+
+def test_weights_of_losses():
+    assert weighted(("logits", "features=0.5")) == {"logits": 1.0, "features": 0.5}
+    for text, why in (
+        ("nothing", "no loss"),
+        ("logits=0", "above 0"),
+        ("logits=x", "above 0"),
+        ("logits=inf", "above"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            weighted((text,))
+    with pytest.raises(UsageError, match="twice"):
+        weighted(("logits", "logits=2"))
+
+
+def test_what_outputs_hold():
+    sure, flat = draw(32, 10) * 10, draw(32, 10) * 0.1
+    assert kind_of("y", sure, (), True) is Kind.SCORES
+    assert kind_of("y", flat, (), True) is Kind.NUMBERS
+    assert kind_of("y", flat, ("top1",), True) is Kind.SCORES
+    assert kind_of("y", sure, ("spearman",), True) is Kind.NUMBERS
+    assert kind_of("z", sure, ("spearman",), False) is Kind.SCORES, "the metric reads the first output"
+    assert kind_of("z", flat, ("top1:z",), False) is Kind.SCORES
+    assert kind_of("y", torch.softmax(sure, -1), (), True) is Kind.PROBABILITIES
+    assert kind_of("y", draw(32, 1), (), True) is Kind.NUMBERS
+
+
+def test_errors_are_relative_to_how_widely_numbers_lie():
+    assert float(spread(draw(1000) * 3 + 1)) == pytest.approx(9, rel=0.2)
+    assert float(spread(torch.full((10,), 2.0))) == pytest.approx(4), "they do not vary: their power"
+    assert float(spread(torch.zeros(10))) > 0
+
+
+def test_a_projection_finds_the_map_between_widths():
+    student = draw(64, 4, 3, 3)
+    map_ = draw(6, 4)
+    teacher = torch.einsum("oc,bchw->bohw", map_, student) + 0.5
+    bridge = Bridge(Shared("f", "Conv", False, (64, 4, 3, 3), (64, 6, 3, 3)))
+    bridge.fit(student, teacher)
+    error = (bridge(student) - teacher).square().mean() / teacher.var()
+    assert float(error) < 1e-4
+    assert bridge(student).shape == teacher.shape
+
+
+def test_labels():
+    scores = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+    right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
+    term = Labels("y", Kind.SCORES)
+    assert float(term(Seen({"y": scores}, {}, right))) < 0.1 < float(term(Seen({"y": scores}, {}, wrong)))
+    chances = Labels("y", Kind.NUMBERS)
+    assert float(chances(Seen({"y": torch.tensor([[0.9], [0.2]])}, {}, torch.tensor([1, 0])))) == pytest.approx(
+        -(torch.log(torch.tensor(0.9)) + torch.log(torch.tensor(0.8))).item() / 2
+    )
+    numbers = started(Labels("y", Kind.NUMBERS), Seen({}, {}, torch.tensor([1.0, 3.0])))
+    assert float(numbers(Seen({"y": torch.tensor([[1.0], [5.0]])}, {}, torch.tensor([1.0, 3.0])))) == pytest.approx(2)
+    with pytest.raises(DataError, match=r"shape \[3\] do not fit answers of shape \[2, 2\]"):
+        term(Seen({"y": scores}, {}, torch.tensor([0.0, 1.0, 2.0])))
+
+
+def test_one_sample_has_no_relations():
+    for term, answers in (
+        (Relations("f"), {"f": draw(1, 4)}),
+        (Affinity("i", "t"), {"i": draw(1, 4), "t": draw(1, 4)}),
+    ):
+        with pytest.raises(DataError, match="compares the samples of a batch"):
+            term(Seen(answers, answers))
+
+
+@pytest.mark.parametrize(("name", "why"), [("attention", "share no attention"), ("affinity", "two outputs")])
+def test_losses_that_do_not_fit_the_models_say_so(tmp_path, name, why):
+    pair, _, _ = pair_of(pool_of(tmp_path))
+    with pytest.raises(UsageError, match=why):
+        find_loss(name).make(pair, LossOptions())
