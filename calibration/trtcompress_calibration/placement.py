@@ -46,7 +46,7 @@ def quantize(
     from .layout import lay_out
     from .lstm import write_lstm
     from .opening import open_graph, opset_of
-    from .pooling import pool_means
+    from .pooling import convolve_means, pool_means
     from .qdq import QdqWriter
 
     loaded = open_graph(model, needed_opset(encoding))
@@ -63,6 +63,7 @@ def quantize(
         int8 = int8_nodes(graph, plan, encoding)
         QdqWriter(graph, encoding, weights).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
         pool_means(graph, [node for node in graph if node in int8], FreshNames(graph))
+        convolve_means(graph, [node for node in graph if node in int8], FreshNames(graph))
         for node in [node for node in graph if node.op_type == "LSTM" and node.name in quantized]:
             write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))
         if encoding.int8_outputs:

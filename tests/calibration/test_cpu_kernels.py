@@ -78,10 +78,10 @@ def test_a_network_that_comes_down_and_up_again(tmp_path: Path) -> None:
     held = kernels(made.path)
     assert idle(made.path, plan) == []
     assert (held["QLinearConv"], held["QLinearConcat"], held["ConvTranspose"], held["QLinearAveragePool"]) == (
-        5,
+        6,
         2,
         1,
-        1,
+        0,
     )
     assert reasons["ConvTranspose:up"] == "no INT8 kernel for ConvTranspose"
     assert (held["QuantizeLinear"], held["DequantizeLinear"]) == (2, 2), "the input and around the ConvTranspose"
@@ -171,6 +171,31 @@ def test_a_mean_over_all_places_is_a_pooling(tmp_path: Path, opset: int, keepdim
     assert (held["QLinearGlobalAveragePool"], held["ReduceMean"], held["DequantizeLinear"]) == (1, 0, 0)
     assert {"mean", "logits"} <= {name for node in onnx.load(made.path).graph.node for name in node.output}
     assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.995
+
+
+@pytest.mark.parametrize(
+    ("attributes", "convolution"),
+    [
+        ({"strides": [2, 2]}, True),
+        ({"pads": [1, 0, 1, 0], "count_include_pad": 1}, True),
+        ({"pads": [1, 1, 1, 1]}, False),
+        ({"strides": [2, 2], "ceil_mode": 1}, False),
+    ],
+)
+def test_an_average_of_equal_parts_is_a_depthwise_convolution(
+    tmp_path: Path, attributes: dict[str, object], convolution: bool
+) -> None:
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 16)], "a_relu")
+    x = net.node("AveragePool", [x], "mean", kernel_shape=[3, 3], **attributes)
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.conv(x, "b", 16, 4, 1): ("batch", 4, "h", "w")})
+    made, plan, _ = quantized(model, images(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert (held["QLinearConv"], held["QLinearAveragePool"]) == ((3, 0) if convolution else (2, 1))
+    found, floats = run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))
+    assert found.shape == floats.shape
+    assert cosine(found, floats) > 0.995
 
 
 @pytest.mark.parametrize("axes", [[2], [1, 2, 3]])
