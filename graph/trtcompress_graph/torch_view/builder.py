@@ -17,11 +17,12 @@ from torch.fx.proxy import TraceError
 from ..errors import OperatorError, TrtCompressError
 from .attributes import attributes, missing, place
 from .batchnorm import restore
+from .module import TorchView
 from .numbers import read_ints, sizes_tensor
 from .registry import STANDARD, Entry, find
 from .state import State
 from .tensors import known_type
-from .tracer import Tracer
+from .tracer import Retracer, Tracer
 from .values import Sizes, Traced, UnknownError, as_sizes, box
 
 
@@ -36,7 +37,7 @@ class Builder:
 
     def __init__(self, state: State, opset: dict[str, int], outer: Builder | None = None) -> None:
         self.state, self.opset, self.outer = state, opset, outer
-        self.graph, self.root = fx.Graph(), nn.Module()
+        self.graph, self.root = fx.Graph(tracer_cls=Retracer), nn.Module()
         self.tracer = Tracer(self.graph, self._held)
         self.captured: list[Any] = []
         self._values: dict[ir.Value, Any] = {}
@@ -91,7 +92,7 @@ class Builder:
         if held.node not in self._placeholders:
             with self._among_inputs():
                 made = self.tracer.emit("placeholder", self._argument(held.node.name))
-            made.rank, made.kind, made.lengths = (getattr(held, f, None) for f in ("rank", "kind", "lengths"))
+            made.take_facts(held)
             self._placeholders[held.node] = made
             self.captured.append(held)
         return self._placeholders[held.node]
@@ -128,7 +129,7 @@ class Builder:
         for node in reversed(self.graph.nodes):
             if not node.users and node.op not in ("placeholder", "output"):
                 self.graph.erase_node(node)  # what only told ranks, or what no one reads
-        return fx.GraphModule(self.root, self.graph, class_name="TorchView")
+        return TorchView(self.root, self.graph)
 
     # Nodes
 
@@ -225,6 +226,7 @@ class Builder:
         if not any(_is_traced(arg) for arg in args) and entry.name not in RANDOM:
             with torch.no_grad():
                 return entry.run(*args, **named)
+        args = [self._read(arg) if isinstance(arg, torch.Tensor) else arg for arg in args]
         if entry.inline:
             before = len(self.graph.nodes)
             try:
@@ -233,6 +235,11 @@ class Builder:
                 self._drop_behind(before)
         called = self.tracer.call(entry.run, *args, **named)
         return tuple(called[i] for i in range(count)) if entry.outputs else called
+
+    def _read(self, constant: torch.Tensor) -> Traced:
+        """A constant, read from the module."""
+        made = self.attribute(self.state.constant(constant))
+        return made.like(constant)
 
     def _drop_behind(self, count: int) -> None:
         for node in list(self.graph.nodes)[count:][::-1]:

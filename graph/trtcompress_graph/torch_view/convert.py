@@ -6,12 +6,10 @@ from torch import fx
 
 from . import ops  # noqa: F401 - fills the registry
 from .builder import Builder
+from .module import META
 from .prepare import Prepared, Source, prepare
 from .roles import roles
 from .state import Options, State
-
-META = "trtcompress"
-"""Key of `GraphModule.meta` for what `to_onnx` has to know; it is copied and pickled with the module."""
 
 
 def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: bool = False) -> fx.GraphModule:

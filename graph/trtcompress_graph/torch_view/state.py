@@ -91,8 +91,7 @@ class State:
         if name not in self._registered:
             self.register(name, self.stored(value), trained=role is Role.WEIGHT)
         made = builder.attribute(self._registered[name])
-        made.lengths = self.stored(value).shape
-        return made
+        return made.like(self.stored(value))
 
     def stored(self, value: ir.Value) -> torch.Tensor:
         """What is stored under a name, one tensor for all who ask."""

@@ -13,6 +13,12 @@ from .values import Sizes, Traced
 Held = Callable[[torch.Tensor], fx.Node]
 
 
+class Retracer(fx.Tracer):
+    """Traces a module again when it is loaded from a pickle: buffers are read from the module, as parameters are."""
+
+    proxy_buffer_attributes = True
+
+
 class Tracer(fx.proxy.GraphAppendingTracer):
     """Appends to a graph.
 

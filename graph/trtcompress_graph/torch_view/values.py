@@ -34,6 +34,15 @@ class Traced(fx.Proxy):
         made: Traced = self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})  # type: ignore[assignment]
         return made
 
+    def like(self, tensor: torch.Tensor) -> Traced:
+        """Itself, now that it is known to look like a tensor."""
+        self.rank, self.kind, self.lengths = tensor.dim(), tensor.dtype, tensor.shape
+        return self
+
+    def take_facts(self, other: Any) -> None:
+        """Know of itself what is known of another, which holds the same."""
+        self.rank, self.kind, self.lengths = other.rank, other.kind, other.lengths
+
     def dim(self) -> int:
         """Number of axes.
 

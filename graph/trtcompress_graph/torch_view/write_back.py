@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from ..errors import MissingPathError, ModelError
 from ..load import copy_model, read_model, save_ir
 from ..model import Model
-from .convert import META
+from .module import META
 from .names import initializer_name
 from .prepare import load, stored
 from .quantized import dequantize, quantize

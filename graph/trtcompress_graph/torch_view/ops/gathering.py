@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..registry import op
 from ..sizes import gather as gather_sizes
+from ..values import Traced, UnknownError
 from .indices import positive
 
 
@@ -18,11 +19,8 @@ def gather(data: Tensor, indices: Any, /, *, axis: int = 0) -> Tensor:
     """Slices along an axis, as an embedding does it."""
     if isinstance(indices, int):
         return data.select(axis, indices)
-    return gathered(data, indices, axis)
-
-
-def gathered(data: Tensor, indices: Tensor, axis: int) -> Tensor:
-    """Slices along an axis at the places of a tensor."""
+    if isinstance(indices, Traced) or isinstance(data, Traced):
+        raise UnknownError  # one call says more than its parts
     places = positive(indices, data.size(axis))
     if axis == 0 and data.dim() == 2 and data.is_floating_point():
         return functional.embedding(places, data)
