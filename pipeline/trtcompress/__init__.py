@@ -12,14 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trtcompress_graph.torch_view import to_onnx as to_onnx
+    from trtcompress_graph.torch_view import to_torch as to_torch
+
     from .api import build as build
     from .api import load_config as load_config
     from .outcome import BuildResult as BuildResult
 
 __version__ = "0.1.0"
-__all__ = ["BuildResult", "__version__", "build", "load_config"]
+__all__ = ["BuildResult", "__version__", "build", "load_config", "to_onnx", "to_torch"]
 
-_HOMES = {"BuildResult": ".outcome", "build": ".api", "load_config": ".api"}
+_VIEW = "trtcompress_graph.torch_view"
+_HOMES = {"BuildResult": ".outcome", "build": ".api", "load_config": ".api", "to_onnx": _VIEW, "to_torch": _VIEW}
 
 
 def __getattr__(name: str) -> Any:
