@@ -15,7 +15,7 @@ from .trained import minimize, steps, with_weights
 
 SIDE, WIDTHS = 64, (8, 16, 32)
 EPOCHS, BATCH, SEED = 5, 16, 0
-TRAINED, CALIBRATION, TEST = 800, 200, 300
+TRAINED, CALIBRATION, TEST = 800, 192, 300
 
 Images = NDArray[np.float32]
 
