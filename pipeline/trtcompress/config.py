@@ -17,7 +17,7 @@ Rounding = Literal["auto", "nearest", "second-order"]
 PackageFormat = Literal["triton", "triton-python"]
 Precision = Literal["auto", "int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]
 Block = Literal[16, 32, 64, 128, 256]
-Importance = Literal["l1", "l2", "energy", "activation", "obs", "random"]
+Importance = Literal["l1", "l2", "energy", "activation", "obs", "taylor", "fisher", "random"]
 Allocation = Literal["uniform", "global", "damage"]
 TrainingPrecision = Literal["32", "bf16-mixed", "16-mixed"]
 
@@ -177,6 +177,9 @@ class PruneSettings(Settings):
     keep: Names = Field((), description="globs of weights, tensors, nodes or groups that stay whole")
     depth: float = Field(1, gt=0, le=1, description="share of the residual blocks that is kept")
     samples: int = Field(512, ge=1, description="calibration samples that are read, at the most")
+    steps: int = Field(
+        1, ge=1, le=20, description="cuts on the way, each followed by a training as the section recover says"
+    )
     seed: int = Field(0, ge=0, description="of what is random")
 
     @model_validator(mode="after")
@@ -187,6 +190,8 @@ class PruneSettings(Settings):
             raise ValueError(f"exactly one of macs, params, speedup and plan says how far to cut; {there}")
         decided = ("importance", "allocation", "reconstruct", "multiple", "keep", "depth", "seed")
         idle = [name for name in decided if getattr(self, name) != type(self).model_fields[name].default]
+        if self.steps > 1 and self.macs is None and self.params is None:
+            raise ValueError("steps go with macs or params")
         if self.plan is not None and idle:
             raise ValueError(f"the plan has decided already; remove {', '.join(idle)}")
         return self
@@ -393,6 +398,8 @@ class BuildConfig(Settings):
     def _something_to_recover(self) -> Self:
         if self.recover is not None and self.prune is None:
             raise ValueError("recover: nothing is cut, so there is nothing to recover; add a section prune, or use qat")
+        if self.prune is not None and self.prune.steps > 1 and self.recover is None:
+            raise ValueError("prune.steps: between the cuts the model is trained; add a section recover")
         return self
 
     @field_validator("targets")

@@ -148,6 +148,7 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
         ("training", ""): _data_ref(config.data.training or calibration, loaded, files),
+        ("between_cuts", ""): _between_cuts(loaded, files),
         ("recover_loop", ""): _loop_ref(config.recover, loaded, files),
         ("qat_loop", ""): _loop_ref(config.qat, loaded, files),
         ("prune_plan", ""): _plan_ref(loaded, files),
@@ -164,6 +165,12 @@ def _plan_ref(loaded: Loaded, files: FileDigests) -> PlanRef | None:
     path = loaded.base / loaded.config.prune.plan
     read_plan(path)
     return PlanRef(path, files.of(path))
+
+
+def _between_cuts(loaded: Loaded, files: FileDigests) -> DataRef | None:
+    """What a model is trained on between cuts; None where it is cut at once."""
+    data, prune = loaded.config.data, loaded.config.prune
+    return None if prune is None or prune.steps == 1 else _data_ref(data.training or data.calibration, loaded, files)
 
 
 def _loop_ref(settings: RecoverSettings | None, loaded: Loaded, files: FileDigests) -> FunctionRef | None:

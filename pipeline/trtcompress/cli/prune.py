@@ -20,7 +20,7 @@ SECONDS_EVERY = 25.0
 """A long step says how far it is after so many seconds."""
 
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
-IMPORTANCES = click.Choice(["l1", "l2", "energy", "activation", "obs", "random"])
+IMPORTANCES = click.Choice(["l1", "l2", "energy", "activation", "obs", "taylor", "fisher", "random"])
 ALLOCATIONS = click.Choice(["uniform", "global", "damage"])
 
 

@@ -18,6 +18,7 @@ from .budget import Costs
 from .cut import Cut
 from .groups import Group
 from .importance import Evidence, find_importance
+from .importance.slopes import Slopes
 from .keeping import without_kept
 from .meter import FRACTIONS, Answers, Meter
 from .options import WINDOW, PruneOptions
@@ -108,7 +109,8 @@ def choose(subject: Subject, options: PruneOptions, data: Samples | None, progre
     importance = find_importance(str(options.importance))
     layers = linear_layers(subject.graph.graph, subject.shapes)
     grams = moments(subject, layers, data, progress) if data is not None else {}
-    evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed)
+    slopes = Slopes(subject.model, coupling, data.rest, options.seed) if data is not None else None
+    evidence = Evidence(coupling, subject.shapes, subject.weights, layers, grams, options.seed, slopes)
     scores: dict[str, Mapping[int, float]] = {}
     with ThreadPoolExecutor(usable_cores()) as pool:
         for found in pool.map(partial(importance.score, evidence), groups):

@@ -33,7 +33,7 @@ class Changes:
 
     Attributes:
         flip: images are mirrored, each with a chance of a half.
-        shift: images are moved a little, with their edges reflected.
+        shift: every other batch of images is moved a little, with its edges reflected.
         mix: every other batch is mixed with itself in another order; labels would no longer fit.
     """
 
@@ -72,7 +72,7 @@ def changed(inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, ch
     for name, kind in kinds.items():
         if kind == "image" and changes.flip:
             found[name] = flipped(found[name], chance.random(count) < 0.5)
-        if kind == "image" and changes.shift:
+        if kind == "image" and changes.shift and chance.random() < 0.5:
             found[name] = shifted(found[name], chance)
     if changes.mix and count > 1 and chance.random() < 0.5:
         order, share, place = torch.from_numpy(chance.permutation(count)), float(chance.uniform()), chance.random()

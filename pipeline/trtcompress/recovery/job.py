@@ -27,7 +27,7 @@ from .loop import Loop, Outcome, Told
 from .losses import LossOptions
 from .pairs import Pair, make_pair, output_only
 from .pool import Pool
-from .settings import Training
+from .settings import Training, planned_steps
 from .taps import tapped
 from .thrift import frugal, share_equal
 from .zeros import keep_zeros
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 FIRST = 64
 """Samples of the batch that losses are fitted to."""
+
+LONG = 50
+"""Epochs from which samples are mixed."""
 
 BLOCKS, TRAINED = "blocks.pt", "trained.pt"
 """Weights after the blocks were fitted one by one, and at the end."""
@@ -137,7 +140,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     kinds = input_kinds(job.batches)
     changes = Changes()
     if job.training.augment:
-        mix = not any(name == "labels" for name in terms)
+        mix = "labels" not in terms and _is_long(job)
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
     feed = Feed(job.batches, teacher.to(fabric.device), fabric.device, changes, kinds, fabric.autocast)
@@ -150,6 +153,12 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
         save({"weights": weights_of(pair.student)}, job.folder / TRAINED)
     fabric.barrier()
     return outcome
+
+
+def _is_long(job: Job) -> bool:
+    """Whether samples come up so often that mixtures of them teach more than they disturb."""
+    steps = planned_steps(job.training, job.batches.per_epoch)
+    return steps is None or steps >= LONG * job.batches.per_epoch
 
 
 def _no_metric() -> float | None:

@@ -9,11 +9,12 @@ from typing import Self
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
 
-from ..config import BuildConfig, PruneSettings
+from ..config import BuildConfig, PruneSettings, RecoverSettings
 from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
 from ..datasets import open_data
 from ..profiles import named_axes
-from ..stage import DataRef, PlanRef, Progress, StageSettings, on_this_machine, stage
+from ..recovery.gradual import Cuts, cut_gradually
+from ..stage import DataRef, FunctionRef, PlanRef, Progress, StageSettings, on_this_machine, stage
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +23,14 @@ class PruneStageSettings(StageSettings):
     """Settings of the prune stage."""
 
     prune: PruneSettings
+    recover: RecoverSettings | None = None
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
-        """The section `prune`; without it nothing is cut."""
-        return None if config.prune is None else cls(prune=config.prune)
+        """The section `prune`, and how to train between cuts where there are several; without it nothing is cut."""
+        if config.prune is None:
+            return None
+        return cls(prune=config.prune, recover=config.recover if config.prune.steps > 1 else None)
 
 
 @stage(
@@ -43,6 +47,8 @@ def prune(
     calibration: DataRef,
     axes: dict[str, dict[str, AxisRange]],
     prune_plan: PlanRef | None,
+    between_cuts: DataRef | None,
+    recover_loop: FunctionRef | None,
     settings: PruneStageSettings,
     out: Path,
     progress: Progress,
@@ -53,7 +59,18 @@ def prune(
         PruneError: the budget cannot be met.
         ConfigError: a `keep` that matches nothing.
         DataError: samples that do not fit the model, or a plan of another one.
+        RecoverError: a training between cuts diverges.
     """
+    if between_cuts is not None and settings.recover is not None:
+        done = cut_gradually(
+            Cuts(simplified, out / "model.onnx", settings.prune, settings.recover, named_axes(simplified, axes)),
+            open_data(calibration, simplified, samples=settings.prune.samples),
+            open_data(between_cuts, simplified, samples=settings.recover.samples),
+            recover_loop,
+            _phases(progress),
+        )
+        write_plan(done.plan, out / PLAN)
+        return done
     plan = read_plan(prune_plan.path) if prune_plan is not None else None
     most = plan.samples if plan is not None and plan.samples else settings.prune.samples
     done = cut_model(

@@ -5,8 +5,8 @@ A unit's score sums over all weights that fall with it. Low scores go first.
 
 from __future__ import annotations
 
-from . import magnitude, second_order
+from . import gradient, magnitude, second_order
 from .evidence import Evidence
 from .registry import IMPORTANCES, Importance, find_importance
 
-__all__ = ["IMPORTANCES", "Evidence", "Importance", "find_importance", "magnitude", "second_order"]
+__all__ = ["IMPORTANCES", "Evidence", "Importance", "find_importance", "gradient", "magnitude", "second_order"]

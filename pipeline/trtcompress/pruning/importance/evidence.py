@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..coupling import Coupling
 from ..factors import Bools, Shape
 from ..groups import Group
+from .slopes import Slopes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,6 +31,7 @@ class Evidence:
         layers: products with weights, in the order of the graph.
         grams: statistics of the inputs of layers, by their name; empty without data.
         seed: of what is random.
+        slopes: gradients of weights; None without data.
     """
 
     coupling: Coupling
@@ -38,6 +40,7 @@ class Evidence:
     layers: tuple[Layer, ...] = ()
     grams: Mapping[str, Gram] = field(default_factory=dict)
     seed: int = 0
+    slopes: Slopes | None = None
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def array(self, name: str) -> NDArray[Any]:

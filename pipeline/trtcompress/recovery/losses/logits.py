@@ -24,6 +24,11 @@ def logits(pair: Pair, options: LossOptions) -> Term:
     return Logits(kinds, options.temperature)
 
 
+USUAL = 4.0
+"""Class scores that lie more widely than this (standard deviation over the classes) get a temperature that makes up
+for it: the softmax of a teacher that is too sure shows nothing but its first choice (arXiv 2403.01427)."""
+
+
 class Logits(Term):
     """The mean over all outputs."""
 
@@ -35,10 +40,14 @@ class Logits(Term):
         self._kinds = kinds
         self._temperature = temperature
         self.register_buffer("spread", torch.ones(len(kinds)))
+        self.register_buffer("softening", torch.ones(len(kinds)))
 
     def start(self, seen: Seen) -> None:
         """Measure how widely the teacher's numbers lie."""
-        self.spread = torch.stack([spread(seen.teacher[name]) for name in self.tensors])
+        answers = [seen.teacher[name] for name in self.tensors]
+        self.spread = torch.stack([spread(answer) for answer in answers])
+        if any(kind is Kind.SCORES for kind in self._kinds.values()):
+            self.softening = torch.stack([(a.std(-1, unbiased=False).mean() / USUAL).clamp_min(1.0) for a in answers])
 
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""
@@ -49,8 +58,9 @@ class Logits(Term):
         student, teacher = seen.student[name], seen.teacher[name]
         match self._kinds[name]:
             case Kind.SCORES:
-                t = self._temperature
-                return t * t * divergence(torch.log_softmax(teacher / t, -1), torch.log_softmax(student / t, -1))
+                t = self._temperature * self.softening[place]
+                apart = divergence(torch.log_softmax(teacher / t, -1), torch.log_softmax(student / t, -1))
+                return self._temperature**2 * apart
             case Kind.PROBABILITIES:
                 return divergence(teacher.clamp_min(1e-8).log(), student.clamp_min(1e-8).log())
             case _:

@@ -1,0 +1,205 @@
+"""A digit classifier that was cut hard learns from the full one, on images without labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from command_line import trtcompress
+from digit_nets import top1, write_cut, write_images, write_teacher
+
+LENGTH = ("--epochs", "12", "--lr", "3e-3")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with teacher.onnx, student.onnx (4 % of the MACs) and images.npz."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_cut(write_teacher(folder / "teacher.onnx"), folder / "student.onnx")
+    write_images(folder / "images.npz")
+    return folder
+
+
+def recover(place: Path, out: str, *arguments: object):
+    return trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        *("-o", place / out, *arguments),
+    )
+
+
+def initializers(path: Path) -> dict[str, np.ndarray]:
+    return {held.name: numpy_helper.to_array(held) for held in onnx.load(path).graph.initializer}
+
+
+@pytest.fixture(scope="module")
+def recovered(place) -> Path:
+    ran = recover(place, "recovered.onnx", "--json", *LENGTH)
+    assert ran.code == 0, ran.err
+    (place / "result.json").write_text(ran.out)
+    (place / "said.txt").write_text(ran.err)
+    return place / "recovered.onnx"
+
+
+def test_most_of_what_was_lost_is_regained_without_labels(place, recovered):
+    full, cut, back = (top1(place / f"{name}.onnx") for name in ("teacher", "student", "recovered"))
+    assert cut < 0.7
+    assert back > full - 0.05
+    assert back - cut > 0.5 * (full - cut)
+
+
+def test_what_it_says(place, recovered):
+    found = json.loads((place / "result.json").read_text())
+    assert found["loss_after"] < 0.3 * found["loss_before"]
+    assert 0 < found["best_step"] <= found["steps"]
+    assert (found["lr"], found["samples"], found["metric_after"]) == (3e-3, 512, None)
+    said = (place / "said.txt").read_text()
+    assert "block up to relu0" in said or "block up to conv0" in said
+    assert "held out" in said
+    assert not (place / "recovered.onnx.recovery").exists()
+
+
+def test_graph_and_names_stay(place, recovered):
+    before, after = (onnx.load(place / f"{name}.onnx") for name in ("student", "recovered"))
+    assert before.graph.node == after.graph.node
+    one, other = initializers(place / "student.onnx"), initializers(recovered)
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in other.items()}
+    assert all(np.isfinite(value).all() for value in other.values())
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(place, recovered):
+    command = [
+        *(sys.executable, "-m", "trtcompress.cli.main", "recover", place / "student.onnx"),
+        *("--teacher", place / "teacher.onnx", "--data", place / "images.npz", "-o", place / "killed.onnx", *LENGTH),
+    ]
+    program = Path(sys.executable).with_name("trtcompress")
+    process = subprocess.Popen([program, *command[3:]], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step ") and int(line.split()[1].split("/")[0]) > 0:
+            break
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (place / "killed.onnx").exists()
+    assert (place / "killed.onnx.recovery" / "training" / "state.pt").is_file()
+    ran = recover(place, "killed.onnx", *LENGTH)
+    assert ran.code == 0, ran.err
+    assert "go on with the training that was there" in ran.err
+    assert "block up to" not in ran.err
+    assert (place / "killed.onnx").read_bytes() == recovered.read_bytes()
+
+
+def test_two_processes_share_the_batches(place):
+    ran = recover(place, "two.onnx", "--devices", "2", "--epochs", "4", "--lr", "3e-3", "--no-blockwise", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["loss_after"] < 0.5 * ran.json["loss_before"]
+    assert top1(place / "two.onnx") > top1(place / "student.onnx") + 0.1
+
+
+def test_mixed_precision_and_labels_and_a_metric(place):
+    write_images(place / "labelled.npz", 256, labels=True)
+    ran = trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "labelled.npz"),
+        *("-o", place / "mixed.onnx", "--precision", "bf16-mixed", "--labels", "--metric", "top1", "--no-blockwise"),
+        *("--checkpoint-activations", "--epochs", "6", "--lr", "3e-3", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["metric_after"] > ran.json["metric_before"]
+    assert {value.dtype for value in initializers(place / "mixed.onnx").values()} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("loss", ["logits", "features", "attention", "relations"])
+def test_each_loss_brings_the_student_nearer(place, loss):
+    write_images(place / "few.npz", 64)
+    ran = trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "few.npz"),
+        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "10", "--lr", "1e-3", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["loss_after"] < ran.json["loss_before"]
+
+
+def test_one_sample_is_enough_to_start_from(place):
+    write_images(place / "single.npz", 1)
+    ran = trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "single.npz"),
+        *("-o", place / "single.onnx", "--epochs", "20", "--lr", "1e-3"),
+    )
+    assert ran.code == 0, ran.err
+    assert "none could be held out" in ran.err
+
+
+def test_the_users_own_loop(place, tmp_path, monkeypatch):
+    (tmp_path / "loops.py").write_text(
+        "import torch\n\n\n"
+        "def train(module, batches):\n"
+        "    optimizer = torch.optim.Adam(module.parameters(), 1e-3)\n"
+        "    for example in batches:\n"
+        "        optimizer.zero_grad()\n"
+        "        (module(*example.inputs) - example.answers['output']).square().mean().backward()\n"
+        "        optimizer.step()\n"
+        "    return module\n\n\n"
+        "def forget(module):\n"
+        "    return None\n\n\n"
+        "def fail(module, teacher):\n"
+        "    raise RuntimeError('no more disk')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    ran = recover(place, "own.onnx", "--function", "loops:train")
+    assert ran.code == 0, ran.err
+    assert top1(place / "own.onnx") > top1(place / "student.onnx")
+    for name, why in (("forget", "gave back NoneType"), ("fail", "it failed: RuntimeError: no more disk")):
+        ran = recover(place, "none.onnx", "--function", f"loops:{name}")
+        assert (ran.code, (place / "none.onnx").exists()) == (4, False)
+        assert why in ran.err
+    ran = recover(place, "none.onnx", "--function", "loops:missing")
+    assert (ran.code, "no function 'missing'" in ran.err) == (2, True)
+
+
+def test_what_is_refused(place, tmp_path):
+    student, teacher = place / "student.onnx", place / "teacher.onnx"
+    ran = recover(place, "no.onnx", "--labels")
+    assert (ran.code, "needs labels" in ran.err) == (3, True)
+    ran = recover(place, "no.onnx", "--loss", "everything")
+    assert (ran.code, "no loss 'everything'" in ran.err) == (2, True)
+    ran = recover(place, "no.onnx", "--epochs", "3", "--minutes", "1")
+    assert (ran.code, "one of epochs, steps and minutes" in ran.err) == (2, True)
+    ran = recover(place, "no.onnx", "--qat")
+    assert (ran.code, "trtcompress quantize" in ran.err) == (2, True)
+    ran = recover(place, "student.onnx")
+    assert (ran.code, "overwritten" in ran.err) == (2, True)
+    other = onnx.load(teacher)
+    other.graph.output[0].name = other.graph.node[-1].output[0] = "scores"
+    onnx.save(other, tmp_path / "other.onnx")
+    ran = trtcompress(
+        *("recover", student, "--teacher", tmp_path / "other.onnx", "--data", place / "images.npz"),
+        *("-o", tmp_path / "no.onnx"),
+    )
+    assert ran.code == 3
+    assert "differ in their outputs: 'output'" in ran.err
+    assert "'scores'" in ran.err
+    assert not list(place.glob("no.onnx*"))
+
+
+def test_an_operator_that_the_view_does_not_have_is_named(place, tmp_path):
+    model = onnx.load(place / "student.onnx")
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Squash", "com.example"
+    onnx.save(model, tmp_path / "strange.onnx")
+    ran = trtcompress(
+        *("recover", tmp_path / "strange.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        *("-o", tmp_path / "no.onnx"),
+    )
+    assert ran.code == 3
+    assert "Squash" in ran.err
