@@ -73,13 +73,15 @@ def mse_u8(histogram: Histogram) -> float:
 
 
 def _thresholds(histogram: Histogram) -> NDArray[np.float64]:
-    return np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1) * (histogram.amax / TENSORRT_BINS)
+    edges = np.arange(TENSORRT_LEVELS, TENSORRT_BINS + 1, dtype=np.float64)
+    return edges * np.float64(histogram.amax / TENSORRT_BINS)
 
 
 def _least_square_error(histogram: Histogram, thresholds: NDArray[np.float64], steps: NDArray[np.float64]) -> float:
     from . import kernels
 
-    centers = (np.arange(TENSORRT_BINS) + 0.5) * (histogram.amax / TENSORRT_BINS)
+    width = np.float64(histogram.amax / TENSORRT_BINS)
+    centers = (np.arange(TENSORRT_BINS, dtype=np.float64) + np.float64(0.5)) * width
     errors = kernels.square_errors(rebinned(histogram, TENSORRT_BINS), centers, thresholds, steps)
     return float(thresholds[_last_least(errors)])
 
