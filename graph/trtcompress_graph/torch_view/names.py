@@ -3,12 +3,13 @@
 A dot nests, as in PyTorch: `encoder.layer.0.weight` is the parameter `weight` of the module `encoder.layer.0`. What
 cannot stand in such a name is percent-encoded (RFC 3986): characters that would have to be quoted in the code that
 torch.fx writes, the dots of a name that has an empty part or stands below another tensor, and the first letter of a
-part that PyTorch uses itself. `initializer_name` undoes it.
+part that Python or PyTorch uses itself. `initializer_name` undoes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from keyword import kwlist
 from urllib.parse import quote, unquote
 
 from torch import fx, nn
@@ -32,7 +33,7 @@ class StateNames:
     def __init__(self, names: Iterable[str]) -> None:
         self._held: set[str] = set()
         self._modules: set[str] = set()
-        self._reserved = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
+        self._reserved = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | frozenset(kwlist)
         self._of = {name: self._state_name(name) for name in sorted(names, key=lambda name: (len(name), name))}
 
     def of(self, name: str) -> str:

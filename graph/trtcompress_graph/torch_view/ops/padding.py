@@ -20,17 +20,18 @@ def pad(x: Tensor, pads: Ints, filler: Any = None, axes: Ints | None = None, /, 
     dims = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     sides = dict(zip(dims, zip(pads[: len(dims)], pads[len(dims) :], strict=True), strict=True))
     if mode == "constant":
-        return functional.pad(x, _backwards(rank, sides), value=_number(filler))
+        return _filled(x, _backwards(rank, sides), filler)
     for axis, (before, after) in sides.items():
         x = _taken(x, axis, before, after, mode)
     return x
 
 
-def _number(filler: Any) -> float:
-    if filler is None:
-        return 0
-    number: float = filler.item() if isinstance(filler, Tensor) else filler
-    return number
+def _filled(x: Tensor, sides: list[int], filler: Any) -> Tensor:
+    """Filled up with a number, or with a tensor that holds one."""
+    if not isinstance(filler, Tensor):
+        return functional.pad(x, sides, value=filler or 0)
+    inside = functional.pad(torch.ones_like(x, dtype=torch.bool), sides)
+    return torch.where(inside, functional.pad(x, sides), filler)
 
 
 def _backwards(rank: int, sides: dict[int, tuple[int, int]]) -> list[int]:

@@ -1,0 +1,155 @@
+"""If, Loop and Scan in a view: branches, weights inside them, gradients, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_models import value
+from trtcompress_graph.torch_view import to_onnx, to_torch
+
+RNG = np.random.default_rng(0)
+BOOL = TensorProto.BOOL
+
+
+def branch(name: str, weight: str, operator: str, array: NDArray[np.float32]) -> onnx.GraphProto:
+    """x and a weight of its own, through an operator."""
+    node = helper.make_node(operator, ["x", weight], [f"{name}_y"])
+    held = numpy_helper.from_array(array, weight)
+    return helper.make_graph([node], name, [], [value(f"{name}_y", [2, 3])], [held])
+
+
+def chosen(inner: tuple[str, str] = ("w.then", "w.else")) -> onnx.ModelProto:
+    """x times one weight where its sum is positive, else plus another; then times a weight outside."""
+    arrays = [RNG.random((2, 3)).astype(np.float32) + 1 for _ in range(3)]
+    zero = numpy_helper.from_array(np.zeros((), np.float32), "zero")
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Greater", ["total", "zero"], ["positive"]),
+        helper.make_node(
+            "If",
+            ["positive"],
+            ["taken"],
+            then_branch=branch("then", inner[0], "Mul", arrays[0]),
+            else_branch=branch("else", inner[1], "Add", arrays[1]),
+        ),
+        helper.make_node("Mul", ["taken", "scale"], ["y"]),
+    ]
+    held = [zero, numpy_helper.from_array(arrays[2], "scale")]
+    graph = helper.make_graph(nodes, "g", [value("x", [2, 3])], [value("y", [2, 3])], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def runtime(proto: onnx.ModelProto, x: torch.Tensor) -> torch.Tensor:
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_branch_and_its_weights(sign: int, tmp_path: Path) -> None:
+    proto = chosen()
+    module = to_torch(proto)
+    assert sorted(module.state_dict()) == ["scale", "w.%65lse", "w.then"]
+    x = sign * torch.rand(2, 3)
+    assert torch.allclose(module(x), runtime(proto, x))
+    module(x).sum().backward()
+    taken, other = ("w.then", "w.%65lse") if sign > 0 else ("w.%65lse", "w.then")
+    assert module.get_parameter(taken).grad is not None
+    assert module.get_parameter(other).grad is None
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    with torch.no_grad():
+        module.get_parameter(taken).mul_(2)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    assert torch.allclose(module(x), runtime(onnx.load(tmp_path / "out.onnx"), x))
+
+
+def test_names_that_two_branches_share_stay_as_they_are() -> None:
+    proto = chosen(("w", "w"))
+    module = to_torch(proto)
+    assert list(dict(module.named_parameters())) == ["scale"]
+    then, other = (torch.from_numpy(numpy_helper.to_array(a.g.initializer[0])) for a in proto.graph.node[2].attribute)
+    x = torch.rand(2, 3)
+    scale = module.get_parameter("scale")
+    assert torch.allclose(module(x), x * then * scale)
+    assert torch.allclose(module(-x), (other - x) * scale)
+
+
+def test_export_keeps_both_branches() -> None:
+    proto = chosen()
+    exported = torch.export.export(to_torch(proto), (torch.rand(2, 3),), strict=False).module()
+    for x in (torch.rand(2, 3), -torch.rand(2, 3)):
+        assert torch.allclose(exported(x), runtime(proto, x))
+
+
+def test_a_constant_condition_leaves_one_branch() -> None:
+    proto = chosen()
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(False), "never"))
+    proto.graph.node[2].input[0] = "never"
+    module = to_torch(proto)
+    assert sorted(module.state_dict()) == ["scale", "w.%65lse"]
+    assert not list(module.children()) or all(not list(part.children()) for part in module.children())
+
+
+def looped() -> onnx.ModelProto:
+    """Three times x = tanh(x @ w); the results of all times too."""
+    nodes = [
+        helper.make_node("MatMul", ["state", "w"], ["product"]),
+        helper.make_node("Tanh", ["product"], ["next"]),
+        helper.make_node("Identity", ["going"], ["still"]),
+        helper.make_node("Identity", ["next"], ["kept"]),
+    ]
+    given = [value("i", [], TensorProto.INT64), value("going", [], BOOL), value("state", [2, 3])]
+    body = helper.make_graph(
+        nodes, "body", given, [value("still", [], BOOL), value("next", [2, 3]), value("kept", [2, 3])]
+    )
+    loop = helper.make_node("Loop", ["count", "", "x"], ["y", "all"], body=body)
+    held = [
+        numpy_helper.from_array(np.array(3), "count"),
+        numpy_helper.from_array(RNG.standard_normal((3, 3)).astype(np.float32), "w"),
+    ]
+    graph = helper.make_graph([loop], "g", [value("x", [2, 3])], [value("y", [2, 3]), value("all", [3, 2, 3])], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def scanned() -> onnx.ModelProto:
+    """Running sums over the rows of x, each row times a weight first."""
+    nodes = [
+        helper.make_node("Mul", ["row", "w"], ["product"]),
+        helper.make_node("Add", ["state", "product"], ["next"]),
+        helper.make_node("Identity", ["next"], ["kept"]),
+    ]
+    body = helper.make_graph(
+        nodes, "body", [value("state", [3]), value("row", [3])], [value("next", [3]), value("kept", [3])]
+    )
+    scan = helper.make_node(
+        "Scan", ["start", "x"], ["y", "all"], body=body, num_scan_inputs=1, scan_input_directions=[1]
+    )
+    held = [
+        numpy_helper.from_array(np.zeros(3, np.float32), "start"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.float32), "w"),
+    ]
+    graph = helper.make_graph([scan], "g", [value("x", [2, 3])], [value("y", [3]), value("all", [2, 3])], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("build", [looped, scanned])
+def test_loops_and_their_gradients(build: object) -> None:
+    proto = build()  # type: ignore[operator]
+    module = to_torch(proto)
+    x = torch.rand(2, 3)
+    assert torch.allclose(module(x)[0], runtime(proto, x), atol=1e-6)
+    wide = module.double()
+
+    def function(given: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.func.functional_call(wide, {"w": weight}, (given,))
+
+    given = (x.double().requires_grad_(), wide.get_parameter("w").detach().requires_grad_())
+    assert torch.autograd.gradcheck(function, given)
