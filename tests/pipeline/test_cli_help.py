@@ -26,6 +26,8 @@ CONTRACT = {
     "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
     "--keep --depth --plan --samples --axis --json -o",
     "sparsify": "--data --samples --skip --json -o",
+    "recover": "--teacher --data --labels --loss --epochs --minutes --precision --devices --qat --lr --batch --seed --metric "
+    "--function --state --samples --json -o",
     "equalize": "--data --how --method --target --samples --json -o",
     "calibrate": "--data --method -o",
     "sensitivity": "--data --target --samples --json",
@@ -48,6 +50,7 @@ ARGUMENTS = {
     "simplify": "M.onnx",
     "prune": "M.onnx",
     "sparsify": "M.onnx",
+    "recover": "STUDENT.onnx",
     "equalize": "M.onnx",
     "calibrate": "M.onnx",
     "sensitivity": "M.onnx",

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+def _silence() -> None:
+    """Fabric and DDP tell of themselves; what a user has to know is told by the training."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+_silence()  # a process of a training imports this module and never calls make_fabric
+
+
 def make_fabric(training: Training) -> Fabric:
     """Devices and precision of a training.
 
@@ -35,7 +44,7 @@ def make_fabric(training: Training) -> Fabric:
             where="recover",
             hint="pip install 'trtcompress[train]'",
         ) from None
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    _silence()
     cuda = torch.cuda.is_available()
     devices = training.devices or (torch.cuda.device_count() if cuda else 1)
     if cuda and devices > torch.cuda.device_count():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +116,16 @@ def load_weights(view: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
-def train(fabric: Fabric, job: Job, told: Told) -> Outcome | TrtCompressError:
+def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressError:
     """Train in this process; the first one leaves the weights in `TRAINED`.
 
     Returns:
-        What came of it; in the first process an error comes back as a value, since another process may have to tell it.
+        An `Outcome`, as Fabric passes it from process to process; an error of the first process comes back as a value,
+        so that the one that waits for it can tell it.
     """
     try:
         with repeatable(job.training.seed, fabric.world_size):
-            return _train(fabric, job, told)
+            return asdict(_train(fabric, job, told))
     except TrtCompressError as error:
         if fabric.global_rank:
             raise

@@ -15,7 +15,7 @@ from .settings import Training
 WARM_UP = 0.05
 """Share of the steps in which the rate rises."""
 
-RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "sgd": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 """Learning rates that a probe tries."""
 
 

@@ -84,13 +84,24 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         UsageError: an unknown loss, or one that does not fit the models.
         RecoverError: the training diverges, or the user's loop fails.
     """
-    from .checkpoint import open_folder
-    from .job import Job
     from .pairs import check_alike
-    from .pool import fill
 
     check_alike(request.student, request.teacher)
     _refuse_halves(request.student)
+    try:
+        made = _recover(request, data, told)
+    except TrtCompressError:  # it would come again: only a kill leaves something to go on with
+        shutil.rmtree(request.work, ignore_errors=True)
+        raise
+    shutil.rmtree(request.work, ignore_errors=True)
+    return made
+
+
+def _recover(request: Request, data: Dataset, told: Told) -> Recovered:
+    from .checkpoint import open_folder
+    from .job import Job
+    from .pool import fill
+
     pool = fill(
         data,
         request.student.inputs,
@@ -113,7 +124,6 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         told("go on with the training that was there", 0, None)
     outcome = _train(request, job, told)
     made = _write(request, job)
-    shutil.rmtree(request.work, ignore_errors=True)
     return _recovered(made, outcome, job, (*data.notes, *_notes(job)))
 
 
@@ -153,6 +163,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     from .checkpoint import save
     from .devices import make_fabric
     from .job import TRAINED, train, weights_of
+    from .loop import Outcome
     from .own_loop import run_own_loop
     from .progress import for_processes
 
@@ -169,8 +180,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
     if isinstance(found, TrtCompressError):
         raise found
-    outcome: Outcome = found
-    return outcome
+    return Outcome(**found)
 
 
 def _write(request: Request, job: Job) -> Model:

@@ -41,8 +41,8 @@ class Frugal(nn.Module):
     def __init__(self, parts: fx.GraphModule) -> None:
         super().__init__()
         self.parts = parts
-        for name, part in list(parts.named_children()):
-            setattr(parts, name, Again(part))
+        for name in {str(node.target) for node in parts.graph.nodes if node.op == "call_module"}:
+            setattr(parts, name, Again(parts.get_submodule(name)))
 
     def forward(self, *inputs: Any) -> Any:
         """What the view answers."""

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from command_line import trtcompress
 from digit_nets import top1, write_cut, write_images, write_teacher
 
-LENGTH = ("--epochs", "12", "--lr", "3e-3")
+LENGTH = ("--epochs", "12", "--lr", "1e-2")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_what_it_says(place, recovered):
     found = json.loads((place / "result.json").read_text())
     assert found["loss_after"] < 0.3 * found["loss_before"]
     assert 0 < found["best_step"] <= found["steps"]
-    assert (found["lr"], found["samples"], found["metric_after"]) == (3e-3, 512, None)
+    assert (found["lr"], found["samples"], found["metric_after"]) == (1e-2, 512, None)
     said = (place / "said.txt").read_text()
     assert "block up to relu0" in said or "block up to conv0" in said
     assert "held out" in said
@@ -101,7 +101,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(place, recovered):
 
 
 def test_two_processes_share_the_batches(place):
-    ran = recover(place, "two.onnx", "--devices", "2", "--epochs", "4", "--lr", "3e-3", "--no-blockwise", "--json")
+    ran = recover(place, "two.onnx", "--devices", "2", "--epochs", "6", "--lr", "1e-2", "--no-blockwise", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["loss_after"] < 0.5 * ran.json["loss_before"]
     assert top1(place / "two.onnx") > top1(place / "student.onnx") + 0.1
@@ -112,7 +112,7 @@ def test_mixed_precision_and_labels_and_a_metric(place):
     ran = trtcompress(
         *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "labelled.npz"),
         *("-o", place / "mixed.onnx", "--precision", "bf16-mixed", "--labels", "--metric", "top1", "--no-blockwise"),
-        *("--checkpoint-activations", "--epochs", "6", "--lr", "3e-3", "--json"),
+        *("--checkpoint-activations", "--epochs", "8", "--lr", "1e-2", "--json"),
     )
     assert ran.code == 0, ran.err
     assert ran.json["metric_after"] > ran.json["metric_before"]
@@ -124,7 +124,7 @@ def test_each_loss_brings_the_student_nearer(place, loss):
     write_images(place / "few.npz", 64)
     ran = trtcompress(
         *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "few.npz"),
-        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "10", "--lr", "1e-3", "--json"),
+        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "20", "--lr", "1e-2", "--json"),
     )
     assert ran.code == 0, ran.err
     assert ran.json["loss_after"] < ran.json["loss_before"]

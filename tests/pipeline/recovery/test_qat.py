@@ -1,0 +1,89 @@
+"""A Q/DQ graph of the digit classifier learns under its quantization; what is written is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+
+from command_line import trtcompress
+from digit_nets import images, top1, write_cut, write_images, write_teacher
+from trtcompress_graph.load import read_model
+from trtcompress_graph.torch_view import to_torch
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """teacher.onnx (float), int8.onnx (u8/s8 Q/DQ with ranges that cut off far too much) and images.npz."""
+    folder = tmp_path_factory.mktemp("qat")
+    write_cut(write_teacher(folder / "full.onnx"), folder / "teacher.onnx", (16, 24, 48))
+    write_images(folder / "images.npz", 256)
+    np.savez(folder / "faint.npz", x=images()[0][:16] * 0.15)
+    for command in (
+        ("calibrate", folder / "teacher.onnx", "--data", folder / "faint.npz", "-o", folder / "ranges.json"),
+        ("quantize", folder / "teacher.onnx", "--ranges", folder / "ranges.json", "-o", folder / "int8.onnx"),
+    ):
+        ran = trtcompress(*command)
+        assert ran.code == 0, ran.err
+    return folder
+
+
+def as_written(model: Path, x: np.ndarray) -> np.ndarray:
+    """Answers of a graph whose Q/DQ pairs are computed as they stand there."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    first: np.ndarray = ort.InferenceSession(str(model), options).run(None, {"x": x})[0]
+    return first
+
+
+def error(place: Path, name: str) -> float:
+    x = images()[0][512:]
+    wanted = as_written(place / "teacher.onnx", x)
+    return float(np.square(as_written(place / name, x) - wanted).mean() / wanted.var())
+
+
+@pytest.fixture(scope="module")
+def trained(place) -> Path:
+    ran = trtcompress(
+        *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        *("-o", place / "trained.onnx", "--qat", "--learn-scales", "--no-augment", "--epochs", "15", "--lr", "1e-3"),
+    )
+    assert ran.code == 0, ran.err
+    return place / "trained.onnx"
+
+
+def test_it_regains_what_quantization_lost(place, trained):
+    before, after = error(place, "int8.onnx"), error(place, "trained.onnx")
+    assert before > 0.1
+    assert after < 0.5 * before
+    assert top1(trained) >= top1(place / "int8.onnx")
+
+
+def test_the_graph_is_what_was_trained(place, trained):
+    x = images()[0][512:576]
+    with torch.no_grad():
+        view = to_torch(read_model(trained), learn_scales=True)(torch.from_numpy(x)).numpy()
+    assert np.allclose(view, as_written(trained, x), rtol=0, atol=1e-3 * np.abs(view).max())
+
+
+def test_nodes_stay_and_weights_stay_integers(place, trained):
+    before, after = onnx.load(place / "int8.onnx"), onnx.load(trained)
+    assert before.graph.node == after.graph.node
+    kinds = {held.name: held.data_type for held in before.graph.initializer}
+    assert {held.name: held.data_type for held in after.graph.initializer} == kinds
+    scales = {name for node in after.graph.node if node.op_type == "QuantizeLinear" for name in node.input[1:2]}
+    held = {value.name: numpy_helper.to_array(value) for value in after.graph.initializer}
+    assert all((held[name] > 0).all() for name in scales)
+
+
+def test_a_quantized_student_is_not_trained_by_accident(place):
+    ran = trtcompress(
+        *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        *("-o", place / "no.onnx"),
+    )
+    assert (ran.code, "add --qat" in ran.err) == (2, True)
