@@ -18,7 +18,8 @@ class Role(Enum):
     """How a stored tensor is held."""
 
     WEIGHT = "trained: a Parameter"
-    STATE = "a buffer under its own name: running statistics, scales"
+    STATE = "a buffer under its own name: running statistics"
+    SCALE = "of a quantization: trained where scales are learned, else a buffer"
     CONSTANT = "whatever is read best: a Python number, a shape, a buffer"
 
 
@@ -50,7 +51,7 @@ def _role(value: ir.Value) -> Role:
     if "buffer" in found:
         return Role.STATE
     if "scale" in found:
-        return Role.STATE
+        return Role.SCALE
     if "int" in found:
         return Role.CONSTANT
     if "weight" not in found and (tensor.size == 1 or not found):
@@ -63,7 +64,7 @@ def _use(node: ir.Node, index: int) -> str:
     if entry is None:
         return "other"
     if node.op_type in _SCALED:
-        return "scale" if index in (1, 2) else "other"
+        return "scale" if index == 1 else "other"
     kinds = {"buffer": entry.buffers, "int": entry.ints, "weight": entry.weights}
     return next((kind for kind, places in kinds.items() if index in places), "other")
 

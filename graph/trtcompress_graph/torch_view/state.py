@@ -89,7 +89,8 @@ class State:
         if role is Role.CONSTANT:
             return self.stored(value)
         if name not in self._registered:
-            self.register(name, self.stored(value), trained=role is Role.WEIGHT)
+            learned = role is Role.SCALE and self.options.learn_scales
+            self.register(name, self.stored(value), trained=role is Role.WEIGHT or learned)
         made = builder.attribute(self._registered[name])
         return made.like(self.stored(value))
 

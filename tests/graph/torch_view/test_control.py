@@ -75,7 +75,8 @@ def test_names_that_two_branches_share_stay_as_they_are() -> None:
     proto = chosen(("w", "w"))
     module = to_torch(proto)
     assert list(dict(module.named_parameters())) == ["scale"]
-    then, other = (torch.from_numpy(numpy_helper.to_array(a.g.initializer[0])) for a in proto.graph.node[2].attribute)
+    by_name = {a.name: numpy_helper.to_array(a.g.initializer[0]) for a in proto.graph.node[2].attribute}
+    then, other = (torch.from_numpy(by_name[f"{which}_branch"]) for which in ("then", "else"))
     x = torch.rand(2, 3)
     scale = module.get_parameter("scale")
     assert torch.allclose(module(x), x * then * scale)

@@ -1,0 +1,188 @@
+"""Quantized graphs in a view: the numbers of ONNX Runtime, gradients straight through, integers written back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.numpy_helper import to_array
+from torch import Tensor
+
+from onnx_models import model, value
+from trtcompress_graph.torch_view import to_onnx, to_torch
+from trtcompress_graph.torch_view.quantized import fake_quantize, learned_scale
+
+RNG = np.random.default_rng(0)
+KINDS = {np.int8: (-128, 127), np.uint8: (0, 255), np.int16: (-32768, 32767), np.uint16: (0, 65535)}
+
+
+def pair(name: str, x: str, axis: int | None = None) -> list[onnx.NodeProto]:
+    """Q/DQ of x, with the scale and zero point of that name."""
+    where = {} if axis is None else {"axis": axis}
+    grid = [f"{name}_scale", f"{name}_zero"]
+    return [
+        helper.make_node("QuantizeLinear", [x, *grid], [f"{name}_q"], **where),
+        helper.make_node("DequantizeLinear", [f"{name}_q", *grid], [f"{name}_dq"], **where),
+    ]
+
+
+def convolution(channels: int = 4) -> onnx.ModelProto:
+    """u8 activations, s8 weights by channel, an int32 bias, and activations again."""
+    scales = (RNG.random(channels).astype(np.float32) + 0.5) / 100
+    weights = {
+        "x_scale": np.array(0.02, np.float32),
+        "x_zero": np.array(120, np.uint8),
+        "w": RNG.integers(-127, 128, (channels, 3, 3, 3)).astype(np.int8),
+        "w_scale": scales,
+        "w_zero": np.zeros(channels, np.int8),
+        "b": RNG.integers(-5000, 5000, channels).astype(np.int32),
+        "b_scale": scales * np.float32(0.02),
+        "b_zero": np.zeros(channels, np.int32),
+        "y_scale": np.array(0.05, np.float32),
+        "y_zero": np.array(100, np.uint8),
+    }
+    nodes = [
+        *pair("x", "x"),
+        helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["w_dq"], axis=0),
+        helper.make_node("DequantizeLinear", ["b", "b_scale", "b_zero"], ["b_dq"], axis=0),
+        helper.make_node("Conv", ["x_dq", "w_dq", "b_dq"], ["c"], pads=[1, 1, 1, 1]),
+        *pair("y", "c"),
+    ]
+    return model(nodes, [value("x", ["n", 3, 6, 6])], [value("y_dq", ["n", channels, 6, 6])], weights, opset=20)
+
+
+def runtime(proto: onnx.ModelProto, x: Tensor) -> Tensor:
+    """As it is written: nothing is fused."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def saved(proto: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS, key=lambda k: k.__name__)),
+    st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30),
+    st.floats(2**-10, 128, width=32),
+    st.floats(0, 1),
+)
+def test_numbers_are_those_of_onnx_runtime(kind: type, numbers: list[float], scale: float, share: float) -> None:
+    low, high = KINDS[kind]
+    weights = {"x_scale": np.float32(scale), "x_zero": np.array(low + int(share * (high - low)), kind)}
+    proto = model(pair("x", "x"), [value("x", ["n"])], [value("x_dq", ["n"])], weights, opset=21)
+    proto.ir_version = 10
+    x = torch.tensor(numbers)
+    assert torch.equal(to_torch(proto)(x), runtime(proto, x))
+
+
+def test_a_quantized_convolution_gives_the_numbers_of_onnx_runtime() -> None:
+    proto, x = convolution(), torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    module = to_torch(proto)
+    assert [name for name, _ in module.named_parameters()] == ["w", "b"]
+    made, wanted = module(x), runtime(proto, x)
+    off = (made - wanted).abs() / 0.05
+    assert off.max() < 1.01  # sums in another order may round to the next integer
+    assert (off > 0.5).float().mean() < 0.01
+
+
+def test_gradients_go_straight_through_inside_the_range_and_nowhere_outside() -> None:
+    x = torch.tensor([-100.0, -1.3, 0.0, 0.26, 1.7, 100.0], requires_grad=True)
+    scale = torch.tensor(0.1, requires_grad=True)
+    fake_quantize(x, scale, 0, -20, 20).sum().backward()
+    v = (x / scale).detach()
+    assert torch.equal(x.grad, (v.abs() < 20).float())
+    by_lsq = torch.where(v.abs() < 20, v.round() - v, v.clamp(-20, 20))
+    assert torch.allclose(scale.grad, by_lsq.sum(), atol=1e-5)
+
+
+def test_the_gradient_of_a_learned_scale_is_made_smaller() -> None:
+    x, scale = torch.randn(10, 32), torch.tensor(0.1, requires_grad=True)
+    plain = torch.autograd.grad(fake_quantize(x, scale, 0, -128, 127).square().sum(), scale)[0]
+    factor = learned_scale(scale, x, 127, False)
+    assert torch.equal(factor, scale)
+    less = torch.autograd.grad(fake_quantize(x, factor, 0, -128, 127).square().sum(), scale)[0]
+    assert torch.allclose(less, plain / (32 * 127) ** 0.5)
+
+
+def test_what_was_trained_is_written_as_the_integers_that_the_view_used(tmp_path: Path) -> None:
+    path = saved(convolution(), tmp_path / "m.onnx")
+    module = to_torch(path).train()
+    x, goal = torch.randn(4, 3, 6, 6), torch.randn(4, 4, 6, 6)
+    steps = torch.optim.SGD(module.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        loss = (module(x) - goal).square().mean()
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    before, after = onnx.load(path), onnx.load(tmp_path / "out.onnx")
+    changed = {a.name for a, b in zip(before.graph.initializer, after.graph.initializer, strict=True) if a != b}
+    assert changed == {"w", "b"}
+    assert [n.op_type for n in before.graph.node] == [n.op_type for n in after.graph.node]
+    off = (module(x) - runtime(after, x)).abs() / 0.05
+    assert (off > 0.5).float().mean() < 0.01
+
+
+def test_learned_scales_are_written_back(tmp_path: Path) -> None:
+    path = saved(convolution(), tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=True)
+    trained = {name for name, _ in module.named_parameters()}
+    assert trained == {"w", "b", "x_scale", "w_scale", "b_scale", "y_scale"}
+    module(torch.randn(2, 3, 6, 6)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    with torch.no_grad():
+        module.get_parameter("w_scale").mul_(1.5)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    after = {t.name: to_array(t) for t in onnx.load(tmp_path / "out.onnx").graph.initializer}
+    before = {t.name: to_array(t) for t in onnx.load(path).graph.initializer}
+    assert np.allclose(after["w_scale"], before["w_scale"] * 1.5)
+    assert np.array_equal(after["w"], np.round(before["w"] / 1.5))
+    x = torch.randn(2, 3, 6, 6)
+    assert ((module(x) - runtime(onnx.load(tmp_path / "out.onnx"), x)).abs() / 0.05 > 0.5).float().mean() < 0.01
+
+
+def test_nothing_trained_is_equal_to_the_byte(tmp_path: Path) -> None:
+    path = saved(convolution(), tmp_path / "m.onnx")
+    for option in (False, True):
+        to_onnx(to_torch(path, learn_scales=option), like=path, out=tmp_path / "out.onnx")
+        assert (tmp_path / "out.onnx").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4])
+def test_blocks_of_four_bits_are_trained_and_written_back(kind: int, tmp_path: Path) -> None:
+    signed = kind == TensorProto.INT4
+    integers = RNG.integers(-8 if signed else 0, 8 if signed else 16, (8, 6))
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["wd"], axis=0, block_size=4),
+        helper.make_node("MatMul", ["x", "wd"], ["y"]),
+    ]
+    weights = {"scale": RNG.random((2, 6)).astype(np.float32) + 0.1}
+    proto = model(nodes, [value("x", [3, 8])], [value("y", [3, 6])], weights, opset=21)
+    proto.ir_version = 10
+    proto.graph.initializer.append(helper.make_tensor("w", kind, (8, 6), integers.flatten().tolist()))
+    path = saved(proto, tmp_path / "m.onnx")
+    module, x = to_torch(path), torch.randn(3, 8)
+    assert torch.allclose(module(x), runtime(proto, x), atol=1e-5)
+    with torch.no_grad():
+        module.get_parameter("w")[0, 0] += 2 * weights["scale"][0, 0]
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    after = numpy_helper.to_array(next(t for t in onnx.load(tmp_path / "out.onnx").graph.initializer if t.name == "w"))
+    expected = integers.copy()
+    expected[0, 0] = min(integers[0, 0] + 2, 7 if signed else 15)
+    assert np.array_equal(after.astype(int), expected)
+    assert torch.allclose(module(x), runtime(onnx.load(tmp_path / "out.onnx"), x), atol=1e-5)
