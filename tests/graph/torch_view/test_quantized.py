@@ -144,7 +144,9 @@ def test_learned_scales_are_written_back(tmp_path: Path) -> None:
     trained = {name for name, _ in module.named_parameters()}
     assert trained == {"w", "b", "x_scale", "w_scale", "b_scale", "y_scale"}
     module(torch.randn(2, 3, 6, 6)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    # weights lie on their grid yet, where the gradient of their scale is 0
+    assert all(module.get_parameter(f"{name}_scale").grad != 0 for name in "xy")
     with torch.no_grad():
         module.get_parameter("w_scale").mul_(1.5)
     to_onnx(module, like=path, out=tmp_path / "out.onnx")
