@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,7 +70,7 @@ class TriedModel(Model):
 
 def best_ranges(
     model: Model,
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     *,
     encoding: Encoding,
     skip: Sequence[str] = (),
@@ -79,8 +79,8 @@ def best_ranges(
 ) -> tuple[Ranges, tuple[Trial, ...]]:
     """Ranges by the method whose INT8 graph is nearest to the float model on samples that are held back.
 
-    Each sample is read once, whatever the number of methods; the ranges are of all of them. Costs a quantized graph
-    and a pass over the samples that are held back for each method.
+    Each sample is read once, whatever the number of methods, and none is kept but those that are held back; the ranges
+    are of all of them. Costs a quantized graph and a pass over the samples that are held back for each method.
 
     Args:
         model: a float model.
@@ -105,8 +105,9 @@ def best_ranges(
             where="method 'auto'",
             hint="give a target that takes INT8, or one of the methods",
         )
-    rest, back = held_back(samples)
-    measured = measure(model, rest, batch_size=batch, progress=progress)
+    parted = _Parted(samples)
+    measured = measure(model, parted, batch_size=batch, progress=progress)
+    back = parted.back or parted.first
     trials = []
     with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
         for method in METHODS:
@@ -114,8 +115,9 @@ def best_ranges(
             plan = plan_precision(model, ranges, encoding, skip=skip)
             graph = quantize(model, ranges, plan, encoding, Path(folder) / f"{method}.onnx")
             trials.append(Trial(method, output_error(model, graph, back)))
-    if len(rest) < len(samples):
-        measured += measure(model, back, batch_size=batch, progress=lambda done: progress(len(rest) + done))
+    if parted.back:
+        read = measured.samples
+        measured += measure(model, back, batch_size=batch, progress=lambda done: progress(read + done))
     return measured.ranges(min(trials, key=lambda trial: trial.error).what), tuple(trials)
 
 
@@ -238,6 +240,29 @@ def rounded_model(
         trials = tuple(Trial(words, output_error(model, graph, back)) for words, graph in graphs.items())
         best = _best(trials)
         return _tried(copy_model(graphs[best], out), best, trials)
+
+
+class _Parted:
+    """`held_back` of samples that come one by one: gives what may be learned from, once, and keeps the others.
+
+    Attributes:
+        back: what is measured on; empty where there are fewer than four.
+        first: the first three.
+    """
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._samples = samples
+        self.back: list[Sample] = []
+        self.first: list[Sample] = []
+
+    def __iter__(self) -> Iterator[Sample]:
+        for i, sample in enumerate(self._samples):
+            if i < 3:
+                self.first.append(sample)
+            if i % 4 == 3 and len(self.back) < HELD_BACK:
+                self.back.append(sample)
+            else:
+                yield sample
 
 
 def held_back(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from command_line import trtcompress
 from float_graphs import images, residual_net
 from small_builds import Small, answers, small_classifier
-from trtcompress.trying import GAIN, Trial, _best, best_ranges, held_back, output_error
+from trtcompress.trying import GAIN, Trial, _best, _Parted, best_ranges, held_back, output_error
 from trtcompress_calibration.collect import calibrate, measure
 from trtcompress_calibration.methods import METHODS
 from trtcompress_engines.encodings import encodings
@@ -154,6 +154,14 @@ def test_what_is_held_back():
     assert (len(rest), len(back)) == (168, 32)
     assert not {id(s) for s in rest} & {id(s) for s in back}
     assert held_back(samples[:3]) == (tuple(samples[:3]), tuple(samples[:3]))
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, 9, 200])
+def test_samples_that_come_one_by_one_are_parted_alike(count: int) -> None:
+    samples = images(count)
+    parted = _Parted(iter(samples))
+    rest = [*parted]
+    assert (tuple(rest), tuple(parted.back or parted.first)) == held_back(samples)
 
 
 def test_what_does_not_clearly_help_stays_off():

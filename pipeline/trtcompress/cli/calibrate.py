@@ -55,7 +55,7 @@ def command(
     read = read_model(Path(model))
     dataset = open_data(options.data_ref(data, samples), read)
     if method == "auto":
-        ranges, trials = best_ranges(read, tuple(dataset), encoding=encoding_of(target_name, "int8"), batch=batch)
+        ranges, trials = best_ranges(read, dataset, encoding=encoding_of(target_name, "int8"), batch=batch)
         for trial in trials:
             say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
         say(f"method: {ranges.method}")

@@ -66,7 +66,7 @@ def calibrate(
 
         ranges, trials = best_ranges(
             equalized,
-            tuple(data),
+            data,
             encoding=encodings()[settings.encoding],
             skip=settings.skip,
             batch=settings.batch,
