@@ -208,7 +208,7 @@ class RecoverSettings(Settings):
     loss: Names = Field(
         (),
         description="logits, labels, features, attention, relations or affinity, each also as NAME=WEIGHT; the "
-        "teacher's outputs, and inner tensors that both have, if not given",
+        "teacher's outputs, and inner tensors that both have in equal width, if not given",
     )
     labels: bool = Field(False, description="learn from the labels of the samples too")
     epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the samples")

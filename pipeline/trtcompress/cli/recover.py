@@ -31,7 +31,7 @@ WORK = ".recovery"
     "--loss",
     metavar="NAME[=WEIGHT]",
     multiple=True,
-    help="logits, labels, features, attention, relations, affinity; repeat it.  [default: logits and features]",
+    help="logits, labels, features, attention, relations, affinity; repeat it.  [default: logits, features]",
 )
 @click.option("--epochs", type=float, help="Passes over the samples.  [default: 20, and 200 to 3000 steps]")
 @click.option("--minutes", type=float, help="How long, instead.")

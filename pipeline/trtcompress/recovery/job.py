@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 FIRST = 64
 """Samples of the batch that losses are fitted to."""
 
-LONG = 50
-"""Epochs from which samples are mixed."""
+LONG = 30
+"""Epochs from which samples are changed at random."""
 
 BLOCKS, TRAINED = "blocks.pt", "trained.pt"
 """Weights after the blocks were fitted one by one, and at the end."""
@@ -140,8 +140,8 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     teacher = teacher_view(pair, terms)
     kinds = input_kinds(job.batches)
     changes = Changes()
-    if job.training.augment:
-        mix = "labels" not in terms and _is_long(job)
+    if job.training.augment and _is_long(job):
+        mix = "labels" not in terms
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
     feed = Feed(job.batches, teacher.to(fabric.device), fabric.device, changes, kinds, fabric.autocast)
@@ -157,7 +157,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
 
 
 def _is_long(job: Job) -> bool:
-    """Whether samples come up so often that mixtures of them teach more than they disturb."""
+    """Whether samples come up so often that changed ones teach more than they disturb."""
     steps = planned_steps(job.training, job.batches.per_epoch)
     return steps is None or steps >= LONG * job.batches.per_epoch
 

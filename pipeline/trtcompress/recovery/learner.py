@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,6 +12,9 @@ from .losses import LossOptions, find_loss
 from .losses.registry import Seen, Term
 from .pairs import Pair
 from .taps import tapped
+
+FEATURES = 0.5
+"""Weight of inner tensors beside the outputs, where the user gives none."""
 
 
 class Learner(nn.Module):
@@ -54,11 +58,13 @@ def make_terms(pair: Pair, losses: Sequence[tuple[str, float]], options: LossOpt
 
     Args:
         pair: student and teacher.
-        losses: names and weights; empty: the outputs, and inner tensors where they share some.
+        losses: names and weights; empty: the outputs, and inner tensors where they share some of equal width.
         options: how they are made.
     """
-    if not losses:
-        losses = (("logits", 1.0), *((("features", 1.0),) if pair.milestones(1) else ()))
+    if not losses:  # projections would learn along with the student, and disturb it at first
+        alike = replace(pair, shared=tuple(shared for shared in pair.shared if shared.axis is None))
+        extra = {"features": (FEATURES, find_loss("features").make(alike, options))} if alike.milestones(1) else {}
+        return {"logits": (1.0, find_loss("logits").make(pair, options)), **extra}
     return {name: (weight, find_loss(name).make(pair, options)) for name, weight in losses}
 
 

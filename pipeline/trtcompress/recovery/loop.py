@@ -85,7 +85,7 @@ class Loop:
         self._told, self._metric = told, metric
         self._share = Share(fabric.global_rank, fabric.world_size)
         self._inner = learner
-        optimizer = make_optimizer(learner, training)
+        optimizer = make_optimizer(learner.student, learner.terms, training)
         self._learner, self._optimizer = fabric.setup(learner, optimizer)
         self._raw: Optimizer = optimizer
         self._average = Average(learner.student, training.average)

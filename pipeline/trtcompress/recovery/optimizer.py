@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,17 @@ RATES = {"adamw": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "sgd": (1e-3, 3e-3, 1e-2
 """Learning rates that a probe tries."""
 
 
-def make_optimizer(module: nn.Module, training: Training) -> Optimizer:
+SLOW = 0.1
+"""Share of the rate that projections of losses learn with: they were fitted, and are to follow."""
+
+
+def make_optimizer(student: nn.Module, terms: nn.Module, training: Training) -> Optimizer:
     """AdamW, or SGD with Nesterov's momentum; vectors (biases, norms, scales) do not decay."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay, "share": 1.0},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
+        {"params": list(terms.parameters()), "weight_decay": 0.0, "share": SLOW},
     ]
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "sgd":
@@ -35,7 +41,7 @@ def make_optimizer(module: nn.Module, training: Training) -> Optimizer:
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """The learning rate of the next step."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 def schedule(step: int, total: int) -> float:
