@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
+from trtcompress_graph.errors import PruneError
 from trtcompress_graph.model import Model
 
 from ..config import PruneSettings, RecoverSettings
@@ -42,6 +43,8 @@ def cut_gradually(
 ) -> PrunedModel:
     """Cut to the budget in steps of one ratio each; the last cut is not trained, since `recover` follows.
 
+    A step on the way for which there is no width of the wanted multiple is left out.
+
     Args:
         cuts: what and how far.
         data: samples to score and solve with.
@@ -64,7 +67,13 @@ def cut_gradually(
             place.mkdir()
             out = cuts.out if number == steps else place / "model.onnx"
             section = _section(cuts.prune, number, plan)
-            done = cut_model(current, out, section, None, axes=cuts.axes, data=data, told=told)
+            try:
+                done = cut_model(current, out, section, None, axes=cuts.axes, data=data, told=told)
+            except PruneError as error:
+                if number == steps:
+                    raise
+                told(f"cut {number} of {steps} is left out: {error.what}", number, steps)
+                continue
             plan = done.plan if plan is None else composed(plan, done.plan)
             if number == steps:
                 return replace(done, plan=plan)

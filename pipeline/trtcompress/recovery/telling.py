@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("trtcompress.stages.recover")
 
 RECORD = "training.json"
+
+FORGOTTEN = 14 * 86400
+"""Seconds after which nobody will go on with a training that was killed."""
 
 
 def by_lines(name: str, progress: Progress) -> Told:
@@ -49,7 +54,11 @@ def work_folder(out: Path, student: str, teacher: str, data: str, settings: Reco
         settings: of the training.
     """
     key = digest_of({"of": [student, teacher, data], "settings": settings.model_dump(mode="json")})
-    return out.parent.parent / "training" / key
+    place = out.parent.parent / "training"
+    for old in place.glob("*"):
+        if time.time() - old.stat().st_mtime > FORGOTTEN:
+            shutil.rmtree(old, ignore_errors=True)
+    return place / key
 
 
 def write_record(made: Recovered, folder: Path) -> None:

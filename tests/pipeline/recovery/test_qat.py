@@ -23,7 +23,7 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("qat")
     write_cut(write_teacher(folder / "full.onnx"), folder / "teacher.onnx", (16, 24, 48))
     write_images(folder / "images.npz", 256)
-    np.savez(folder / "faint.npz", x=images()[0][:16] * 0.15)
+    np.savez(folder / "faint.npz", x=images()[0][:16] * 0.6)
     for command in (
         ("calibrate", folder / "teacher.onnx", "--data", folder / "faint.npz", "-o", folder / "ranges.json"),
         ("quantize", folder / "teacher.onnx", "--ranges", folder / "ranges.json", "-o", folder / "int8.onnx"),
@@ -51,7 +51,7 @@ def error(place: Path, name: str) -> float:
 def trained(place) -> Path:
     ran = trtcompress(
         *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
-        *("-o", place / "trained.onnx", "--qat", "--learn-scales", "--no-augment", "--epochs", "15", "--lr", "1e-3"),
+        *("-o", place / "trained.onnx", "--qat", "--epochs", "8", "--lr", "1e-3"),
     )
     assert ran.code == 0, ran.err
     return place / "trained.onnx"
@@ -60,14 +60,14 @@ def trained(place) -> Path:
 def test_it_regains_what_quantization_lost(place, trained):
     before, after = error(place, "int8.onnx"), error(place, "trained.onnx")
     assert before > 0.1
-    assert after < 0.5 * before
+    assert after < 0.3 * before
     assert top1(trained) >= top1(place / "int8.onnx")
 
 
 def test_the_graph_is_what_was_trained(place, trained):
     x = images()[0][512:576]
     with torch.no_grad():
-        view = to_torch(read_model(trained), learn_scales=True)(torch.from_numpy(x)).numpy()
+        view = to_torch(read_model(trained))(torch.from_numpy(x)).numpy()
     assert np.allclose(view, as_written(trained, x), rtol=0, atol=1e-3 * np.abs(view).max())
 
 
@@ -76,9 +76,10 @@ def test_nodes_stay_and_weights_stay_integers(place, trained):
     assert before.graph.node == after.graph.node
     kinds = {held.name: held.data_type for held in before.graph.initializer}
     assert {held.name: held.data_type for held in after.graph.initializer} == kinds
-    scales = {name for node in after.graph.node if node.op_type == "QuantizeLinear" for name in node.input[1:2]}
-    held = {value.name: numpy_helper.to_array(value) for value in after.graph.initializer}
-    assert all((held[name] > 0).all() for name in scales)
+    one, other = ({w.name: numpy_helper.to_array(w) for w in m.graph.initializer} for m in (before, after))
+    changed = {name for name in one if one[name].tobytes() != other[name].tobytes()}
+    assert any(one[name].dtype == np.int8 for name in changed)
+    assert not any(name.endswith("_scale") for name in changed)
 
 
 def test_a_quantized_student_is_not_trained_by_accident(place):

@@ -1,0 +1,100 @@
+"""The stages recover and qat in a build, and pruning in steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from builds import build, manifest, project, promised, write_samples
+from trtcompress.cutting import read_plan
+from trtcompress.recovery.recover import Recovered
+
+TRAINED = (
+    *("prune.macs=0.63", "prune.multiple=1", "metric=[top1]", "gates={}"),
+    *("recover.steps=12", "recover.lr=0.003", "qat.steps=8", "qat.lr=0.001", "data.training=more.npz"),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder, config and a build that cuts, recovers, quantizes and trains on."""
+    folder = tmp_path_factory.mktemp("recovered")
+    config = project(folder / "p", ("cpu:int8",))
+    write_samples(folder / "p" / "more.npz", seed=5, count=48)
+    built, heard = build(config, folder, *TRAINED)
+    return folder, config, built, heard
+
+
+def test_both_stages_run_and_what_they_made_is_shipped(made):
+    folder, _, built, heard = made
+    worked = [name.split(" ")[0] for name in heard.worked]
+    assert worked.index("prune") < worked.index("recover") < worked.index("calibrate")
+    assert worked.index("quantize") < worked.index("qat") < worked.index("compile")
+    student = built.run.values["student", ""]
+    assert isinstance(student, Recovered)
+    assert (student.steps, student.samples) == (12, 48)
+    models = folder / "out/small/models"
+    record = json.loads((models / "recovered/training.json").read_text())
+    assert record["after"] <= record["before"]
+    (trained,) = models.glob("trained/*/model.onnx")
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(trained).graph.node)
+    engines = {engine["graph_sha256"] for engine in manifest(folder / "out/small")["engines"]}
+    qat = next(value for (name, _), value in built.run.values.items() if name == "trained")
+    assert engines == {qat.digest}
+    assert not list((folder / "store" / "training").glob("*")), "checkpoints are gone"
+
+
+def test_a_second_build_trains_nothing_and_a_fresh_one_gives_the_same_bytes(made):
+    folder, config, _, _ = made
+    _, heard = build(config, folder, *TRAINED)
+    assert heard.worked == []
+    build(config, folder / "fresh", *TRAINED)
+    assert promised(folder / "fresh/out/small") == promised(folder / "out/small")
+
+
+def test_other_training_settings_train_anew_and_cut_nothing_anew(made):
+    folder, config, _, _ = made
+    _, heard = build(config, folder, *TRAINED, "recover.lr=0.002", until="recover")
+    assert heard.worked == ["recover"]
+
+
+def test_pruning_in_steps(made, tmp_path):
+    folder, config, _, _ = made
+    whole = read_plan(folder / "out/small/models/pruned/plan.json")
+    steps = ("prune.steps=3", "prune.macs=0.255", "prune.reconstruct=false")
+    stepped, _ = build(config, tmp_path, *TRAINED, *steps, until="prune")
+    pruned = stepped.run.values["pruned", ""]
+    plan = pruned.plan
+    assert plan.before == whole.before
+    assert plan.model_sha256 == whole.model_sha256
+    assert 0.235 <= plan.after.macs / plan.before.macs <= 0.255
+    (group,) = plan.groups
+    shape = {w.name: tuple(w.dims) for w in onnx.load(pruned.path).graph.initializer}["conv.weight"]
+    assert group.kept == shape[0] == group.units - len(group.gone)
+    again, _ = build(config, tmp_path / "again", "prune.plan=" + _placed(pruned.path), "gates={}", until="prune")
+    cut = again.run.values["pruned", ""]
+    assert {w.name: tuple(w.dims) for w in onnx.load(cut.path).graph.initializer}["conv.weight"] == shape
+    assert again.run.values["pruned", ""].digest != pruned.digest, "no training lay between these cuts"
+
+
+def _placed(model: Path) -> str:
+    return str(model.parent / "plan.json")
+
+
+def test_the_weights_between_cuts_were_trained(made, tmp_path):
+    _, config, _, _ = made
+    steps = ("prune.steps=3", "prune.macs=0.255", "prune.reconstruct=false", "recover.blockwise=false")
+    one, _ = build(config, tmp_path, *TRAINED, *steps, until="prune")
+    other, _ = build(config, tmp_path, *TRAINED, *steps, "recover.lr=0.03", until="prune")
+    held = [
+        {
+            w.name: np.array(onnx.numpy_helper.to_array(w))
+            for w in onnx.load(b.run.values["pruned", ""].path).graph.initializer
+        }
+        for b in (one, other)
+    ]
+    assert any(not np.array_equal(held[0][name], held[1][name]) for name in held[0])
