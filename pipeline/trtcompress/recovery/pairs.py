@@ -178,5 +178,5 @@ def _shared(
 
 
 def _is_sum(node: ir.Node) -> bool:
-    computed = [value for value in node.inputs if value is not None and value.producer() is not None]
+    computed = [value for value in node.inputs if value is not None and not value.is_initializer()]
     return node.op_type == "Add" and len(computed) == 2

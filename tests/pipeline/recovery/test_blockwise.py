@@ -1,0 +1,119 @@
+"""Block by block: a residual network that was cut is fitted to the full one, and nothing gets worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from trtcompress.recovery import blockwise
+from trtcompress.recovery.checkpoint import load
+from trtcompress.recovery.job import BLOCKS, Job, open_subjects
+from trtcompress.recovery.pool import fill
+from trtcompress.recovery.settings import Training
+from trtcompress_calibration.samples import Sample
+from trtcompress_graph.load import read_model
+
+WIDTH, BLOCKS_IN_ALL = 12, 3
+
+
+def residual(path: Path, inner: int, seed: int = 0) -> Path:
+    """`x` (batch, 12), three blocks `x + W2 relu(W1 x)` of the inner width, a head to `y` (batch, 4)."""
+    chance = np.random.default_rng(seed)
+    weights, nodes, tensor = {}, [], "x"
+    for block in range(BLOCKS_IN_ALL):
+        into, out = chance.normal(size=(WIDTH, 32)) * 0.3, chance.normal(size=(32, WIDTH)) * 0.3
+        weights |= {f"b{block}.first": into[:, :inner], f"b{block}.last": out[:inner]}
+        nodes += [
+            helper.make_node("MatMul", [tensor, f"b{block}.first"], [f"b{block}.h"], name=f"b{block}.h"),
+            helper.make_node("Relu", [f"b{block}.h"], [f"b{block}.r"], name=f"b{block}.r"),
+            helper.make_node("MatMul", [f"b{block}.r", f"b{block}.last"], [f"b{block}.o"], name=f"b{block}.o"),
+            helper.make_node("Add", [tensor, f"b{block}.o"], [f"b{block}.sum"], name=f"b{block}.sum"),
+        ]
+        tensor = f"b{block}.sum"
+    weights["head"] = chance.normal(size=(WIDTH, 4))
+    nodes.append(helper.make_node("MatMul", [tensor, "head"], ["y"], name="head"))
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def job_of(folder: Path, inner: int = 20) -> Job:
+    teacher, student = residual(folder / "full.onnx", 32), residual(folder / "cut.onnx", inner)
+    chance = np.random.default_rng(7)
+    samples = [Sample({"x": chance.normal(size=(1, WIDTH)).astype(np.float32)}) for _ in range(160)]
+    model = read_model(student)
+    pool = fill(samples, model.inputs, folder / "pool", "samples")
+    (folder / "job").mkdir()
+    return Job(model, read_model(teacher), pool, Training(steps=400, batch=32), folder / "job")
+
+
+def error_at(job: Job, name: str) -> float:
+    subjects = open_subjects(job)
+    outputs = [
+        blockwise.tapped(v, subjects.pair.outputs, (name,)) for v in (subjects.pair.student, subjects.pair.teacher)
+    ]
+    with torch.no_grad():
+        one, other = (view(*subjects.inputs)[name] for view in outputs)
+    return float((one - other).square().mean() / other.var())
+
+
+def test_blocks_end_at_the_sums_and_each_weight_is_in_one(tmp_path):
+    pair = open_subjects(job_of(tmp_path)).pair
+    assert [shared.name for shared in pair.milestones(8)] == ["b0.sum", "b1.sum", "b2.sum"]
+    tasks = blockwise._tasks(pair)
+    assert [task.name for task in tasks] == ["b0.sum", "b1.sum", "b2.sum", "y"]
+    assert [task.part.reads for task in tasks] == [("x",), ("b0.sum",), ("b1.sum",), ("b2.sum",)]
+    assert sum(len(task.weights) for task in tasks) == len(list(pair.student.parameters())) == 7
+
+
+def test_every_block_comes_nearer_and_so_does_the_output(tmp_path):
+    job = job_of(tmp_path)
+    names = ("b0.sum", "b1.sum", "b2.sum", "y")
+    before = [error_at(job, name) for name in names]
+    said: list[str] = []
+    blockwise.fit_blocks(job, lambda what, done, total: said.append(what))
+    after = [error_at(job, name) for name in names]
+    assert all(new < 0.7 * old for new, old in zip(after, before, strict=True))
+    assert [line.split(":")[0] for line in said] == [f"block up to {name}" for name in names]
+
+
+def test_a_block_that_is_right_already_is_left_alone(tmp_path):
+    job = job_of(tmp_path, inner=32)
+    blockwise.fit_blocks(job, lambda what, done, total: None)
+    weights = load(job.folder / BLOCKS)["weights"]
+    held = {w.name: numpy_helper.to_array(w) for w in onnx.load(job.student.path).graph.initializer}
+    assert all(np.array_equal(held[name], value.numpy()) for name, value in weights.items())
+
+
+def test_it_goes_on_behind_the_last_block_that_was_fitted(tmp_path, monkeypatch):
+    job = job_of(tmp_path)
+    blockwise.fit_blocks(job, lambda what, done, total: None)
+    expected = load(job.folder / BLOCKS)["weights"]
+    (job.folder / BLOCKS).unlink()
+
+    def killed(what: str, done: int, total: int | None) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blockwise.fit_blocks(job, killed)
+    assert load(job.folder / BLOCKS)["done"] == 2
+    said: list[int] = []
+    blockwise.fit_blocks(job, lambda what, done, total: said.append(done))
+    assert said == [3, 4]
+    found = load(job.folder / BLOCKS)["weights"]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    said.clear()
+    blockwise.fit_blocks(job, lambda what, done, total: said.append(done))
+    assert said == [], "all was done"
