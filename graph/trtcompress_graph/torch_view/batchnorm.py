@@ -33,17 +33,21 @@ def restore(builder: Builder, node: ir.Node, results: Any) -> Any:
         return results
     assert weight is not None
     assert bias is not None
+    call = results.node
+    call.args = (*call.args[:2], None, *call.args[3:])  # the norm takes the bias over
     norm = identity_norm(builder.state.stored(bias), len(builder.state.stored(weight).shape) - 2)
     name = builder.state.module(f"batchnorm.{len(builder.state.restored)}", norm)
     builder.state.restored.append(Restored(str(weight.name), str(bias.name), name))
     return builder.tracer.emit("call_module", name, results)
 
 
-def identity_norm(like: Tensor, axes: int) -> nn.Module:
-    """A norm that changes nothing in evaluation, for as many channels as a bias has elements."""
+def identity_norm(bias: Tensor, axes: int) -> nn.Module:
+    """A norm that does no more than to add a bias, in evaluation."""
     kinds: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-    norm = kinds[axes](len(like), eps=EPS, dtype=like.dtype)
+    norm = kinds[axes](len(bias), eps=EPS, dtype=bias.dtype)
     norm.get_buffer("running_var").fill_(1 - EPS)
+    with torch.no_grad():
+        norm.get_parameter("bias").copy_(bias)
     return norm
 
 
@@ -93,13 +97,16 @@ class _Sums:
         self.squares = self.squares + rows.square().sum(1)
 
     def settle(self, norm: nn.Module) -> None:
-        """Write mean and variance; scale and bias undo them."""
+        """Write mean and variance, and scale and bias with which the norm gives what it gave before."""
         if not self.count:
             return
         with torch.no_grad():
             mean = torch.as_tensor(self.total) / self.count
             variance = (torch.as_tensor(self.squares) / self.count - mean.square()).clamp(min=0)
-            norm.get_buffer("running_mean").copy_(mean)
-            norm.get_buffer("running_var").copy_(variance)
-            norm.get_parameter("weight").copy_((norm.get_buffer("running_var").double() + EPS).sqrt())
-            norm.get_parameter("bias").copy_(norm.get_buffer("running_mean"))
+            before, spread = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+            scale, bias = norm.get_parameter("weight"), norm.get_parameter("bias")
+            factor = scale.double() / (spread.double() + EPS).sqrt()
+            bias.copy_(bias + (mean - before) * factor)
+            scale.copy_(factor * (variance + EPS).sqrt())
+            before.copy_(mean)
+            spread.copy_(variance)

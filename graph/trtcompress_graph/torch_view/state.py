@@ -50,8 +50,7 @@ class Restored:
 
     Attributes:
         weight, bias: names of the convolution's in the file.
-        prefix: where the norm's parameters are in the view.
-        axis: of the output channels in the weight.
+        prefix: where the norm is in the view.
     """
 
     weight: str

@@ -129,9 +129,9 @@ def _folded(module: fx.GraphModule, norms: tuple[Restored, ...]) -> dict[str, Te
         scale, shift = part.get_parameter("weight").double(), part.get_parameter("bias").double()
         mean, spread = part.get_buffer("running_mean").double(), part.get_buffer("running_var").double()
         factor = (scale / (spread + float(part.eps)).sqrt()).detach()  # type: ignore[arg-type]
-        weight, bias = state[norm.weight], state[norm.bias]
+        weight = state[norm.weight]
         found[norm.weight] = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
-        found[norm.bias] = (bias - mean) * factor + shift.detach()
+        found[norm.bias] = shift.detach() - mean * factor
     return found
 
 
