@@ -15,6 +15,7 @@ from trtcompress.pruning.allocation import ALLOCATIONS
 from trtcompress.pruning.depth import residual_blocks
 from trtcompress.pruning.execution import carry_out
 from trtcompress.pruning.importance import IMPORTANCES, Evidence, find_importance
+from trtcompress.pruning.importance.slopes import Slopes
 from trtcompress.pruning.plan import BlockCut, PrunePlan
 from trtcompress.pruning.prune import PruneOptions, apply_plan, prune
 from trtcompress.pruning.samples import Samples as Counted
@@ -170,7 +171,8 @@ def evidence(model: Model, data: Sequence[Sample] = ()) -> Evidence:
     subject = study(model, SHAPES)
     layers = linear_layers(subject.graph.graph, subject.shapes)
     grams = collect_grams(model, layers, data, shapes=subject.shapes) if data else {}
-    return Evidence(subject.coupling, subject.shapes, subject.weights, layers, grams)
+    slopes = Slopes(model, subject.coupling, data) if data else None
+    return Evidence(subject.coupling, subject.shapes, subject.weights, layers, grams, slopes=slopes)
 
 
 @pytest.mark.parametrize("name", sorted(set(IMPORTANCES) - {"random"}))
@@ -182,6 +184,38 @@ def test_silent_channels_go_first(tmp_path: Path, name: str) -> None:
     first = sorted(group.units, key=scores.__getitem__)[:6]
     silent = set(group.units[:3])
     assert len(silent & set(first)) == 3 if not by_magnitude else silent & set(first)
+
+
+def test_gradients_are_those_of_finite_differences(tmp_path: Path) -> None:
+    """Scaling all weights of a channel by 1 + e changes the cross-entropy by e times the summed slopes."""
+    model = redundant(tmp_path / "net.onnx")
+    samples = images(8)
+    given = evidence(model, samples)
+    assert given.slopes is not None
+    group = next(group for group in given.coupling.groups if group.name == "first.weight")
+    classes = run(model.path, samples).argmax(1)
+
+    def loss(unit: int, factor: float) -> float:
+        proto = onnx.load(model.path)
+        for held in proto.graph.initializer:
+            array = numpy_helper.to_array(held).astype(np.float32)
+            place = {"first.weight": (unit,), "first.bias": (unit,), "second.weight": (slice(None), unit)}.get(
+                held.name
+            )
+            if place is not None:
+                array = array.copy()
+                array[place] *= factor
+                held.CopyFrom(numpy_helper.from_array(array, held.name))
+        onnx.save(proto, tmp_path / "scaled.onnx")
+        scaled = run(tmp_path / "scaled.onnx", samples).astype(np.float64)
+        chances = np.exp(scaled) / np.exp(scaled).sum(1, keepdims=True)
+        return float(-np.log(chances[np.arange(len(classes)), classes]).sum())
+
+    slopes = given.slopes.by_label("answer").sum(axis=0)
+    for place in (0, 7, 11):
+        closure = list(given.coupling.relations.closure([group.units[place]]))
+        differences = (loss(place, 1.01) - loss(place, 0.99)) / 0.02
+        assert slopes[closure].sum() == pytest.approx(differences, rel=0.02, abs=1e-4)
 
 
 def test_second_order_spares_one_of_each_pair(tmp_path: Path) -> None:
