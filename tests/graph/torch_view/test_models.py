@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -17,6 +16,7 @@ import zoo
 from assets import asset
 from onnx_models import LIGHT
 from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
 from trtcompress_graph.torch_view import to_torch
 from zoo.shipped import light
 
@@ -34,13 +34,13 @@ TRAINED = ("digits", "recommender", "mobilenet_v2_trained", "minilm", "clip")
 FEW = tuple(random.Random(6).sample([name for name in zoo.NAMES if zoo.kind(name) == "written"], 6))
 
 
-def differs(source: Path | onnx.ModelProto, path: Path, feeds: Mapping[str, Any]) -> float:
+def differs(model: Model, feeds: Mapping[str, Any]) -> float:
     """Greatest difference of an output from ONNX Runtime's, over its greatest value."""
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
-    expected = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, dict(feeds))
+    expected = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"]).run(None, dict(feeds))
     with torch.no_grad():
-        made = to_torch(source)(*[torch.from_numpy(np.array(feed)) for feed in feeds.values()])
+        made = to_torch(model)(*[torch.from_numpy(np.array(feed)) for feed in feeds.values()])
     results = [each.numpy() for each in (made if isinstance(made, tuple) else (made,))]
     assert [(r.shape, r.dtype) for r in results] == [(e.shape, e.dtype) for e in expected]
     pairs = zip(expected, results, strict=True)
@@ -51,25 +51,25 @@ def differs(source: Path | onnx.ModelProto, path: Path, feeds: Mapping[str, Any]
 def test_image_classifiers_of_opset_9(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(light(name).SerializeToString())
-    spec = read_model(path).inputs[0]
+    model = read_model(path)
+    spec = model.inputs[0]
     x = np.random.default_rng(0).standard_normal([n if isinstance(n, int) else 1 for n in spec.shape])
-    assert differs(path, path, {spec.name: x.astype(np.float32)}) < NEAR
+    assert differs(model, {spec.name: x.astype(np.float32)}) < NEAR
 
 
 @pytest.mark.parametrize("name", OCR)
 def test_text_reader(name: str) -> None:
-    path = asset("rapidocr-onnxruntime", OCR[name])
-    assert differs(path, path, zoo.feeds(name, zoo.shapes(name)[0])) < NEAR
+    model = read_model(asset("rapidocr-onnxruntime", OCR[name]))
+    assert differs(model, zoo.feeds(name, zoo.shapes(name)[0])) < NEAR
 
 
 @pytest.mark.parametrize("name", ["silero_vad_16k_op15.onnx", "silero_vad_op18_ifless.onnx"])
 def test_voice_detector(name: str) -> None:
-    path = asset("silero-vad", name)
+    model = read_model(asset("silero-vad", name))
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (1, 576)).astype(np.float32)
     feeds = {"input": x, "state": rng.standard_normal((2, 1, 128)).astype(np.float32), "sr": np.array(16000)}
-    given = {spec.name: feeds[spec.name] for spec in read_model(path).inputs}
-    assert differs(path, path, given) < NEAR
+    assert differs(model, {spec.name: feeds[spec.name] for spec in model.inputs}) < NEAR
 
 
 @pytest.mark.parametrize("name", [*TRAINED, *FEW])
@@ -77,4 +77,4 @@ def test_graphs_of_the_zoo(name: str) -> None:
     model = zoo.model(name)
     for shapes in zoo.shapes(name):
         feeds = zoo.feeds(name, shapes)
-        assert differs(model.path, model.path, {spec.name: feeds[spec.name] for spec in model.inputs}) < NEAR
+        assert differs(model, {spec.name: feeds[spec.name] for spec in model.inputs}) < NEAR
