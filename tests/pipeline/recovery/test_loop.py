@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from trtcompress.recovery.optimizer import Average, schedule
 from trtcompress.recovery.settings import Training, planned_steps
 from trtcompress_graph.errors import RecoverError
 
+TESTS = str(Path(__file__).parents[2])
 SHORT = Training(steps=60, batch=16, rate=3e-3)
 
 
@@ -54,25 +57,33 @@ def test_the_same_run_gives_the_same_bits(tmp_path):
     assert equal(*runs)
 
 
+KILLED = """
+import os, pathlib, runpy, signal, sys
+
+held = runpy.run_path(sys.argv[1])
+advance = held["Loop"]._advance
+
+def advance_or_die(self, step, rate):  # in the middle of a step, behind the third checkpoint
+    if step == 22:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return advance(self, step, rate)
+
+held["Loop"]._advance = advance_or_die
+held["loop_of"](pathlib.Path(sys.argv[2]), held["SHORT"])[0].run()
+"""
+
+
 def test_it_goes_on_at_the_same_step_after_a_kill(tmp_path):
     loop, pair = loop_of(tmp_path / "peace", SHORT)
     loop.run()
     expected = weights(pair)
-    child = os.fork()
-    if not child:  # killed in the middle of a step, behind the third checkpoint
-        loop, _ = loop_of(tmp_path / "killed", SHORT)
-        advance = Loop._advance
-
-        def advance_or_die(self: Loop, step: int, rate: float) -> bool:
-            if step == 22:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return advance(self, step, rate)
-
-        Loop._advance = advance_or_die
-        loop.run()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    # A process of its own: a fork of this one would hang, since only the thread that forks lives on.
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": TESTS},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
     said: list[int] = []
     loop, pair = loop_of(tmp_path / "killed", SHORT, told=lambda what, done, total: said.append(done))
     found = loop.run()
