@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tiny_views import loop_of
-from trtcompress.recovery.loop import STATE, Loop
+from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.optimizer import Average, schedule
 from trtcompress.recovery.settings import Training, planned_steps
 from trtcompress_graph.errors import RecoverError
@@ -59,16 +59,17 @@ def test_the_same_run_gives_the_same_bits(tmp_path):
 
 KILLED = """
 import os, pathlib, runpy, signal, sys
+from trtcompress.recovery.loop import Loop
 
 held = runpy.run_path(sys.argv[1])
-advance = held["Loop"]._advance
+advance = Loop._advance
 
 def advance_or_die(self, step, rate):  # in the middle of a step, behind the third checkpoint
     if step == 22:
         os.kill(os.getpid(), signal.SIGKILL)
     return advance(self, step, rate)
 
-held["Loop"]._advance = advance_or_die
+Loop._advance = advance_or_die
 held["loop_of"](pathlib.Path(sys.argv[2]), held["SHORT"])[0].run()
 """
 
