@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from trtcompress_graph.errors import DataError, ModelError, TrtCompressError
+from trtcompress_graph.errors import DataError, TrtCompressError
 from trtcompress_graph.model import Model
 
 from ..config import RecoverSettings
@@ -78,7 +78,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
     """Train the student and write it to `out`.
 
     Raises:
-        ModelError: student and teacher differ in their inputs or outputs, or the student has float16 weights.
+        ModelError: student and teacher differ in their inputs or outputs.
         OperatorError: an operator that the torch view does not have.
         DataError: samples that do not fit, or too few.
         UsageError: an unknown loss, or one that does not fit the models.
@@ -87,7 +87,6 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
-    _refuse_halves(request.student)
     try:
         made = _recover(request, data, told)
     except TrtCompressError:  # it would come again: only a kill leaves something to go on with
@@ -233,20 +232,6 @@ def _check_data(job: Job) -> None:
         raise DataError(
             f"the loss '{compares[0]}' compares samples, and there is one", where=job.pool.source, hint="give more"
         )
-
-
-def _refuse_halves(student: Model) -> None:
-    """Refuse weights that are too coarse to be trained."""
-    from trtcompress_graph.load import load_ir
-
-    for name, value in load_ir(student).graph.initializers.items():
-        held = value.const_value
-        if held is not None and held.size > 1 and held.dtype.name in ("FLOAT16", "BFLOAT16"):
-            raise ModelError(
-                f"the weight '{name}' is {held.dtype.name.lower()}, too coarse to be trained",
-                where=str(student.path),
-                hint="recover the float32 model, and quantize it afterwards",
-            )
 
 
 def _notes(job: Job) -> Iterator[str]:

@@ -65,8 +65,8 @@ class Bridge(nn.Module):
     def forward(self, student: Tensor) -> Tensor:
         """The tensor in the teacher's width."""
         if self.map is None or self.axis is None:
-            return student
-        moved: Tensor = self.map(student.movedim(self.axis, -1))
+            return student.float()
+        moved: Tensor = self.map(student.float().movedim(self.axis, -1))
         return moved.movedim(-1, self.axis)
 
     def _rows(self, tensor: Tensor) -> Tensor:
