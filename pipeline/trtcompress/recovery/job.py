@@ -25,7 +25,6 @@ from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
-from .masters import widen_halves
 from .pairs import Pair, make_pair, output_only
 from .pool import Pool
 from .settings import Training, planned_steps
@@ -91,7 +90,6 @@ def open_subjects(job: Job) -> Subjects:
         ModelError: the models cannot be compared.
     """
     student = to_torch(job.student, learn_scales=job.training.learn_scales)
-    widen_halves(student)
     keep_zeros(student)
     teacher = to_torch(job.teacher).requires_grad_(False)
     share_equal(student, teacher)

@@ -110,7 +110,7 @@ def _recover(request: Request, data: Dataset, told: Told) -> Recovered:
     )
     training = training_of(request.settings)
     job = Job(
-        student=request.student,
+        student=_trainable(request),
         teacher=request.teacher,
         pool=pool,
         training=training,
@@ -187,13 +187,26 @@ def _write(request: Request, job: Job) -> Model:
     from trtcompress_graph.torch_view import to_onnx, to_torch
 
     from .checkpoint import load
+    from .halves import in_halves
     from .job import TRAINED, load_weights
 
     view = to_torch(job.student, learn_scales=job.training.learn_scales)
     found = load(job.folder / TRAINED)
     assert found is not None
     load_weights(view, found["weights"])
-    return to_onnx(view, like=job.student, out=request.out)
+    if job.student is request.student:
+        return to_onnx(view, like=job.student, out=request.out)
+    trained = to_onnx(view, like=job.student, out=request.work / "trained.onnx")
+    return in_halves(trained, request.student, request.out)
+
+
+def _trainable(request: Request) -> Model:
+    """The student, in float32 where it has float16 parts."""
+    from .halves import has_halves, in_float32
+
+    if not has_halves(request.student):
+        return request.student
+    return in_float32(request.student, request.work / "float32" / "model.onnx")
 
 
 def _facts(request: Request, job: Job) -> dict[str, object]:

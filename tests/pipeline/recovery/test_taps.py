@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import fx, nn
 
 from tiny_views import view
-from trtcompress.recovery.masters import widen_halves
 from trtcompress.recovery.taps import block, named_nodes, tapped
 from trtcompress.recovery.thrift import frugal, share_equal
 from trtcompress.recovery.zeros import keep_zeros
@@ -61,33 +59,6 @@ def test_equal_buffers_are_held_once():
     assert share_equal(one, other) == 400
     assert one.table is other.table
     assert one.own is not other.own
-
-
-class Product(nn.Module):
-    """`x` times a weight, which the graph reads as a torch view does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.linspace(-1, 1, 24).view(6, 4).half())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight
-
-
-def test_float16_weights_are_trained_as_float32_and_read_rounded():
-    plain = fx.symbolic_trace(Product())
-    with torch.no_grad():
-        expected = plain(X.half())
-    assert widen_halves(plain) == 1
-    assert plain.weight.dtype == torch.float32
-    assert torch.equal(plain(X.half()), expected)
-    with torch.no_grad():
-        plain.weight += 1e-5  # less than float16 tells apart near 1
-    assert plain.weight[0, 0] != -1
-    assert torch.equal(plain(X.half()), expected)
-    plain(X.half()).float().sum().backward()
-    assert plain.weight.grad.dtype == torch.float32
-    assert float(plain.weight.grad.abs().sum()) > 0
 
 
 def test_zeros_of_a_sparse_weight_get_no_gradient():
