@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from onnx_models import model, small, value
+from trtcompress_graph.errors import TrtCompressError
 from trtcompress_graph.torch_view import to_torch
 from trtcompress_graph.torch_view.names import StateNames, initializer_name
 
@@ -210,3 +211,16 @@ def test_names_never_become_code(name: str) -> None:
     assert torch.allclose(module(x), x * torch.from_numpy(weight.copy()))
     assert [initializer_name(held) for held in module.state_dict()] == [f"{name}.w"]
     assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
+
+
+def test_attributes_never_become_code() -> None:
+    equation = "ij,jk->ik\t"
+    node = helper.make_node("Einsum", ["x", "w"], ["y"], equation=equation)
+    proto = model([node], [value("x", [2, 3])], [value("y", [2, 4])], {"w": array(3, 4)})
+    x = torch.rand(2, 3)
+    module = to_torch(proto)
+    assert torch.allclose(module(x), x @ module.get_parameter("w"))
+    node.attribute[0].s = b"'),__import__('os').abort(),('"
+    bad = model([node], [value("x", [2, 3])], [value("y", [2, 4])], {"w": array(3, 4)})
+    with pytest.raises((TrtCompressError, RuntimeError)):
+        to_torch(bad)(x)

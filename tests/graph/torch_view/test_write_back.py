@@ -115,3 +115,13 @@ def test_another_module_or_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such tensor"):
         to_onnx(to_torch(path), like=other, out=tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_external_data(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(small(), path, save_as_external_data=True, location="m.data", size_threshold=100)
+    module = to_torch(path)
+    with torch.no_grad():
+        module.get_parameter("w").add_(1)
+    to_onnx(module, like=path, out=tmp_path / "other" / "out.onnx")
+    assert torch.equal(to_torch(tmp_path / "other" / "out.onnx")(X), module(X))
