@@ -25,7 +25,7 @@ from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
-from .pairs import Pair, make_pair, output_only
+from .pairs import Pair, make_pair
 from .pool import Pool
 from .settings import Training, planned_steps
 from .taps import tapped
@@ -51,7 +51,6 @@ class Job:
 
     Attributes:
         folder: of the checkpoints; the trained weights are left there.
-        outputs_only: inner tensors of student and teacher mean different things.
     """
 
     student: Model
@@ -60,7 +59,6 @@ class Job:
     training: Training
     folder: Path
     metrics: tuple[MetricRef, ...] = ()
-    outputs_only: bool = False
 
     @property
     def batches(self) -> Batches:
@@ -100,8 +98,7 @@ def open_subjects(job: Job) -> Subjects:
     arrays = job.pool.read(group, rows)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
     labels = as_labels(job.pool.labels_of(group, rows), None if job.pool.fixed is None else len(inputs[0]))
-    pair = make_pair(student, teacher, job.student, inputs, labels)
-    return Subjects(output_only(pair) if job.outputs_only else pair, inputs, labels)
+    return Subjects(make_pair(student, teacher, job.student, inputs, labels), inputs, labels)
 
 
 def weights_of(view: fx.GraphModule) -> dict[str, Tensor]:

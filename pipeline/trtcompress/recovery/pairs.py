@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +53,7 @@ class Pair:
     Attributes:
         outputs: names of the outputs, in order.
         answers: those that hold floats.
-        shared: inner float tensors of both, in the order of the student; empty where only outputs are looked at.
+        shared: inner float tensors of both, in the order of the student.
         first: what both made of the first batch (inner tensors are not kept).
     """
 
@@ -143,11 +143,6 @@ def make_pair(
     first = Seen({n: ours[n] for n in answers}, {n: theirs[n] for n in answers}, labels)
     shared = tuple(_shared(model, [name for name in inner if _alike(ours[name], theirs[name])], ours, theirs))
     return Pair(student, teacher, model.inputs, outputs, answers, shared, first)
-
-
-def output_only(pair: Pair) -> Pair:
-    """The pair without its inner tensors, where these mean different things."""
-    return replace(pair, shared=())
 
 
 def _run(

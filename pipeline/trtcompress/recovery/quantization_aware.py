@@ -39,7 +39,6 @@ def train_quantized(
     *,
     metrics: tuple[MetricRef, ...] = (),
     function: FunctionRef | None = None,
-    outputs_only: bool = False,
 ) -> Recovered:
     """Train a graph under its quantization, and write it; one without any is copied.
 
@@ -51,4 +50,4 @@ def train_quantized(
         note = "no activation is quantized in this graph: there is nothing to train under quantization"
         held = (made.path, made.digest, made.inputs, made.outputs)
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, 0, (note,))
-    return recover(Request(student, teacher, settings, out, work, metrics, function, outputs_only), data, told)
+    return recover(Request(student, teacher, settings, out, work, metrics, function), data, told)

@@ -61,7 +61,6 @@ class Request:
         work: folder for samples and checkpoints; a training that lies there is gone on with. Removed at the end.
         metrics: the first one is told on the samples that are held out.
         function: the user's own training loop.
-        outputs_only: inner tensors of student and teacher mean different things.
     """
 
     student: Model
@@ -71,7 +70,6 @@ class Request:
     work: Path
     metrics: tuple[MetricRef, ...] = ()
     function: FunctionRef | None = None
-    outputs_only: bool = False
 
 
 def recover(request: Request, data: Dataset, told: Told) -> Recovered:
@@ -116,7 +114,6 @@ def _recover(request: Request, data: Dataset, told: Told) -> Recovered:
         training=training,
         folder=request.work / "training",
         metrics=request.metrics,
-        outputs_only=request.outputs_only,
     )
     _check_data(job)
     if open_folder(job.folder, _facts(request, job)):
@@ -170,7 +167,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         save({"weights": weights_of(run_own_loop(request.function, job))}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
-    if job.training.blockwise and not job.outputs_only:
+    if job.training.blockwise:
         spent = fit_blocks(job, told) / 60
         minutes = job.training.minutes
         if minutes is not None:

@@ -62,6 +62,8 @@ def work_folder(out: Path, student: str, teacher: str, data: str, settings: Reco
 
 
 def write_record(made: Recovered, folder: Path) -> None:
-    """What came of a training, as JSON beside the graph."""
+    """What came of a training, as JSON beside the graph; what a user should know is told at once."""
+    for note in made.notes:
+        _log.info(note)
     own = [field.name for field in fields(made) if field.name not in {held.name for held in fields(Model)}]
     write_text(folder / RECORD, json.dumps({name: getattr(made, name) for name in own}, indent=1) + "\n")

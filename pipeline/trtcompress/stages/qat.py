@@ -18,24 +18,14 @@ from .recover import LIBS
 
 
 class QatSettings(StageSettings):
-    """Settings of the qat stage.
-
-    Attributes:
-        pruned: the model was cut, so that the full one knows more than the float model that was quantized.
-        equalized: scales were moved between layers: inner tensors are no longer those of the full model.
-    """
+    """Settings of the qat stage."""
 
     qat: RecoverSettings
-    pruned: bool
-    equalized: bool
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
         """The section `qat`; without it nothing is trained."""
-        if config.qat is None:
-            return None
-        equalized = config.quantize.equalize != "off"
-        return cls(qat=config.qat, pruned=config.prune is not None, equalized=equalized)
+        return None if config.qat is None else cls(qat=config.qat)
 
 
 @stage(
@@ -49,7 +39,6 @@ class QatSettings(StageSettings):
     alone=True,  # it takes all cores
 )
 def qat(
-    simplified: Model,
     equalized: Model,
     rounded: Model,
     encoding: Encoding,
@@ -60,7 +49,9 @@ def qat(
     out: Path,
     progress: Progress,
 ) -> Recovered:
-    """Train the Q/DQ graph of an INT8 encoding against the float model; other graphs stay as they are.
+    """Train the Q/DQ graph of an INT8 encoding against the float model that was quantized; others stay as they are.
+
+    What a cut lost is for `recover` to bring back: the gates hold this graph to that float model.
 
     Raises:
         RecoverError: the training diverges, or the user's loop fails.
@@ -68,14 +59,12 @@ def qat(
         DataError: samples that do not fit the model, or too few.
     """
     section = settings.qat
-    teacher = simplified if settings.pruned else equalized
-    data = open_data(training, simplified, samples=section.samples)
-    work = work_folder(out, rounded.digest, teacher.digest, training.digest, section)
+    data = open_data(training, equalized, samples=section.samples)
+    work = work_folder(out, rounded.digest, equalized.digest, training.digest, section)
     made = train_quantized(
-        *(rounded, teacher, section, data, out / "model.onnx", work, by_lines(f"qat {encoding.name}", progress)),
+        *(rounded, equalized, section, data, out / "model.onnx", work, by_lines(f"qat {encoding.name}", progress)),
         metrics=metrics,
         function=qat_loop,
-        outputs_only=settings.pruned and settings.equalized,
     )
     write_record(made, out)
     return made
