@@ -46,7 +46,7 @@ def load(source: Source) -> tuple[ir.Model, str]:
     if isinstance(source, onnx.ModelProto):
         return ir.from_proto(source), "model"
     model = source if isinstance(source, Model) else read_model(Path(source))
-    return load_ir(model), str(model.path)
+    return ir.external_data.load_to_model(load_ir(model)), str(model.path)
 
 
 def prepare(source: Source) -> Prepared:
