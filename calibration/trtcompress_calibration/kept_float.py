@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.fresh import FreshNames
 
 from .kinds import integer, is_weighted, weight_of
 from .opening import is_constant
 
+_REMOVED = frozenset({"Identity", "Dropout"})
+"""Operators that ONNX Runtime takes out."""
 
-def keep_float(graph: ir.Graph, int8: Collection[ir.Node], names: FreshNames) -> None:
+
+def keep_float(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, names: FreshNames) -> None:
     """Dequantize what such a node reads with a scale for each channel, all of them equal.
 
     ONNX Runtime quantizes the weights of a Conv, ConvTranspose or Gemm between pairs by itself, with one scale for all
     (WeightBiasQuantization, on by default), so that what mixed precision keeps exact would be INT8 all the same. It
-    does so only behind a DequantizeLinear with a single scale. The numbers are the same.
+    does so only behind a DequantizeLinear with a single scale, which it moves over a Reshape, a Transpose and others
+    (QDQPropagationTransformer): behind such a node the numbers are quantized again with the scale that they have.
+    The numbers are the same.
     """
+    moved = _REMOVED.union(encoding.shared_scale_ops)
     for node in graph:
         if node in int8 or not is_weighted(node) or node.op_type == "MatMul" or not is_constant(weight_of(node)):
             continue
         value = node.inputs[0]
-        restored = value.producer() if value is not None else None
-        if value is None or restored is None or restored.op_type != "DequantizeLinear" or integer(node, "transA", 0):
+        restored = _dequantized(value, moved)
+        if value is None or restored is None:
             continue
-        inputs = [restored.inputs[0], *(_spread(graph, v, _channels(node), names) for v in restored.inputs[1:3])]
-        again = ir.node("DequantizeLinear", inputs, {"axis": 1}, name=names.node(f"{node.name}_DequantizeLinear"))
+        integers, scale, zero_point = restored.inputs[:3]
+        if restored is not value.producer():
+            integers = _quantized_again(graph, node, [value, scale, zero_point], names)
+        spread = [_spread(graph, v, _channels(node), names) for v in (scale, zero_point)]
+        axis = integer(node, "transA", 0) ^ 1
+        again = _placed(graph, node, "DequantizeLinear", [integers, *spread], {"axis": axis}, names)
         made = again.outputs[0]
         made.name, made.type, made.shape = names.tensor(f"{value.name}_channels"), value.type, value.shape
-        graph.insert_before(node, [again])
         node.replace_input_with(0, made)
-        if not value.uses() and not value.is_graph_output():
+        if restored is value.producer() and not value.uses() and not value.is_graph_output():
             graph.remove(restored, safe=True)
+
+
+def _dequantized(value: ir.Value | None, moved: Collection[str]) -> ir.Node | None:
+    """The DequantizeLinear with a single scale that makes `value`, at once or before operators of `moved`."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in moved and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    single = node is not None and node.op_type == "DequantizeLinear" and is_constant(node.inputs[1])
+    return node if single and node is not None and "axis" not in node.attributes else None
+
+
+def _quantized_again(graph: ir.Graph, node: ir.Node, inputs: Sequence[ir.Value | None], names: FreshNames) -> ir.Value:
+    value, zero_point = inputs[0], inputs[2]
+    assert value is not None
+    assert zero_point is not None
+    made = _placed(graph, node, "QuantizeLinear", inputs, {}, names).outputs[0]
+    made.name, made.shape = names.tensor(f"{value.name}_again"), value.shape
+    made.type = ir.TensorType(zero_point.dtype or ir.DataType.UINT8)
+    return made
+
+
+def _placed(
+    graph: ir.Graph,
+    node: ir.Node,
+    kind: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, int],
+    names: FreshNames,
+) -> ir.Node:
+    """A node right before `node`."""
+    made = ir.node(kind, inputs, dict(attributes), name=names.node(f"{node.name}_{kind}"))
+    graph.insert_before(node, [made])
+    return made
 
 
 def _channels(node: ir.Node) -> int:

@@ -67,7 +67,7 @@ def quantize(
         for node in [node for node in graph if node.op_type == "LSTM" and node.name in quantized]:
             write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))
         if encoding.int8_outputs:
-            keep_float(graph, int8, FreshNames(graph))
+            keep_float(graph, int8, encoding, FreshNames(graph))
     if encoding.float_type != "float32":
         write_float16(loaded, opset_of(loaded), float32, encoding.float_type)
     return save_ir(loaded, out)

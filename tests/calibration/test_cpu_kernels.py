@@ -236,6 +236,46 @@ def test_what_is_kept_in_float_is_not_quantized_by_the_engine(tmp_path: Path, ki
     np.testing.assert_allclose(run(made.path, images(4)), run(made.path, images(4), kernels=False), atol=0.1)
 
 
+MOVED: dict[str, tuple[list[tuple[str, dict[str, object], list[int] | None]], str]] = {
+    "Reshape": ([("Reshape", {}, [-1, 8])], "Gemm"),
+    "Squeeze": ([("Squeeze", {}, [2, 3])], "Gemm"),
+    "Flatten": ([("Flatten", {}, None)], "Gemm"),
+    "Transpose and Reshape": ([("Transpose", {"perm": [0, 2, 3, 1]}, None), ("Reshape", {}, [-1, 8])], "Gemm"),
+    "Squeeze and Identity": ([("Squeeze", {}, [2, 3]), ("Identity", {}, None)], "Gemm"),
+    "Squeeze and Unsqueeze": ([("Squeeze", {}, [2]), ("Unsqueeze", {}, [2])], "Conv"),
+    "Transpose": ([("Transpose", {"perm": [0, 1, 3, 2]}, None)], "Conv"),
+    "transposed": ([("Reshape", {}, [-1, 8]), ("Transpose", {"perm": [1, 0]}, None)], "Gemm"),
+}
+"""What stands between an INT8 node and one that is kept in float, and of which kind that is."""
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_what_is_kept_in_float_stays_so_behind_what_moves_numbers(tmp_path: Path, name: str) -> None:
+    """ONNX Runtime moves a DequantizeLinear over it, to where it is behind one after all."""
+    between, kind = MOVED[name]
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    x = net.node("MaxPool", [x], "pool", kernel_shape=[16, 16])
+    for place, (op, attributes, constant) in enumerate(between):
+        inputs = [x] if constant is None else [x, net.constant(f"places{place}", constant, np.int64)]
+        x = net.node(op, inputs, f"moved{place}", **attributes)
+    loud = net.rng.normal(size=(8, 8)) * np.where(np.arange(8), 1, 300)
+    loud = loud if kind == "Gemm" else loud.T.reshape(8, 8, 1, 1)
+    weights = [x, net.constant("kept.weight", loud), net.constant("kept.bias", np.zeros(8))]
+    x = net.node(kind, weights, "kept", **({"transA": 1} if name == "transposed" else {}))
+    x = net.node("Clip", [x, net.constant("low", -1), net.constant("high", 1)], "clipped")
+    x = net.product("Gemm", x, "b", 8, 4) if kind == "Gemm" else net.conv(x, "b", 8, 4)
+    model = net.save(tmp_path / "net.onnx", IMAGE, {x: ("batch", 4) if kind == "Gemm" else ("batch", 4, 1, 1)})
+    ranges = measured(model, images(4))
+    encoding = replace(CPU7, product_weights=0)
+    plan = plan_precision(model, ranges, encoding, skip=[f"{kind}:kept"])
+    made = quantize(model, ranges, plan, encoding, tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert held[kind] + held["FusedConv"] + held["FusedGemm"] == 1
+    assert held["QGemm"] + held["QLinearConv"] == 2
+    np.testing.assert_allclose(run(made.path, images(4)), run(made.path, images(4), kernels=False), atol=0.1)
+
+
 def recurrent_net(path: Path, hidden: int, direction: str = "forward") -> Model:
     net = Net()
     count = 2 if direction == "bidirectional" else 1
