@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,18 +16,24 @@ from trtcompress_graph.errors import UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
+from .held_back import Parted, held_back
+
 if TYPE_CHECKING:
     from trtcompress_calibration.samples import Sample
 
     from .config import Equalization, Method, Rounding
 
-HELD_BACK = 32
-"""Samples that are held back to measure on, at the most; every fourth one, so that three times as many are left."""
+_log = logging.getLogger(__name__)
 
 GAIN = 0.99
 """What lowers the error by less than a hundredth is not turned on."""
 
 TRIALS = "trials.json"
+
+NOTHING = "no output depends on the samples smoothly, so that nothing can be measured"
+
+UNMEASURED: Method = "mse"
+"""Method of the ranges where none can be measured."""
 
 _METHODS: tuple[Equalization, ...] = ("cross-layer", "smooth")
 
@@ -38,7 +45,7 @@ class Trial:
     Attributes:
         what: in words.
         error: squared error of the outputs over their variance, of the INT8 graph as it is written, to the float
-            model; the greatest of all outputs. Infinite where an output is not finite.
+            model; the greatest of all outputs. Infinite where an output is not finite, or of another shape.
     """
 
     what: str
@@ -80,7 +87,8 @@ def best_ranges(
     """Ranges by the method whose INT8 graph is nearest to the float model on samples that are held back.
 
     Each sample is read once, whatever the number of methods, and none is kept but those that are held back; the ranges
-    are of all of them. Costs a quantized graph and a pass over the samples that are held back for each method.
+    are of all of them. Costs a quantized graph and a pass over the samples that are held back for each method. Where
+    the model gives nothing that can be compared, they are by `UNMEASURED`, and a warning says so.
 
     Args:
         model: a float model.
@@ -99,13 +107,19 @@ def best_ranges(
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
 
+    from .output_error import compared_tensors, output_error
+
     if not encoding.int8:
         raise UsageError(
             f"'{encoding.name}' holds no INT8, for which a method could be measured",
             where="method 'auto'",
             hint="give a target that takes INT8, or one of the methods",
         )
-    parted = _Parted(samples)
+    tensors = compared_tensors(model)
+    if not tensors:
+        _log.warning("%s: '%s' is taken as method of the ranges", NOTHING, UNMEASURED)
+        return measure(model, samples, batch_size=batch, progress=progress).ranges(UNMEASURED), ()
+    parted = Parted(samples)
     measured = measure(model, parted, batch_size=batch, progress=progress)
     back = parted.back or parted.first
     trials = []
@@ -114,11 +128,15 @@ def best_ranges(
             ranges = measured.ranges(method)
             plan = plan_precision(model, ranges, encoding, skip=skip)
             graph = quantize(model, ranges, plan, encoding, Path(folder) / f"{method}.onnx")
-            trials.append(Trial(method, output_error(model, graph, back)))
+            trials.append(Trial(method, output_error(model, graph, back, tensors)))
     if parted.back:
         read = measured.samples
         measured += measure(model, back, batch_size=batch, progress=lambda done: progress(read + done))
-    return measured.ranges(min(trials, key=lambda trial: trial.error).what), tuple(trials)
+    best = min(trials, key=lambda trial: trial.error)
+    if not math.isfinite(best.error):
+        _log.warning("no method gives finite outputs of the model's shapes: '%s' is taken for the ranges", UNMEASURED)
+        return measured.ranges(UNMEASURED), tuple(trials)
+    return measured.ranges(best.what), tuple(trials)
 
 
 def equalized_model(
@@ -145,7 +163,13 @@ def equalized_model(
     from trtcompress_calibration.equalize.equalize import equalize, find_junctions
     from trtcompress_graph.load import copy_model
 
+    from .output_error import compared_tensors, output_error
+
     if how == "auto" and not find_junctions(model, samples)[1]:
+        how = "off"
+    tensors = compared_tensors(model) if how == "auto" else ()
+    if how == "auto" and not tensors:
+        _log.warning("%s: the model is not equalized", NOTHING)
         how = "off"
     if how == "off":
         return _tried(copy_model(model, out), "off", ())
@@ -156,7 +180,7 @@ def equalized_model(
         ways = {"off": model}
         ways |= {name: equalize(model, rest, name, Path(folder) / f"{name}.onnx")[0] for name in _METHODS}
         trials = tuple(
-            Trial(name, output_error(model, _quantized(way, rest, method, skip, encoding, Path(folder)), back))
+            Trial(name, output_error(model, _quantized(way, rest, method, skip, encoding, Path(folder)), back, tensors))
             for name, way in ways.items()
         )
         best = _best(trials)
@@ -180,15 +204,20 @@ def best_weights(
     from trtcompress_calibration.weights import WEIGHT_METHODS
     from trtcompress_graph.load import copy_model
 
-    if not encoding.int8:
-        return _tried(quantize(model, ranges, plan, encoding, out), next(iter(WEIGHT_METHODS)), ())
+    from .output_error import compared_tensors, output_error
+
+    first, tensors = next(iter(WEIGHT_METHODS)), compared_tensors(model) if encoding.int8 else ()
+    if encoding.int8 and not tensors:
+        _log.warning("%s: weights reach as far as '%s' says", NOTHING, first)
+    if not tensors:
+        return _tried(quantize(model, ranges, plan, encoding, out, weights=first), first, ())
     back = held_back(tuple(samples))[1]
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graphs = {
             way: quantize(model, ranges, plan, encoding, Path(folder) / f"{way}.onnx", weights=way)
             for way in WEIGHT_METHODS
         }
-        trials = tuple(Trial(way, output_error(model, graph, back)) for way, graph in graphs.items())
+        trials = tuple(Trial(way, output_error(model, graph, back, tensors)) for way, graph in graphs.items())
         best = _best(trials)
         return _tried(copy_model(graphs[best], out), best, trials)
 
@@ -217,11 +246,19 @@ def rounded_model(
     from trtcompress_calibration.rounding.round import round_weights
     from trtcompress_graph.load import copy_model
 
+    from .output_error import compared_tensors, output_error
+
     orders = (False, True) if rounding == "auto" else (rounding == "second-order",)
     biases = (False, True) if correct_bias is None else (correct_bias,)
     ways = {_words(order, bias): (order, bias) for order in orders for bias in biases}
     nothing = _words(False, False)
-    if not encoding.int8 or list(ways) == [nothing]:
+    if not encoding.int8:
+        return _tried(copy_model(quantized, out), nothing, ())
+    tensors = compared_tensors(model) if len(ways) > 1 else ()
+    if len(ways) > 1 and not tensors:
+        ways = dict([next(iter(ways.items()))])
+        _log.warning("%s: rounding is %s", NOTHING, *ways)
+    if list(ways) == [nothing]:
         return _tried(copy_model(quantized, out), nothing, ())
     if len(ways) == 1:
         ((words, (order, bias)),) = ways.items()
@@ -237,68 +274,9 @@ def rounded_model(
                 graphs[words], _ = round_weights(
                     model, quantized, encoding, rest, path, second_order=order, correct_bias=bias
                 )
-        trials = tuple(Trial(words, output_error(model, graph, back)) for words, graph in graphs.items())
+        trials = tuple(Trial(words, output_error(model, graph, back, tensors)) for words, graph in graphs.items())
         best = _best(trials)
         return _tried(copy_model(graphs[best], out), best, trials)
-
-
-class _Parted:
-    """`held_back` of samples that come one by one: gives what may be learned from, once, and keeps the others.
-
-    Attributes:
-        back: what is measured on; empty where there are fewer than four.
-        first: the first three.
-    """
-
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        self._samples = samples
-        self.back: list[Sample] = []
-        self.first: list[Sample] = []
-
-    def __iter__(self) -> Iterator[Sample]:
-        for i, sample in enumerate(self._samples):
-            if i < 3:
-                self.first.append(sample)
-            if i % 4 == 3 and len(self.back) < HELD_BACK:
-                self.back.append(sample)
-            else:
-                yield sample
-
-
-def held_back(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """What may be learned from and what is measured on; all are both where there are fewer than four."""
-    back = tuple(samples[3::4][:HELD_BACK])
-    if not back:
-        return tuple(samples), tuple(samples)
-    kept = {id(sample) for sample in back}
-    return tuple(s for s in samples if id(s) not in kept), back
-
-
-def output_error(model: Model, graph: Model, samples: Iterable[Sample]) -> float:
-    """Squared error of the float outputs over their variance, the greatest of all outputs."""
-    import numpy as np
-
-    from trtcompress_calibration.batching import batches
-    from trtcompress_engines.backends.onnxruntime import open_graph
-
-    sums: dict[str, np.ndarray] = {}
-    with open_graph(model.path) as exact, open_graph(graph.path, emulate=True) as tried:
-        for batch in batches(samples, model.inputs, 8):
-            found = tried.infer(dict(batch.inputs))
-            for name, wanted in exact.infer(dict(batch.inputs)).items():
-                if wanted.dtype.kind != "f" or found[name].shape != wanted.shape:
-                    continue
-                y = wanted.astype(np.float64)
-                with np.errstate(invalid="ignore", over="ignore"):
-                    lost = np.square(found[name].astype(np.float64) - y).sum()
-                part = np.array([lost, np.square(y).sum(), y.sum(), y.size])
-                sums[name] = sums.get(name, np.zeros(4)) + part
-    errors = [
-        float(lost) / max(float(squares - total * total / count), float(np.finfo(np.float64).tiny))
-        for lost, squares, total, count in sums.values()
-        if count
-    ]
-    return max((error if math.isfinite(error) else math.inf for error in errors), default=0.0)
 
 
 def _quantized(

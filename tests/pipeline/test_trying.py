@@ -12,14 +12,18 @@ import pytest
 from onnx import numpy_helper
 
 from command_line import trtcompress
-from float_graphs import images, residual_net
+from float_graphs import Net, images, residual_net
 from small_builds import Small, answers, small_classifier
-from trtcompress.trying import GAIN, Trial, _best, _Parted, best_ranges, held_back, output_error
+from trtcompress.held_back import Parted, held_back
+from trtcompress.output_error import compared_tensors, output_error
+from trtcompress.trying import GAIN, UNMEASURED, Trial, _best, best_ranges, best_weights, rounded_model
 from trtcompress_calibration.collect import calibrate, measure
 from trtcompress_calibration.methods import METHODS
+from trtcompress_calibration.precision import plan_precision
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
 
 BUILD = ("--target", "cpu:int8", "--set", "measure.seconds=0.01", "--set", "gates.min_cosine=0.5")
 AUTO = ("quantize.equalize=auto", "quantize.rounding=auto", "quantize.correct_bias=auto")
@@ -97,7 +101,7 @@ def test_commands(small, tmp_path):
     assert "rounding: second-order" in told
     model = read_model(small.model)
     samples = images(16, seed=5)
-    errors = [output_error(model, read_model(tmp_path / f"{name}.onnx"), samples) for name in "qa"]
+    errors = [output_error(model, read_model(tmp_path / f"{name}.onnx"), samples, ["logits"]) for name in "qa"]
     assert errors[1] < errors[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "e.onnx", "q.onnx", "r.json"]
 
@@ -159,7 +163,7 @@ def test_what_is_held_back():
 @pytest.mark.parametrize("count", [0, 3, 4, 9, 200])
 def test_samples_that_come_one_by_one_are_parted_alike(count: int) -> None:
     samples = images(count)
-    parted = _Parted(iter(samples))
+    parted = Parted(iter(samples))
     rest = [*parted]
     assert (tuple(rest), tuple(parted.back or parted.first)) == held_back(samples)
 
@@ -195,3 +199,57 @@ def test_what_was_read_apart_is_added_up_to_the_last_bit(tmp_path: Path) -> None
     whole = parts[2] + parts[0] + parts[1]
     for method in METHODS:
         assert whole.ranges(method) == calibrate(model, samples, method=method)
+
+
+def _selecting(path: Path, op: str) -> Model:
+    """A product whose outputs alone are left whose values are positive, or the place of the greatest."""
+    net = Net()
+    net.product("Gemm", "x", "fc", 256, 256)
+    if op == "ArgMax":
+        net.node("Cast", [net.node("ArgMax", ["fc"], "place", axis=1)], "y", to=1)
+    else:
+        flat = net.node("Reshape", ["fc", net.constant("flat", [-1], np.int64)], "values")
+        net.node("Compress", [flat, net.node("Greater", [flat, net.constant("zero", 0)], "positive")], "y", axis=0)
+    return net.save(path, {"x": ("batch", 256)}, {"y": ("any", 1) if op == "ArgMax" else ("any",)})
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "Compress"])
+def test_outputs_that_jump_are_measured_before_they_do(tmp_path: Path, op: str) -> None:
+    model, samples = _selecting(tmp_path / "m.onnx", op), images(16, (256,))
+    assert compared_tensors(model) == (("values",) if op == "Compress" else ("fc",))
+    ranges, trials = best_ranges(model, samples, encoding=encodings()["cpu-int8"])
+    errors = {trial.what: trial.error for trial in trials}
+    assert all(0 < error < 0.1 for error in errors.values())
+    assert errors[ranges.method] == min(errors.values())
+
+
+def test_another_shape_is_no_agreement(tmp_path: Path) -> None:
+    wide, narrow = Net(), Net()
+    wide.node("Identity", ["x"], "y")
+    narrow.node("ReduceMax", ["x", narrow.constant("axes", [1], np.int64)], "y")
+    models = [
+        net.save(tmp_path / f"{i}.onnx", {"x": ("n", 8)}, {"y": ("n", "m")}) for i, net in enumerate((wide, narrow))
+    ]
+    assert output_error(*models, images(4, (8,)), ["y"]) == float("inf")
+    assert output_error(models[0], models[0], images(4, (8,)), ["y"]) == 0
+
+
+def test_where_nothing_can_be_measured_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    net = Net()
+    net.node("TopK", ["x", net.constant("k", [8], np.int64)], "top")
+    net.nodes[-1].output.append("places")
+    net.product("Gemm", "top", "y", 8, 512)
+    model, samples = net.save(tmp_path / "m.onnx", {"x": ("n", 32)}, {"y": ("n", 512)}), images(8, (32,))
+    encoding = encodings()["cpu-int8"]
+    assert compared_tensors(model) == ()
+    ranges, trials = best_ranges(model, samples, encoding=encoding)
+    assert (ranges, trials) == (calibrate(model, samples, method=UNMEASURED), ())
+    assert "nothing can be measured" in caplog.text
+    plan = plan_precision(model, ranges, encoding)
+    weights = best_weights(model, ranges, plan, encoding, samples, tmp_path / "w.onnx")
+    assert (weights.chosen, weights.trials) == ("minmax", ())
+    rounded = rounded_model(
+        *(model, weights, samples, tmp_path / "r.onnx"), rounding="auto", correct_bias=None, encoding=encoding
+    )
+    assert (rounded.chosen, rounded.trials) == ("nearest", ())
+    assert len(caplog.records) == 3

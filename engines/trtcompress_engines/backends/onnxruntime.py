@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +85,7 @@ class OnnxRuntimeBackend:
         return OnnxRuntimeRunner(engine.path, threads, optimize=engine.path == engine.graph.path)
 
 
-def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRuntimeRunner:
+def open_graph(path: Path, threads: int = 0, *, emulate: bool = False, more: Sequence[str] = ()) -> OnnxRuntimeRunner:
     """A runner for any ONNX file.
 
     Args:
@@ -94,18 +94,28 @@ def open_graph(path: Path, threads: int = 0, *, emulate: bool = False) -> OnnxRu
         emulate: compute every Q/DQ pair as it is written, in float arithmetic, and fuse none of them into an
             integer kernel of this CPU; round the result of every float16 or bfloat16 node to its type. These are the
             numbers that a graph for another device stands for.
+        more: tensors inside the graph, none of its outputs, that it gives too.
     """
-    return OnnxRuntimeRunner(path, threads, emulate=emulate)
+    return OnnxRuntimeRunner(path, threads, emulate=emulate, more=more)
 
 
 class OnnxRuntimeRunner:
     """Runs an ONNX file through Polygraphy's `OnnxrtRunner`."""
 
-    def __init__(self, path: Path, threads: int = 0, *, optimize: bool = True, emulate: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        *,
+        optimize: bool = True,
+        emulate: bool = False,
+        more: Sequence[str] = (),
+    ) -> None:
         self.path = path
         self._threads = threads
         self._optimize = optimize
         self._emulate = emulate
+        self._more = more
         self._runner: Any = None
 
     def __enter__(self) -> Self:
@@ -120,6 +130,8 @@ class OnnxRuntimeRunner:
         if self._emulate:
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
         content = rounding_float16(self.path) if self._emulate else None
+        if self._more:
+            content = _with_outputs(content or self.path.read_bytes(), self._more)
         self._runner = OnnxrtRunner(_session(self.path, settings, content))
         self._runner.activate()
         return self
@@ -197,6 +209,16 @@ def _session(path: Path, options: Any, content: bytes | None = None) -> Any:
         node = _blamed(str(error))
         where = f"{path}: node '{node}'" if node else str(path)
         raise CompileError(f"ONNX Runtime refuses the graph: {_plain(str(error))}", where=where) from error
+
+
+def _with_outputs(content: bytes, names: Sequence[str]) -> bytes:
+    """The graph with these tensors as outputs too. Names do: ONNX Runtime knows the types."""
+    import onnx
+
+    more = onnx.ModelProto()
+    more.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    # One protobuf message behind the other is the merged message.
+    return b"".join((content, more.SerializeToString()))
 
 
 def _blamed(message: str) -> str:
