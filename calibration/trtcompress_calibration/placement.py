@@ -64,7 +64,7 @@ def quantize(
         QdqWriter(graph, encoding, weights).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
         pool_means(graph, [node for node in graph if node in int8], FreshNames(graph))
         convolve_means(graph, [node for node in graph if node in int8], FreshNames(graph))
-        for node in [node for node in graph if node.op_type == "LSTM" and node.name in quantized]:
+        for node in recurrent_nodes(graph, plan, encoding):
             write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))
         if encoding.int8_outputs:
             keep_float(graph, int8, encoding, FreshNames(graph))
@@ -77,6 +77,12 @@ def int8_nodes(graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> set[
     """Nodes that a plan has quantized by themselves: not those that an engine moves pairs over, or absorbs."""
     planned = {p.node for p in plan.nodes if p.precision == encoding.quantized}
     return {node for node in graph if node.name in planned and node.op_type in encoding.ops}
+
+
+def recurrent_nodes(graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> list[ir.Node]:
+    """LSTMs whose weights a plan has as integers: they read floats, and no pair stands around them."""
+    planned = {p.node for p in plan.nodes if p.precision == encoding.quantized}
+    return [node for node in graph if node.op_type == "LSTM" and node.name in planned]
 
 
 def check_plan(model: Model, graph: ir.Graph, plan: PrecisionPlan, encoding: Encoding) -> None:

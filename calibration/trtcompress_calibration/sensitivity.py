@@ -82,7 +82,7 @@ def sensitivity(
 
     from .layout import lay_out
     from .opening import open_graph
-    from .placement import check_plan, int8_nodes
+    from .placement import check_plan, int8_nodes, recurrent_nodes
     from .precision import needed_opset
     from .spots import node_spots
 
@@ -93,7 +93,7 @@ def sensitivity(
     check_plan(model, loaded.graph, plan, encoding)
     int8 = int8_nodes(loaded.graph, plan, encoding)
     pairs = lay_out(loaded.graph, int8, encoding, ranges.tensors)
-    spots = node_spots(loaded.graph, int8, pairs, encoding)
+    spots = node_spots(loaded.graph, int8.union(recurrent_nodes(loaded.graph, plan, encoding)), pairs, encoding)
     few = spread(data, samples)
     feeds = _batched(few, model)
     graph = PartedGraph(ir.to_proto(loaded), threads, optimize=optimize)

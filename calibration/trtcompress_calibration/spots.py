@@ -10,9 +10,12 @@ import onnx
 import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
+from trtcompress_graph.fresh import FreshNames
 
 from .kinds import activation_inputs, weight_of
 from .layout import Pair, written
+from .lstm import write_lstm
+from .opening import is_constant
 from .parts import Feed, Part, PartedGraph
 from .qdq import QdqWriter
 from .samples import Array
@@ -35,7 +38,9 @@ class NodeSpot:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Activations that it reads."""
+        """Activations that it reads; of an LSTM the lengths and states too, where they are not constant."""
+        if self.node.op_type == "LSTM":
+            return tuple(str(v.name) for v in self.node.inputs if v is not None and not is_constant(v))
         read = (self.node.inputs[i] for i in activation_inputs(self.node))
         return tuple(str(value.name) for value in read if value is not None)
 
@@ -62,7 +67,9 @@ class NodeSpot:
         loaded = ir.from_proto(self._alone(graph, example))
         small = loaded.graph
         writer = QdqWriter(small, encoding)
-        if weights_only:
+        if self.node.op_type == "LSTM":
+            write_lstm(loaded, small[0], encoding.weight_bits, FreshNames(small))
+        elif weights_only:
             writer.write_weights(small[0], next(p.scale for p in self.pairs if (self.node, 0) in p.readers))
         else:
             writer.write(list(self._pairs_in(small)), {small[0]})
@@ -75,7 +82,8 @@ class NodeSpot:
         return graph.part_of(nodes, {name: example[name] for name in self.reads}, self.writes, stored)
 
     def _alone(self, graph: PartedGraph, example: Feed) -> onnx.ModelProto:
-        places = sorted({graph.place[str(node.outputs[0].name)] for node in (self.node, self.last)})
+        made = (next(str(v.name) for v in node.outputs if v.name) for node in (self.node, self.last))
+        places = sorted({graph.place[name] for name in made})
         proto = graph.frame()
         proto.graph.node.extend(graph.nodes[place] for place in places)
         for name in dict.fromkeys(name for place in places for name in graph.reads[place]):

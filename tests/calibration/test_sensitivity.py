@@ -14,7 +14,7 @@ import pytest
 from float_graphs import IMAGE, Net, images, measured, residual_net
 from trtcompress_calibration.layout import lay_out
 from trtcompress_calibration.opening import open_graph
-from trtcompress_calibration.placement import int8_nodes
+from trtcompress_calibration.placement import int8_nodes, quantize
 from trtcompress_calibration.precision import needed_opset, plan_precision
 from trtcompress_calibration.qdq import QdqWriter
 from trtcompress_calibration.samples import Sample
@@ -153,6 +153,41 @@ def test_a_pair_gives_what_onnx_says(zero_point: np.uint8 | np.int8, tmp_path: P
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "p.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "p.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(restored(values, scale), session.run(None, {"x": values})[0])
+
+
+def recurrent(path: Path) -> Model:
+    """An LSTM with states from the outside, of which only the last hidden state is read, and a product behind it."""
+    net, hidden = Net(), 192
+    shapes = {"w": (1, 4 * hidden, 24), "r": (1, 4 * hidden, hidden), "b": (1, 8 * hidden)}
+    names = [net.constant(name, net.rng.normal(size=shape) / 8) for name, shape in shapes.items()]
+    inputs = ["x", *names, "", "h"]
+    net.nodes.append(onnx.helper.make_node("LSTM", inputs, ["", "last"], name="lstm", hidden_size=hidden))
+    flat = net.node("Squeeze", ["last", net.constant("axes", [0], np.int64)], "flat")
+    net.product("MatMul", flat, "y", hidden, hidden)
+    return net.save(path, {"x": (5, "batch", 24), "h": (1, "batch", hidden)}, {"y": ("batch", hidden)})
+
+
+def test_an_lstm_is_ranked_with_what_its_integers_cost(tmp_path: Path) -> None:
+    """So that it can be kept in float where a graph is not accurate enough."""
+    model, rng = recurrent(tmp_path / "net.onnx"), np.random.default_rng(0)
+    shapes = {"x": (5, 1, 24), "h": (1, 1, 192)}
+    samples = [
+        Sample({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}) for _ in range(4)
+    ]
+    ranges = measured(model, samples)
+    plan = plan_precision(model, ranges, CPU)
+    found = sensitivity(model, ranges, plan, CPU, samples, threads=1)
+    ranked = {each.name: each for each in found.nodes}
+    assert set(ranked) == {node.node for node in plan.nodes if node.precision == "int8"} >= {"lstm", "MatMul:y"}
+    assert 0 < ranked["lstm"].damage < 0.1
+    alone = plan_precision(model, ranges, CPU, kept={"MatMul:y": "for this test"})
+    made = quantize(model, ranges, alone, CPU, tmp_path / "int8.onnx")
+    full, other = (
+        np.concatenate([onnxruntime.InferenceSession(m.path).run(None, dict(s.inputs))[0] for s in samples])
+        for m in (model, made)
+    )
+    assert ranked["lstm"].damage == pytest.approx(damage([full], [other]), rel=0.3)
+    assert plan_precision(model, ranges, CPU, kept=dict.fromkeys(ranked, "kept")).quantized == 0
 
 
 def test_few_samples_rank_as_all_do(tmp_path: Path) -> None:
