@@ -86,6 +86,15 @@ def residual_net(path: Path) -> Model:
     return net.save(path, IMAGE, {"logits": ("batch", 10)})
 
 
+def with_fixed_batch(model: Model, batch: int) -> Model:
+    """The same file, with the first axis of its inputs and outputs fixed."""
+    proto = onnx.load(model.path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(proto, model.path)
+    return read_model(model.path)
+
+
 def images(count: int, shape: Sequence[int] = (3, 16, 16), seed: int = 1) -> list[Sample]:
     rng = np.random.default_rng(seed)
     return [Sample({"x": rng.normal(size=(1, *shape)).astype(np.float32)}) for _ in range(count)]

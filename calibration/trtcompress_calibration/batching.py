@@ -6,9 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
+from trtcompress_graph.shapes import Shape
 
 from .samples import Array, Batch, Sample
+
+BATCH = 8
+"""Samples that go through a model together where nobody says."""
 
 _Shapes = tuple[tuple[int, ...], ...]
 _Numbered = tuple[int, Sample]
@@ -40,6 +45,32 @@ def batches(samples: Iterable[Sample], inputs: Sequence[TensorSpec], size: int) 
             yield _stack(opened.pop(shapes), inputs, size)
     for group in opened.values():
         yield _stack(group, inputs, fixed or len(group))
+
+
+def full_batches(data: Iterable[Sample], inputs: Sequence[TensorSpec], size: int = BATCH) -> Iterator[Batch]:
+    """Batches, without one that repeats samples, unless there is no other."""
+    filled: Batch | None = None
+    given = False
+    for batch in batches(data, inputs, size):
+        if batch.repeated:
+            filled = batch
+            continue
+        given = True
+        yield batch
+    if filled is not None and not given:
+        yield filled
+        given = True
+    if not given:
+        raise DataError("there are no samples", hint="name data that holds at least one sample")
+
+
+def first_shapes(data: Iterable[Sample], inputs: Sequence[TensorSpec]) -> dict[str, Shape]:
+    """Shapes of the inputs as the model takes them: of one sample, or of as many as its fixed batch holds.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    return {name: array.shape for name, array in next(full_batches(data, inputs, 1)).inputs.items()}
 
 
 def has_batch_axis(inputs: Sequence[TensorSpec]) -> bool:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from trtcompress_graph.cores import one_blas_thread, usable_cores
 from trtcompress_graph.errors import DataError
-from trtcompress_graph.model import Model, TensorSpec
+from trtcompress_graph.model import Model
 from trtcompress_graph.shapes import Shape
 
-from .batching import batches
+from .batching import full_batches
 from .layers import Ints, Layer
-from .samples import Batch, Sample
+from .samples import Sample
 from .tapped_session import TappedSession
 
 Doubles = NDArray[np.float64]
@@ -25,7 +25,6 @@ Doubles = NDArray[np.float64]
 MOST_FEATURES = 4608
 """Wider layers (512 channels under 3 x 3 have just as many) get the moments of their channels alone."""
 
-BATCH = 8
 _MEMORY = 600 << 20
 """Bytes of all matrices that one pass sums up."""
 
@@ -153,23 +152,6 @@ def sampled(seed: Sequence[int], count: int, share: float) -> Ints | None:
     if kept >= count:
         return None
     return np.sort(np.random.default_rng(seed).choice(count, kept, replace=False))
-
-
-def full_batches(data: Iterable[Sample], inputs: Sequence[TensorSpec], size: int = BATCH) -> Iterator[Batch]:
-    """Batches, without one that repeats samples, unless there is no other."""
-    filled: Batch | None = None
-    given = False
-    for batch in batches(data, inputs, size):
-        if batch.repeated:
-            filled = batch
-            continue
-        given = True
-        yield batch
-    if filled is not None and not given:
-        yield filled
-        given = True
-    if not given:
-        raise DataError("there are no samples", hint="name data that holds at least one sample")
 
 
 def collect_grams(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from float_graphs import IMAGE, Net, images, residual_net, run
+from float_graphs import IMAGE, Net, images, residual_net, run, with_fixed_batch
 from trtcompress_calibration.equalize.equalize import equalize, find_junctions
 from trtcompress_calibration.equalize.scales import FURTHEST, METHODS
 from trtcompress_calibration.samples import Sample
@@ -105,6 +105,13 @@ def test_the_float_model_computes_the_same(tmp_path, graph, method):
     before, after = run(model.path, samples), run(made.path, samples)
     assert moved
     assert np.abs(after - before).max() <= TOLERANCE * np.abs(before).max()
+
+
+def test_a_model_of_a_fixed_batch_takes_samples_one_by_one(tmp_path):
+    model, samples = with_fixed_batch(residual_net(tmp_path / "m.onnx"), 4), images(8)
+    assert junction_names(model, samples) == junction_names(residual_net(tmp_path / "open.onnx"), samples)
+    _, moved = equalize(model, samples, "smooth", tmp_path / "e.onnx")
+    assert moved
 
 
 def test_names_and_shapes_stay(tmp_path):

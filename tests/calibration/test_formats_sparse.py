@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from float_graphs import Net, cosine, images, measured, residual_net
+from float_graphs import Net, cosine, images, measured, residual_net, with_fixed_batch
 from format_graphs import answers, encoder, sentences, stored
 from trtcompress_calibration.formats.sparse import sparsify, words
 from trtcompress_calibration.formats.two_of_four import by_magnitude, damage, solved
@@ -97,6 +97,14 @@ def test_samples_make_it_far_better(tmp_path: Path):
     assert all(layer.error < 0.5 * layer.magnitude for layer in layers if not layer.why_not)
     held = stored(made.path)
     assert all(two_of_four(held[layer.weight], 1) for layer in layers[1:-1])
+
+
+def test_a_model_of_a_fixed_batch_takes_samples_one_by_one(tmp_path: Path):
+    model = with_fixed_batch(residual_net(tmp_path / "m.onnx"), 4)
+    _, layers = sparsify(model, tmp_path / "s.onnx", samples=images(8))
+    solved = [layer for layer in layers if layer.error is not None and layer.magnitude is not None]
+    assert len(solved) > 4
+    assert all(layer.error <= layer.magnitude for layer in solved)
 
 
 def test_a_bert(tmp_path: Path):

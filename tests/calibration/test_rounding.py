@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from float_graphs import IMAGE, Net, images, measured, residual_net, run
+from float_graphs import IMAGE, Net, images, measured, residual_net, run, with_fixed_batch
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.rounding.round import Rounded, round_weights
@@ -114,6 +114,14 @@ def test_corrected_biases_keep_the_means(tmp_path):
     nearest, out, _ = made(tmp_path, model, "cpu-int8-r7", samples, second_order=False)
     off, corrected = (np.abs(run(m.path, samples, kernels=False).mean((0, 2, 3)) - exact).max() for m in (nearest, out))
     assert corrected < 0.5 * off
+
+
+def test_a_model_of_a_fixed_batch_takes_samples_one_by_one(tmp_path):
+    model = with_fixed_batch(residual_net(tmp_path / "m.onnx"), 4)
+    _, _, report = made(tmp_path, model, "cpu-int8", images(9))
+    _, _, open_batch = made(tmp_path, residual_net(tmp_path / "open.onnx"), "cpu-int8", images(8))
+    assert [layer.node for layer in report] == [layer.node for layer in open_batch]
+    assert np.allclose([layer.chosen for layer in report], [layer.chosen for layer in open_batch], rtol=0.2)
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):

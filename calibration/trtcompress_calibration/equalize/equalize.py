@@ -16,8 +16,7 @@ from trtcompress_graph.errors import DataError, UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.shapes import graph_shapes
 
-from ..batching import has_batch_axis
-from ..gram import full_batches
+from ..batching import first_shapes, full_batches, has_batch_axis
 from ..samples import Sample
 from ..tapped_session import TappedSession
 from .junctions import LEAST_LENGTHS, Junction, Tap, junctions
@@ -93,13 +92,10 @@ def find_junctions(model: Model, samples: Iterable[Sample]) -> tuple[ir.Model, t
     """
     from ..opening import open_graph
 
-    first = next(iter(samples), None)
-    if first is None:
-        raise DataError("there are no samples", hint="name data that holds at least one sample")
     longer = has_batch_axis(model.inputs)
     shapes = {
-        name: (LEAST_LENGTHS, *array.shape[1:]) if longer and array.shape[:1] == (1,) else array.shape
-        for name, array in first.inputs.items()
+        name: (LEAST_LENGTHS, *shape[1:]) if longer and shape[:1] == (1,) else shape
+        for name, shape in first_shapes(samples, model.inputs).items()
     }
     loaded = open_graph(model, 1)
     return loaded, junctions(loaded.graph, graph_shapes(loaded, model, shapes))

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from trtcompress_graph.cores import one_blas_thread, usable_cores
-from trtcompress_graph.errors import ConfigError, DataError
+from trtcompress_graph.errors import ConfigError
 from trtcompress_graph.load import load_ir, save_ir
 from trtcompress_graph.model import Model
 from trtcompress_graph.shapes import graph_shapes
 
+from ..batching import first_shapes
 from ..gram import MOST_FEATURES, Gram, collect_grams
 from ..kinds import integer, weight_of
 from ..layers import Layer, linear_layers
@@ -145,10 +146,7 @@ def _moments(
     progress: Callable[[str, int, int | None], None],
 ) -> tuple[dict[str, Layer], dict[str, Gram]]:
     """Second moments of what the layers read, of those that are not too wide."""
-    first = next(iter(samples), None)
-    if first is None:
-        raise DataError("there are no samples", hint="name data that holds at least one sample")
-    shapes = graph_shapes(loaded, model, {name: array.shape for name, array in first.inputs.items()})
+    shapes = graph_shapes(loaded, model, first_shapes(samples, model.inputs))
     layers = {layer.name: layer for layer in linear_layers(loaded.graph, shapes) if layer.name in fit}
     narrow = [layer for layer in layers.values() if layer.features(shapes[layer.x]) <= MOST_FEATURES]
     return layers, collect_grams(model, narrow, samples, shapes=shapes, limit_rows=LIMIT_ROWS, progress=progress)

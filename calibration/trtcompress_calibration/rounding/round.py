@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from trtcompress_graph.cores import one_blas_thread, usable_cores
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.shapes import Shape, graph_shapes
 
+from ..batching import first_shapes
 from ..gram import MOST_FEATURES, Gram, collect_grams, passes
 from ..layers import Layer, linear_layers
 from ..samples import Sample
@@ -88,11 +88,9 @@ def round_weights(
     from ..opening import open_graph
     from ..precision import needed_opset
 
-    first = next(iter(samples), None)
-    if first is None:
-        raise DataError("there are no samples", hint="name data that holds at least one sample")
+    taken = first_shapes(samples, model.inputs)
     opened = open_graph(model, needed_opset(encoding))
-    shapes = graph_shapes(opened, model, {name: array.shape for name, array in first.inputs.items()})
+    shapes = graph_shapes(opened, model, taken)
     layers = {layer.name: layer for layer in linear_layers(opened.graph, shapes)}
     loaded = load_ir(quantized)
     found = [q for q in quantized_layers(loaded.graph, layers, encoding) if _narrow(q, layers, shapes)]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcompress_calibration.gram import Gram, by_channel, full_batches, row_limit, sampled
+from trtcompress_calibration.batching import full_batches
+from trtcompress_calibration.gram import Gram, by_channel, row_limit, sampled
 from trtcompress_calibration.layers import Layer
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import load_ir, save_ir
