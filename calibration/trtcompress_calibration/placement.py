@@ -62,7 +62,7 @@ def quantize(
     elif encoding.activation is not None:
         int8 = int8_nodes(graph, plan, encoding)
         QdqWriter(graph, encoding, weights).write(lay_out(graph, int8, encoding, ranges.tensors), int8)
-        pool_means(graph, [node for node in graph if node in int8], FreshNames(graph))
+        pool_means(graph, [node for node in graph if node in int8], encoding, FreshNames(graph))
         convolve_means(graph, [node for node in graph if node in int8], FreshNames(graph))
         for node in recurrent_nodes(graph, plan, encoding):
             write_lstm(loaded, node, encoding.weight_bits, FreshNames(graph))

@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.fresh import FreshNames
 
+from .int8 import absorbed_by
 from .kinds import averages_places, integer, text
 
 
-def pool_means(graph: ir.Graph, int8: Iterable[ir.Node], names: FreshNames) -> None:
+def pool_means(graph: ir.Graph, int8: Iterable[ir.Node], encoding: Encoding, names: FreshNames) -> None:
     """Make each such node of `int8` a GlobalAveragePool, in place, once its Q/DQ pairs are written.
 
-    Where it also drops the axes, they go behind a pair of its own: pool, Q/DQ, Flatten, and then what was there.
+    Where it also drops the axes, they go behind a pair of its own: pool, what it absorbs, Q/DQ, Flatten, and then what
+    was there.
     """
     for node in int8:
         if not averages_places(node):
@@ -27,7 +30,8 @@ def pool_means(graph: ir.Graph, int8: Iterable[ir.Node], names: FreshNames) -> N
         node.resize_inputs(1)
         node.attributes.clear()
         if drops:
-            _flatten_behind(graph, node, names)
+            node.outputs[0].shape = None
+            _flatten_behind(graph, absorbed_by(node, encoding) or node, names)
 
 
 def convolve_means(graph: ir.Graph, int8: Iterable[ir.Node], names: FreshNames) -> None:
@@ -83,7 +87,13 @@ def _equal_weights(graph: ir.Graph, node: ir.Node, shape: tuple[int, ...], names
 
 
 def _flatten_behind(graph: ir.Graph, node: ir.Node, names: FreshNames) -> None:
-    """The INT8 result of `node` is [N, C, 1, ...] and is dequantized and flattened to what the graph reads."""
+    """The INT8 result of `node` is [N, C, 1, ...] and is dequantized and flattened to what the graph reads.
+
+    Args:
+        graph: main graph.
+        node: the pool, or the rectifier that it absorbs.
+        names: of the graph.
+    """
     result = node.outputs[0]
     quantize = next(use.node for use in result.uses() if use.node.op_type == "QuantizeLinear")
     name, scale = str(result.name), quantize.inputs[1:3]

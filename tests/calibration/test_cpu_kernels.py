@@ -173,6 +173,28 @@ def test_a_mean_over_all_places_is_a_pooling(tmp_path: Path, opset: int, keepdim
     assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.995
 
 
+@pytest.mark.parametrize("kind", ["Relu", "Clip"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_rectifier_vanishes_in_a_mean_over_all_places(tmp_path: Path, kind: str, keepdims: int) -> None:
+    """Whether it drops its axes or not; the tensor behind the rectifier keeps its name and shape."""
+    net = Net()
+    axes = net.constant("axes", [2, 3], np.int64)
+    x = net.node("ReduceMean", [net.conv("x", "a", 3, 8), axes], "mean", keepdims=keepdims)
+    bounds = [net.constant("low", 0), net.constant("high", 6)] if kind == "Clip" else []
+    x = net.node(kind, [x, *bounds], "rectified")
+    x = net.node("Flatten", [x], "flat") if keepdims else x
+    logits = net.product("Gemm", x, "logits", 8, 4)
+    model = net.save(
+        tmp_path / "net.onnx", IMAGE, {logits: ("batch", 4), "rectified": ("batch", 8, 1, 1)[: 2 + 2 * keepdims]}
+    )
+    made, plan, _ = quantized(model, images(8), tmp_path / "int8.onnx")
+    held = kernels(made.path)
+    assert idle(made.path, plan) == []
+    assert (held["QLinearGlobalAveragePool"], held["ReduceMean"], held[kind]) == (1, 0, 0)
+    assert made.outputs == model.outputs
+    assert cosine(run(made.path, images(4, seed=3)), run(model.path, images(4, seed=3))) > 0.98
+
+
 @pytest.mark.parametrize(
     ("attributes", "convolution"),
     [
