@@ -229,7 +229,6 @@ class RecoverSettings(Settings):
     precision: TrainingPrecision = "32"
     devices: int = Field(1, ge=0, description="processes, one a device; 0: all GPUs")
     checkpoint_activations: bool = Field(False, description="less memory for more time")
-    learn_scales: bool = Field(False, description="of a quantized graph: train its scales too")
     samples: int | None = Field(None, ge=1, description="that are read, at the most")
     function: str | None = Field(
         None, description="`package.module:function`, a training loop of one's own: gets the module and gives it back"

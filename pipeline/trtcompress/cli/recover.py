@@ -40,7 +40,6 @@ WORK = ".recovery"
 )
 @click.option("--devices", type=click.IntRange(min=0), help="Processes, one a device; 0: all GPUs.  [default: 1]")
 @click.option("--qat", is_flag=True, help="The student is a Q/DQ graph; it learns under its quantization.")
-@click.option("--learn-scales", is_flag=True, help="With --qat: train the scales too.")
 @click.option("--lr", type=float, help="Greatest learning rate.  [default: a probe picks it]")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64]")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")

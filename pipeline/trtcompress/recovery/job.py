@@ -87,7 +87,7 @@ def open_subjects(job: Job) -> Subjects:
         OperatorError: an operator that the view does not have.
         ModelError: the models cannot be compared.
     """
-    student = to_torch(job.student, learn_scales=job.training.learn_scales)
+    student = to_torch(job.student)
     keep_zeros(student)
     teacher = to_torch(job.teacher).requires_grad_(False)
     share_equal(student, teacher)

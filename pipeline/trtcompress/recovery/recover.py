@@ -148,7 +148,6 @@ def training_of(settings: RecoverSettings) -> Training:
         precision=settings.precision,
         devices=settings.devices,
         checkpoint_activations=settings.checkpoint_activations,
-        learn_scales=settings.learn_scales,
         seed=settings.seed,
     )
 
@@ -187,7 +186,7 @@ def _write(request: Request, job: Job) -> Model:
     from .halves import in_halves
     from .job import TRAINED, load_weights
 
-    view = to_torch(job.student, learn_scales=job.training.learn_scales)
+    view = to_torch(job.student)
     found = load(job.folder / TRAINED)
     assert found is not None
     load_weights(view, found["weights"])

@@ -45,7 +45,6 @@ class Training:
     precision: Precision = "32"
     devices: int = 1
     checkpoint_activations: bool = False
-    learn_scales: bool = False
     seed: int = 0
 
 
