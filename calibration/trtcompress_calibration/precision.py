@@ -110,7 +110,7 @@ def _int8(
         return set(), {}
     from .int8 import absorbed_by, choose_int8
     from .kinds import integer
-    from .layout import lay_out, residual_branches
+    from .layout import lay_out, residual_branches, written
 
     barred = {node: named[name] for node in graph if (name := node.name or "") in named} | dict(kept)
     if encoding.activation == "f8":
@@ -118,7 +118,8 @@ def _int8(
     choice = choose_int8(graph, encoding, ranges.tensors, barred)
     pairs = lay_out(graph, choice.nodes, encoding, ranges.tensors)
     int8 = set(choice.nodes)
-    int8 |= {a for node in choice.nodes if encoding.int8_outputs and (a := absorbed_by(node, encoding)) is not None}
+    writing = [node for node in choice.nodes if written(node, choice.nodes, encoding)]
+    int8 |= {absorbed for node in writing if (absorbed := absorbed_by(node, encoding)) is not None}
     whole = {pair.value for pair in pairs if pair.whole}
     for node in reversed(list(graph)):
         moved = node.op_type in encoding.shared_scale_ops and not encoding.int8_outputs

@@ -11,6 +11,8 @@ import pytest
 from onnx import helper
 
 from float_graphs import IMAGE, Net, images, measured, residual_net
+from int8_kernels import kernels
+from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import PrecisionPlan
@@ -88,6 +90,23 @@ def test_extremes_alone_are_no_range(tmp_path: Path) -> None:
     bare = replace(ranges, tensors={k: replace(v, threshold=None) for k, v in ranges.tensors.items()})
     plan = by_name(plan_precision(model, bare, CPU))
     assert plan["Conv:stem"] == ("float32", "no range for tensor 'x'")
+
+
+@pytest.mark.parametrize(("after", "absorbed"), [("Softplus", False), ("Gemm", True)])
+def test_a_rectifier_is_int8_only_where_the_node_before_it_writes_int8(
+    tmp_path: Path, after: str, absorbed: bool
+) -> None:
+    net = Net()
+    x = net.node("Flatten", ["x"], "flat")
+    x = net.node("Relu", [net.product("Gemm", x, "a", 768, 8)], "a_relu")
+    y = net.product("Gemm", x, "b", 8, 8) if after == "Gemm" else net.node(after, [x], "b")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {y: ("batch", 8)})
+    ranges = measured(model, images(2))
+    plan = plan_precision(model, ranges, CPU)
+    made = quantize(model, ranges, plan, CPU, tmp_path / "int8.onnx")
+    assert by_name(plan)["Gemm:a"][0] == "int8"
+    assert by_name(plan)["Relu:a_relu"][0] == ("int8" if absorbed else "float32")
+    assert kernels(made.path)["Relu"] == (not absorbed)
 
 
 def test_subgraphs_stay_float32(tmp_path: Path) -> None:
