@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @options.target
 @options.samples
-@options.output("ONNX file to write.")
+@options.onnx_output
 @options.as_json
 def command(
     model: str,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .main import say
+from .writing import keeps_inputs, onnx_path
 
 if TYPE_CHECKING:
     from trtcompress_graph.axes import AxisRange
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FILE = click.Path(dir_okay=False)
+ONNX = click.Path(dir_okay=False)
 FOLDER = click.Path(file_okay=False)
 ANY = click.Path()
 """Types of paths: the shell completes them. Whether they are there is asked where they are read."""
@@ -84,24 +86,30 @@ axis: Decorator = click.option(
 
 
 def output(what: str, kind: click.Path = FILE) -> Decorator:
-    """The option -o. A file is written into a folder that is there: a mistyped path makes none."""
-    return click.option(
+    """The option -o. A file is written into a folder that is there: a mistyped path makes none; nor onto an input."""
+    option = click.option(
         *("-o", "--output", "output"),
         metavar="PATH",
         type=kind,
         required=True,
         help=what,
-        callback=_in_a_folder if kind is FILE else None,
+        callback=_in_a_folder if kind is not FOLDER else None,
     )
+    return lambda command: option(keeps_inputs(command))
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, value: str) -> str:
     from trtcompress_graph.errors import MissingPathError
 
+    if param.type is ONNX:
+        onnx_path(value)
     folder = Path(value).parent
     if not folder.exists():
         raise MissingPathError("no such folder to write into", where=str(folder), hint=f"mkdir -p {folder}")
     return value
+
+
+onnx_output: Decorator = output("ONNX file to write.", ONNX)
 
 
 def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:

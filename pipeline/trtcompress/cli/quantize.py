@@ -114,7 +114,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="For --cache: the release on the machine that builds; another one ignores the file.",
 )
-@options.output("ONNX file to write.")
+@options.onnx_output
 @options.as_json
 def command(
     model: str,

@@ -51,7 +51,7 @@ WORK = ".recovery"
 @click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
 @click.option("--function", metavar="MODULE:NAME", help="A training loop of your own: gets the module, gives it back.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
-@options.output("ONNX file to write.")
+@options.onnx_output
 @options.as_json
 def command(
     student: str,

@@ -18,7 +18,7 @@ from .main import say
     multiple=True,
     help="The value of an input that is always the same, such as sr=16000; it is no input then. Repeat it.",
 )
-@options.output("ONNX file to write.")
+@options.onnx_output
 @options.as_json
 def command(model: str, fix: tuple[str, ...], output: str, as_json: bool) -> None:
     """Fold constants and BatchNorm, remove what is not used, upgrade the opset; names are kept.

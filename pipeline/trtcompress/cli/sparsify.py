@@ -21,7 +21,7 @@ from .main import say
 )
 @options.samples
 @click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay dense; repeat it.")
-@options.output("ONNX file to write.")
+@options.onnx_output
 @options.as_json
 def command(
     model: str, data: str | None, samples: int | None, skip: tuple[str, ...], output: str, as_json: bool
