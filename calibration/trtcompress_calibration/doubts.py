@@ -12,9 +12,17 @@ from trtcompress_graph.ranges import Ranges, TensorRange
 
 from .data import Dataset
 from .likeness import unlike
+from .methods import TENSORRT_BINS, TENSORRT_LEVELS
 
 _UNTOLD = ("", "it works on no floats")
 """Reasons that tell nothing where nothing could be quantized."""
+
+_LEAST_SHARE = dict.fromkeys(("entropy", "mse", "mse-u8"), 0.99 * TENSORRT_LEVELS / TENSORRT_BINS)
+_LEAST_SHARE["minmax"] = 0.99
+"""Least share of the greatest value that a method keeps, by its name."""
+
+_MOST_CLIPPED = {"percentile": 1e-4, "minmax": 0.0}
+"""Greatest share of the values that a method clips."""
 
 FEW = 16
 """Fewer samples than this seldom show what values a tensor can take."""
@@ -80,9 +88,12 @@ def altered(ranges: Ranges) -> tuple[str, ...]:
 
 
 def _altered(held: TensorRange) -> bool:
-    """Wider than twice the greatest value, or narrower than it with nothing clipped."""
+    """Wider than twice the greatest value, clipped where nothing lies beyond, or narrower than its method makes it."""
     threshold = held.threshold or 0.0
-    return threshold > 2 * held.amax > 0 or (threshold < 0.9 * held.amax and held.clipped == 0)
+    if threshold > 2 * held.amax > 0 or (threshold >= held.amax and held.clipped > 0):
+        return True
+    least = 0.9 if held.clipped == 0 else _LEAST_SHARE.get(held.method, 0.0)
+    return threshold < least * held.amax or held.clipped > 1.01 * _MOST_CLIPPED.get(held.method, 1.0)
 
 
 def refuse_unlike(calibration: Dataset, evaluation: Dataset, inputs: Sequence[TensorSpec]) -> None:

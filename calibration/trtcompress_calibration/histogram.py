@@ -150,7 +150,7 @@ def share_beyond(histogram: Histogram, threshold: float) -> float:
     position = threshold / histogram.width
     whole = int(position)
     inside = histogram.counts[:whole].sum() + histogram.counts[whole] * (position - whole)
-    return float(1 - inside / histogram.count)
+    return max(0.0, float(1 - inside / histogram.count))
 
 
 def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:

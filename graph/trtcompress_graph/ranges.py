@@ -72,7 +72,8 @@ def read_ranges(path: Path) -> Ranges:
 
     Raises:
         MissingPathError: no such file.
-        DataError: not JSON of this form, or a number that is not finite.
+        DataError: not JSON of this form, or a range that is none: not finite, min above max, a threshold that is not
+            greater than 0, a share beyond 0 to 1.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -89,15 +90,24 @@ def read_ranges(path: Path) -> Ranges:
     if ranges.version != VERSION:
         raise DataError(f"ranges of version {ranges.version}; this release reads 1 to {VERSION}", where=str(path))
     for name, value in tensors.items():
-        numbers = [
-            value.min,
-            value.max,
-            value.clipped,
-            *([] if value.threshold is None else [value.threshold]),
-        ]
-        if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
-            raise DataError("a range that is not a finite number", where=f"{path}: tensor '{name}'")
+        wrong = _wrong(value)
+        if wrong:
+            raise DataError(wrong, where=f"{path}: tensor '{name}'", hint="make it with: trtcompress calibrate")
     return ranges
+
+
+def _wrong(held: TensorRange) -> str:
+    """What makes a range none; empty where it is one."""
+    numbers = [held.min, held.max, held.clipped, *([] if held.threshold is None else [held.threshold])]
+    if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+        return "a range that is not a finite number"
+    if held.min > held.max:
+        return f"min {held.min:g} is greater than max {held.max:g}"
+    if held.threshold is not None and held.threshold <= 0:
+        return f"the threshold {held.threshold:g} is not greater than 0"
+    if not 0 <= held.clipped <= 1:
+        return f"clipped {held.clipped:g} is no share from 0 to 1"
+    return ""
 
 
 def _of_version_1(raw: dict[str, Any]) -> dict[str, Any]:

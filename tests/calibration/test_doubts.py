@@ -14,11 +14,13 @@ from PIL import Image
 from float_graphs import IMAGE, Net, images, measured, residual_net
 from trtcompress_calibration.data import Sample, open_dataset
 from trtcompress_calibration.doubts import altered, doubts, nothing_quantized
+from trtcompress_calibration.methods import METHODS
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import PrecisionPlan
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
+from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 
 def test_few_samples(tmp_path: Path) -> None:
@@ -40,7 +42,7 @@ def test_an_input_that_never_changes(tmp_path: Path) -> None:
     assert said.startswith("the input 'scale' is 0 everywhere")
 
 
-@pytest.mark.parametrize("method", ["entropy", "minmax", "percentile", "mse"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("factor", [1.0, 0.1, 10.0])
 def test_a_threshold_that_was_edited_is_told(method: str, factor: float, tmp_path: Path) -> None:
     model = residual_net(tmp_path / "m.onnx")
@@ -50,6 +52,26 @@ def test_a_threshold_that_was_edited_is_told(method: str, factor: float, tmp_pat
     edited = replace(held, threshold=held.amax * factor, clipped=0.0)
     told = altered(replace(ranges, tensors={**ranges.tensors, name: edited}))
     assert told == () if factor == 1 else f"the threshold of '{name}' is not what its samples give" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "threshold", "clipped", "told"),
+    [
+        ("entropy", 1 / 16, 0.005, False),
+        ("entropy", 1e-6, 0.005, True),
+        ("mse", 0.03, 0.2, True),
+        ("minmax", 0.5, 0.1, True),
+        ("percentile", 0.01, 1e-4, False),
+        ("percentile", 0.01, 0.3, True),
+        ("by hand", 1.0, 0.1, True),
+        ("by hand", 0.01, 0.1, False),
+    ],
+)
+def test_a_threshold_that_does_not_fit_what_is_clipped_is_told(
+    method: str, threshold: float, clipped: float, told: bool
+) -> None:
+    held = TensorRange(-3.0, 8.0, 8 * threshold, clipped, method, 64)
+    assert bool(altered(Ranges(VERSION, "11", method, 64, {"x": held}))) == told
 
 
 def plan(model: Model, samples: list[Sample], name: str) -> tuple[PrecisionPlan, str]:

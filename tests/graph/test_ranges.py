@@ -13,7 +13,11 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange, read_ranges
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
-TENSORS = st.builds(TensorRange, NUMBERS, NUMBERS, st.none() | NUMBERS, NUMBERS, st.text(max_size=5), st.integers(0))
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
+TENSORS = st.builds(
+    lambda ends, *rest: TensorRange(min(ends), max(ends), *rest),
+    *(st.tuples(NUMBERS, NUMBERS), st.none() | POSITIVE, st.floats(0, 1), st.text(max_size=5), st.integers(0)),
+)
 OLD = {
     "version": 1,
     "model_sha256": "11",
@@ -50,6 +54,30 @@ def test_a_tensor_that_was_edited_stays_told(tmp_path: Path):
     raw["tensors"]["x"] |= {"threshold": 1.0, "method": "by hand"}
     path.write_text(json.dumps(raw))
     assert read_ranges(path).tensors["x"] == TensorRange(-1.0, 2.0, 1.0, 0.0, "by hand", 4)
+
+
+@pytest.mark.parametrize(
+    ("edited", "why"),
+    [
+        ({"threshold": 0.0}, "the threshold 0 is not greater than 0"),
+        ({"threshold": -1}, "the threshold -1 is not greater than 0"),
+        ({"threshold": True}, "not a finite number"),
+        ({"threshold": float("inf")}, "not a finite number"),
+        ({"min": 3.0}, "min 3 is greater than max 2"),
+        ({"clipped": 1.5}, "clipped 1.5 is no share"),
+        ({"clipped": -0.1}, "clipped -0.1 is no share"),
+        ({"max": "2"}, "not a finite number"),
+    ],
+)
+def test_what_is_no_range_is_refused(tmp_path: Path, edited: dict[str, object], why: str):
+    path = tmp_path / "ranges.json"
+    Ranges(VERSION, "11", "entropy", 4, {"x": TensorRange(-1.0, 2.0, 2.0, 0.0, "entropy", 4)}).write(path)
+    raw = json.loads(path.read_text())
+    raw["tensors"]["x"] |= edited
+    path.write_text(json.dumps(raw))
+    with pytest.raises(DataError, match=why) as refused:
+        read_ranges(path)
+    assert "tensor 'x'" in str(refused.value)
 
 
 @pytest.mark.parametrize("version", [0, VERSION + 1])
