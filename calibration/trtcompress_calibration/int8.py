@@ -202,6 +202,9 @@ def _weights_refusal(node: ir.Node, encoding: Encoding) -> str:
         channels = weight.shape[axis] if axis is not None else None
         if not is_constant(bias) or bias.shape is None or tuple(bias.shape) != (channels,):
             return "its bias is not one constant a channel"
+        assert bias.const_value is not None
+        if not np.isfinite(bias.const_value.numpy()).all():
+            return f"bias '{bias.name}' holds NaN or infinity"
     return ""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dependence import read_by
+from .kinds import WEIGHTED
 from .samples import Array
 
 if TYPE_CHECKING:
@@ -41,15 +42,22 @@ _PASSES_ON = frozenset(
 
 def infinite_by_design(proto: onnx.ModelProto) -> frozenset[str]:
     """Tensors that an infinite constant of the model can reach."""
-    mask_readers = [node for node in proto.graph.node if node.op_type in _PASSES_ON]
-    read = {name for node in mask_readers for name in read_by(node)}
+    read = {name for node in proto.graph.node for name in _carried(node)}
     reached = {t.name for t in proto.graph.initializer if t.name in read and _infinite(t)}
     for node in proto.graph.node:
         made = node.op_type in ("Constant", "ConstantOfShape") and any(_infinite_attribute(a) for a in node.attribute)
-        passed = node.op_type in _PASSES_ON and not reached.isdisjoint(node.input)
+        passed = not reached.isdisjoint(_carried(node))
         if made or passed:
             reached.update(node.output)
     return frozenset(reached)
+
+
+def _carried(node: onnx.NodeProto) -> tuple[str, ...]:
+    """What a node reads whose infinities are in its result: that of a mask, and a bias (which bars a class)."""
+    kind = WEIGHTED.get(node.op_type)
+    if kind is not None and kind.bias is not None:
+        return tuple(node.input[kind.bias : kind.bias + 1])
+    return tuple(read_by(node)) if node.op_type in _PASSES_ON else ()
 
 
 def finite(array: Array) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.protos import graph_inputs
 
 from .dependence import read_by
+from .kinds import WEIGHTED
 
 if TYPE_CHECKING:
     import onnx
@@ -89,12 +90,12 @@ def tapped_tensors(model: Model) -> Taps:
 
 
 def read_skeleton(model: Model) -> onnx.ModelProto:
-    """The graph of a model without its weights; other constants, such as masks, are there."""
+    """The graph of a model without its weights; other constants, such as masks and most biases, are there."""
     import onnx
     from onnx.external_data_helper import load_external_data_for_tensor
 
     proto = onnx.load(model.path, load_external_data=False)
-    weights = {name for node in proto.graph.node if node.op_type in _WEIGHTED for name in node.input}
+    weights = {name for node in proto.graph.node for name in _weights(node)}
     for tensor in proto.graph.initializer:
         if tensor.name in weights:
             tensor.ClearField("raw_data")
@@ -102,6 +103,13 @@ def read_skeleton(model: Model) -> onnx.ModelProto:
             load_external_data_for_tensor(tensor, str(model.path.parent))
             tensor.data_location = onnx.TensorProto.DEFAULT
     return proto
+
+
+def _weights(node: onnx.NodeProto) -> list[str]:
+    if node.op_type not in _WEIGHTED:
+        return []
+    kind = WEIGHTED.get(node.op_type)
+    return [name for place, name in enumerate(node.input) if kind is None or place != kind.bias]
 
 
 def taps_of(proto: onnx.ModelProto) -> Taps:

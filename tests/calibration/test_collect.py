@@ -198,6 +198,22 @@ def test_positions_and_masks_of_attention(hidden: float, tmp_path: Path) -> None
     assert read_ranges(tmp_path / "ranges.json") == first
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_a_bias_that_bars_a_class(external: bool, tmp_path: Path) -> None:
+    bias = np.where(np.arange(4) == 2, -np.inf, 0.5).astype(np.float32)
+    nodes = [node("Gemm", ["x", "w", "b"], ["logits"], "classes"), node("Softmax", ["logits"], ["y"], "softmax")]
+    given = [weight("w", 4, 4), numpy_helper.from_array(bias, "b")]
+    model = saved(tmp_path / "m.onnx", nodes, {"x": ["n", 4]}, ["y"], given)
+    if external:
+        proto = onnx.load(model.path)
+        onnx.save(proto, model.path, save_as_external_data=True, location="m.data", size_threshold=0)
+        model = read_model(model.path)
+    sample = Sample({"x": np.ones((1, 4), np.float32)})
+    assert calibrate(model, [sample]).tensors["logits"].min == pytest.approx(-3.4028235e38)
+    with pytest.raises(DataError, match="becomes NaN or infinite"):
+        calibrate(model, [Sample({"x": np.full((1, 4), np.inf, np.float32)})])
+
+
 def test_a_table_that_is_also_read_as_a_tensor(tmp_path: Path) -> None:
     """Tied weights: a language model reads its table of tokens again, transposed, for its scores."""
     nodes = [

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from float_graphs import IMAGE, Net, images, measured, residual_net
+from float_graphs import IMAGE, Net, cosine, images, measured, residual_net, run
 from int8_kernels import kernels
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
@@ -84,6 +84,22 @@ def test_reasons_of_what_multiplies(tmp_path: Path) -> None:
     assert reasons["MatMul:constant"][1] == "input 0 is constant"
 
 
+@pytest.mark.parametrize("bound", [np.inf, -np.inf])
+def test_an_infinite_bias_stays_in_float(tmp_path: Path, bound: float) -> None:
+    net = Net()
+    x = net.product("Gemm", net.node("Flatten", ["x"], "flat"), "a", 768, 8)
+    net.constants["a.bias"][3] = bound
+    x = net.node("Clip", [x, net.constant("low", -6), net.constant("high", 6)], "clipped")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.product("Gemm", x, "b", 8, 8): ("batch", 8)})
+    ranges = measured(model, images(4))
+    plan = plan_precision(model, ranges, CPU)
+    assert by_name(plan)["Gemm:a"] == ("float32", "bias 'a.bias' holds NaN or infinity")
+    assert by_name(plan)["Gemm:b"] == ("int8", "")
+    assert by_name(plan_precision(model, ranges, TRT))["Gemm:a"] == ("int8", ""), "its bias is no integer there"
+    made = quantize(model, ranges, plan, CPU, tmp_path / "int8.onnx")
+    assert cosine(run(made.path, images(4)), run(model.path, images(4))) > 0.99
+
+
 def test_extremes_alone_are_no_range(tmp_path: Path) -> None:
     model = residual_net(tmp_path / "net.onnx")
     ranges = measured(model, images(2))
@@ -106,7 +122,8 @@ def test_a_rectifier_is_int8_only_where_the_node_before_it_writes_int8(
     made = quantize(model, ranges, plan, CPU, tmp_path / "int8.onnx")
     assert by_name(plan)["Gemm:a"][0] == "int8"
     assert by_name(plan)["Relu:a_relu"][0] == ("int8" if absorbed else "float32")
-    assert kernels(made.path)["Relu"] == (not absorbed)
+    held = kernels(made.path)
+    assert (held["QGemm"] == 2) == absorbed
 
 
 def test_subgraphs_stay_float32(tmp_path: Path) -> None:
