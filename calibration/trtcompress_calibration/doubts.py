@@ -13,6 +13,7 @@ from trtcompress_graph.ranges import Ranges, TensorRange
 from .data import Dataset
 from .likeness import unlike
 from .methods import TENSORRT_BINS, TENSORRT_LEVELS
+from .trt_cache import METHOD as CACHE
 
 _UNTOLD = ("", "it works on no floats")
 """Reasons that tell nothing where nothing could be quantized."""
@@ -84,6 +85,16 @@ def altered(ranges: Ranges) -> tuple[str, ...]:
     return (
         f"the threshold of '{found[0]}'{more} is not what its samples give ({held.threshold:.3g}, where the greatest "
         f"value was {held.amax:.3g} and {100 * held.clipped:.2g} % are said to be clipped): was it edited?",
+    )
+
+
+def untold(ranges: Ranges, encoding: Encoding) -> tuple[str, ...]:
+    """A sentence where overflow in FP16 cannot be told: a calibration cache says where values are clipped alone."""
+    if encoding.float_type != "float16" or all(held.method != CACHE for held in ranges.tensors.values()):
+        return ()
+    return (
+        "a calibration cache does not tell how far values reach: what may overflow in FP16 stays in FP32; ranges by "
+        "trtcompress calibrate tell",
     )
 
 

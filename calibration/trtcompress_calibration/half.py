@@ -12,6 +12,7 @@ from trtcompress_graph.ranges import TensorRange
 from .kinds import MOVES
 from .opening import is_constant
 from .signature import Half, takes_half
+from .trt_cache import METHOD
 
 LIMIT = 65504 / 2
 """Greatest absolute value that calibration may have seen: half of float16's greatest, as a margin."""
@@ -32,6 +33,13 @@ _ADDS_SMALL = frozenset({"Add", "Sub", "Max", "Clip", "Where"})
 _UNDOES_SMALL = frozenset({"Sqrt", "Reciprocal", "Div", "Log", "Pow", "Expand"})
 _PICKS = MOVES | {"Where"}
 _MASKS = frozenset({"Where", "Add", "Sub", "Clip", "Min", "Max", "ConstantOfShape"}) | MOVES
+_UNIT = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "Softsign", "Erf", "Sin", "Cos"})
+"""Operators whose results lie within -1 and 1."""
+_NO_GREATER = MOVES | {"Relu", "Clip", "Abs", "Neg", "Max", "Min", "MaxPool", "AveragePool", "ReduceMax", "ReduceMin"}
+_NO_GREATER |= {"GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "Where"}
+"""Operators whose results are no greater than what they read."""
+_ABSORBED = frozenset({"Add", "Relu", "Clip", "LeakyRelu", "PRelu"})
+"""Operators whose inputs have no range, where an engine computes them with what makes these."""
 _TAKES_HUGE = _MASKS | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Attention", "ScatterElements"}
 """Operators to which a huge constant only says "no bound" or "hidden"; to all others it is a number."""
 
@@ -42,16 +50,19 @@ def float32_reasons(graph: ir.Graph, opset: int, ranges: Mapping[str, TensorRang
     Args:
         graph: in topological order, with the types of its tensors known.
         opset: decides which operators take float16.
-        ranges: by tensor name; a tensor that is not there is taken to fit, unless its operator makes numbers grow.
+        ranges: by tensor name; a tensor that is not there is taken to fit, unless its operator makes numbers grow, or
+            the ranges are of a calibration cache, which tells where values are clipped and not how far they reach.
     """
     reasons: dict[ir.Node, str] = {}
     masks = mask_tensors(graph)
     shapes = _shape_arithmetic(graph)
+    from_cache = any(held.method == METHOD for held in ranges.values())
     for node in graph:
         if not any(_is_float(v) for v in (*node.inputs, *node.outputs)) or takes_any_float(node):
             continue
         reason = _static_reason(node, opset, shapes)
         reason = reason or _range_reason(node, ranges, masks) or _constant_reason(node, ranges)
+        reason = reason or (_untold_reason(node, ranges, masks) if from_cache else "")
         if reason:
             reasons[node] = reason
     for node in graph:
@@ -157,6 +168,36 @@ def _range_reason(node: ir.Node, ranges: Mapping[str, TensorRange], masks: set[i
         if from_integer and result is not None and result.amax > _EXACT_INTEGERS:
             return f"integers up to {result.amax:.6g} are not exact in FP16"
     return ""
+
+
+def _untold_reason(node: ir.Node, ranges: Mapping[str, TensorRange], masks: set[ir.Value]) -> str:
+    """Why a node may overflow for all that a calibration cache says."""
+    if node.op_type in _GROWS | _SQUARES:
+        return f"the calibration cache does not tell whether {node.op_type} overflows in FP16"
+    for value in (*node.inputs, *node.outputs):
+        if value is None or not _is_float(value) or value in masks:
+            continue
+        if not _told(value, ranges) and not _hidden(value, ranges):
+            return f"the calibration cache does not tell whether tensor '{value.name}' fits into FP16"
+    return ""
+
+
+def _told(value: ir.Value, ranges: Mapping[str, TensorRange]) -> bool:
+    """Whether a range is known of a tensor, or of what makes no greater number of it."""
+    node = value.producer()
+    if value.name in ranges or is_constant(value) or (node is not None and node.op_type in _UNIT):
+        return True
+    if node is None or node.op_type not in _NO_GREATER:
+        return False
+    return all(given is None or not _is_float(given) or _told(given, ranges) for given in node.inputs)
+
+
+def _hidden(value: ir.Value, ranges: Mapping[str, TensorRange]) -> bool:
+    """Whether a tensor is read by what a convolution absorbs alone, whose result has a range."""
+    readers = [use.node for use in value.uses()]
+    if value.is_graph_output() or not readers or any(node.op_type not in _ABSORBED for node in readers):
+        return False
+    return all(node.outputs[0].name in ranges or _hidden(node.outputs[0], ranges) for node in readers)
 
 
 def _constant_reason(node: ir.Node, ranges: Mapping[str, TensorRange]) -> str:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from float_graphs import images, measured, residual_net
+from float_graphs import Net, cosine, images, measured, residual_net, run
+from trtcompress_calibration.doubts import untold
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.scales import activation_scale
@@ -89,6 +90,37 @@ def test_caches_of_other_writers_are_read(tmp_path: Path) -> None:
     threshold = ranges.tensors["stem_relu"].threshold
     assert threshold is not None
     assert struct.pack(">f", threshold / 127).hex() == "3c010a14"
+
+
+def test_what_a_cache_does_not_tell_stays_float32(tmp_path: Path) -> None:
+    """A tensor that reaches 500000 is not in the cache, and would be infinite in FP16."""
+    net = Net()
+    a = net.product("MatMul", "x", "a", 256, 256)
+    big = net.constant("big", 1e5)
+    b = net.node("Mul", [a, big], "b")
+    d = net.node("Sub", [b, net.node("ReduceMean", [b], "c")], "d")
+    net.product("MatMul", net.node("Div", [d, big], "e"), "y", 256, 256)
+    model = net.save(tmp_path / "m.onnx", {"x": ("n", 256)}, {"y": ("n", 256)})
+    bits = {name: struct.pack(">f", reach / 127).hex() for name, reach in {"x": 4, "a": 5, "e": 5, "y": 5}.items()}
+    path = tmp_path / "calibration.cache"
+    path.write_text("\n".join(["TRT-8601-EntropyCalibration2", *(f"{name}: {held}" for name, held in bits.items())]))
+    read = read_cache(path, model)
+    plan = plan_precision(model, read, TRT)
+    precisions = {node.node: node.precision for node in plan.nodes}
+    assert precisions == {
+        "MatMul:a": "int8",
+        "Mul:b": "float32",
+        "ReduceMean:c": "float32",
+        "Sub:d": "float32",
+        "Div:e": "float32",
+        "MatMul:y": "int8",
+    }
+    samples = images(4, (256,))
+    quantized = quantize(model, read, plan, TRT, tmp_path / "q.onnx")
+    assert cosine(run(quantized.path, samples, kernels=False), run(model.path, samples)) > 0.999
+    assert "does not tell" in untold(read, TRT)[0]
+    assert untold(read, replace(TRT, float_type="float32")) == ()
+    assert untold(measured(model, samples), TRT) == ()
 
 
 @pytest.mark.parametrize(

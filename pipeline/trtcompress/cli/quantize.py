@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(["int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]),
-    default="int8",
-    show_default=True,
     help="Short: --target T:PRECISION, where w8, w4 and int4 do as well. weight-int8 and weight-int4 quantize weights "
-    "and embedding tables alone, tables these tables alone.",
+    "and embedding tables alone, tables these tables alone.  [default: int8; float where a target has no INT8]",
 )
 @click.option(
     "--block",
@@ -120,7 +118,7 @@ def command(
     model: str,
     ranges_file: str | None,
     target_name: str,
-    precision: str,
+    precision: str | None,
     block: str | None,
     symmetric: bool | None,
     accuracy_level: str | None,
@@ -138,7 +136,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
-    from trtcompress_calibration.doubts import altered, nothing_quantized
+    from trtcompress_calibration.doubts import altered, nothing_quantized, untold
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_calibration.trt_cache import cache_text
@@ -147,12 +145,12 @@ def command(
     from trtcompress_graph.load import read_model
 
     from ..files import write_text
-    from ..plan import encoding_of
+    from ..plan import asked_encoding
 
     rounds = rounding != "nearest" or correct_bias != "false"
     _check_data(data, max_drop, rounds or weights == "auto")
     encoding = with_weights(
-        encoding_of(target_name, precision),
+        asked_encoding(target_name, precision),
         block=None if block is None else int(block),
         symmetric=symmetric,
         accuracy_level=None if accuracy_level is None else int(accuracy_level),
@@ -176,9 +174,13 @@ def command(
         written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias, weights)
     else:
         written = quantize(read, ranges, plan, encoding, Path(output), weights=weights)
+    if encoding.name == "trt-fp16" and precision is None and ":" not in target_name:
+        say(f"INT8 engines are not built for '{target_name}': {encoding.name} is written")
     say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
-    for note in filter(None, (*altered(ranges), plan.note or nothing_quantized(plan, encoding))):
+    for note in filter(
+        None, (*altered(ranges), *untold(ranges, encoding), plan.note or nothing_quantized(plan, encoding))
+    ):
         say(note)
     if cache is not None:
         write_text(Path(cache), scales)
