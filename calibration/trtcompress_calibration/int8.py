@@ -28,7 +28,7 @@ from .kinds import (
     weight_of,
 )
 from .lstm import lstm_refusal
-from .opening import is_constant
+from .opening import fixed_values, is_constant
 
 Measured = Mapping[str, TensorRange]
 
@@ -64,8 +64,9 @@ def choose_int8(graph: ir.Graph, encoding: Encoding, ranges: Measured, barred: M
         PlacementError: what multiplies by weights reads a tensor that calibration never saw.
     """
     reasons: dict[ir.Node, str] = {}
+    fixed = fixed_values(graph)
     for node in graph:
-        reason = barred.get(node) or _refusal(node, encoding, ranges)
+        reason = barred.get(node) or _refusal(node, encoding, ranges, fixed)
         if reason:
             reasons[node] = reason
     fit = [node for node in graph if node not in reasons]
@@ -153,8 +154,8 @@ def reads_int8(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
     return any(use.node in chosen and use.idx in activation_inputs(use.node) for use in value.uses())
 
 
-def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
-    """Why `node` cannot run in INT8; empty where it can."""
+def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured, fixed: Collection[ir.Value]) -> str:
+    """Why `node` cannot run in INT8; empty where it can. No input of the graph can change what is in `fixed`."""
     types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None}
     if ir.DataType.FLOAT not in types:
         return _HALF if ir.DataType.FLOAT16 in types else _NO_FLOATS
@@ -172,7 +173,7 @@ def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
         return "both inputs are activations, for which INT8 is no faster"
     for i in activation_inputs(node):
         value = node.inputs[i]
-        if value is None or is_constant(value):
+        if value is None or is_constant(value) or value in fixed:
             return f"input {i} is constant"
         if value.dtype != ir.DataType.FLOAT:
             return f"tensor '{value.name}' is not float32"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -100,6 +100,29 @@ def name_nodes(graph: ir.Graph) -> None:
 def is_constant(value: ir.Value | None) -> bool:
     """True for an initializer; a graph input is none, even where it has a default."""
     return value is not None and value.is_initializer() and value.const_value is not None
+
+
+def fixed_values(graph: ir.Graph) -> frozenset[ir.Value]:
+    """What the nodes of a graph make of constants alone: no input can change it, and calibration reads none of it."""
+    varying = set(graph.inputs)
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.inputs and varying.isdisjoint(_read_by(node)):
+            found.update(node.outputs)
+        else:
+            varying.update(node.outputs)
+    return frozenset(found)
+
+
+def _read_by(node: ir.Node) -> Iterator[ir.Value]:
+    """Values that a node reads, in graphs inside it too."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            inside = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+            for inner in inside:
+                yield from (value for made in inner for value in _read_by(made))
+                yield from inner.outputs
 
 
 def opset_of(loaded: ir.Model) -> int:

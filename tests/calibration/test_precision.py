@@ -15,7 +15,7 @@ from int8_kernels import kernels
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_engines.encodings import encodings
-from trtcompress_graph.encoding import PrecisionPlan
+from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import ConfigError
 from trtcompress_graph.load import read_model
 
@@ -98,6 +98,25 @@ def test_an_infinite_bias_stays_in_float(tmp_path: Path, bound: float) -> None:
     assert by_name(plan_precision(model, ranges, TRT))["Gemm:a"] == ("int8", ""), "its bias is no integer there"
     made = quantize(model, ranges, plan, CPU, tmp_path / "int8.onnx")
     assert cosine(run(made.path, images(4)), run(model.path, images(4))) > 0.99
+
+
+@pytest.mark.parametrize("encoding", [CPU, TRT], ids=lambda e: e.name)
+def test_what_follows_from_constants_alone_is_constant(tmp_path: Path, encoding: Encoding) -> None:
+    """A graph that was exported without folding them is quantized where its inputs go."""
+    net = Net()
+    table = net.node("Relu", [net.constant("table", np.ones((4, 8)))], "rectified")
+    chosen = helper.make_graph(
+        [helper.make_node("Neg", [table], ["turned"])], "b", [], [helper.make_tensor_value_info("turned", 1, None)]
+    )
+    same = net.node("If", [net.constant("yes", True, np.bool_)], "same", then_branch=chosen, else_branch=chosen)
+    a = net.product("MatMul", same, "a", 8, 8)
+    b = net.product("MatMul", net.node("Flatten", ["x"], "flat"), "b", 768, 8)
+    model = net.save(
+        tmp_path / "net.onnx", IMAGE, {net.node("Add", [b, net.node("ReduceSum", [a], "sum")], "y"): (1, 8)}
+    )
+    plan = by_name(plan_precision(model, measured(model, images(2)), encoding))
+    assert plan["MatMul:a"][1] == "input 0 is constant"
+    assert plan["MatMul:b"] == ("int8", "")
 
 
 def test_extremes_alone_are_no_range(tmp_path: Path) -> None:
