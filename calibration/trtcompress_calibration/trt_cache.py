@@ -64,13 +64,7 @@ def cache_text(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Enco
     from .precision import needed_opset
     from .scales import activation_scale
 
-    number = version_number(version)
-    if not encoding.int8 or not encoding.symmetric:
-        raise UsageError(
-            f"the encoding '{encoding.name}' is not symmetric INT8",
-            where="calibration cache",
-            hint="give a GPU or Jetson target",
-        )
+    check_cache(ranges, encoding, version)
     graph = open_graph(model, needed_opset(encoding)).graph
     int8 = {p.node for p in plan.nodes if p.precision == "int8"}
     placed = {node for node in graph if node.name in int8 and node.op_type in encoding.ops}
@@ -81,11 +75,27 @@ def cache_text(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Enco
         if measured.threshold is not None
     }
     scales |= {str(pair.value.name): pair.scale.scale for pair in pairs}
-    for name in scales:
+    lines = (f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())
+    return "\n".join([f"TRT-{version_number(version)}-EntropyCalibration2", *lines]) + "\n"
+
+
+def check_cache(ranges: Ranges, encoding: Encoding, version: str) -> None:
+    """Whether a cache can be written; costs nothing.
+
+    Raises:
+        UsageError: the version reads no cache, or the encoding is not symmetric.
+        DataError: a name that the format cannot hold.
+    """
+    version_number(version)
+    if not encoding.int8 or not encoding.symmetric:
+        raise UsageError(
+            f"the encoding '{encoding.name}' is not symmetric INT8",
+            where="calibration cache",
+            hint="give a GPU or Jetson target",
+        )
+    for name in ranges.tensors:
         if not name or "\n" in name or "\r" in name:
             raise DataError("a name with a line break has no place in a cache", where=f"tensor {name!r}")
-    lines = (f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())
-    return "\n".join([f"TRT-{number}-EntropyCalibration2", *lines]) + "\n"
 
 
 def is_cache(path: Path) -> bool:

@@ -139,7 +139,7 @@ def command(
     from trtcompress_calibration.doubts import altered, nothing_quantized, untold
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
-    from trtcompress_calibration.trt_cache import cache_text
+    from trtcompress_calibration.trt_cache import cache_text, check_cache
     from trtcompress_engines.encodings import with_weights
     from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
@@ -162,7 +162,8 @@ def command(
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
-    scales = cache_text(read, ranges, plan, encoding, tensorrt) if cache is not None else ""
+    if cache is not None:
+        check_cache(ranges, encoding, tensorrt)
     if max_drop is not None and data is not None:
         plan = _refined(
             read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
@@ -183,7 +184,7 @@ def command(
     ):
         say(note)
     if cache is not None:
-        write_text(Path(cache), scales)
+        write_text(Path(cache), cache_text(read, ranges, plan, encoding, tensorrt))
         say(f"wrote {cache}, for TensorRT {tensorrt}")
     options.written(written, as_json)
 
