@@ -88,15 +88,26 @@ def _reason(node: ir.Node, encoding: Encoding) -> str:
 
 
 def result_of(node: ir.Node, encoding: Encoding) -> tuple[ir.Value, ...]:
-    """Tensors on which Q/DQ stands when the output of `node` is INT8: behind the activation that is absorbed."""
-    absorbed = absorbed_by(node, encoding)
-    return tuple((absorbed or node).outputs)
+    """Tensors on which Q/DQ stands when the output of `node` is INT8: behind the rectifiers that are absorbed."""
+    return tuple((node, *absorbed_by(node, encoding))[-1].outputs)
 
 
-def absorbed_by(node: ir.Node, encoding: Encoding) -> ir.Node | None:
-    """The rectifier that vanishes in the range of the node's INT8 output; none where that range is the input's too."""
+def absorbed_by(node: ir.Node, encoding: Encoding) -> tuple[ir.Node, ...]:
+    """Rectifiers, one behind the other, that vanish in the range of the node's INT8 output.
+
+    None where that range is the input's too.
+    """
     if not encoding.folded or encoding.symmetric or node.op_type in encoding.shared_scale_ops:
-        return None
+        return ()
+    found: list[ir.Node] = []
+    while (after := _folded(node, encoding)) is not None:
+        found.append(after)
+        node = after
+    return tuple(found)
+
+
+def _folded(node: ir.Node, encoding: Encoding) -> ir.Node | None:
+    """The rectifier that alone reads the result of `node`, where its bounds lie around zero."""
     if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
     uses = list(node.outputs[0].uses())

@@ -31,7 +31,7 @@ def pool_means(graph: ir.Graph, int8: Iterable[ir.Node], encoding: Encoding, nam
         node.attributes.clear()
         if drops:
             node.outputs[0].shape = None
-            _flatten_behind(graph, absorbed_by(node, encoding) or node, names)
+            _flatten_behind(graph, (node, *absorbed_by(node, encoding))[-1], names)
 
 
 def convolve_means(graph: ir.Graph, int8: Iterable[ir.Node], names: FreshNames) -> None:
@@ -91,7 +91,7 @@ def _flatten_behind(graph: ir.Graph, node: ir.Node, names: FreshNames) -> None:
 
     Args:
         graph: main graph.
-        node: the pool, or the rectifier that it absorbs.
+        node: the pool, or the last rectifier that it absorbs.
         names: of the graph.
     """
     result = node.outputs[0]

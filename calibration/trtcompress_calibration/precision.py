@@ -119,7 +119,7 @@ def _int8(
     pairs = lay_out(graph, choice.nodes, encoding, ranges.tensors)
     int8 = set(choice.nodes)
     writing = [node for node in choice.nodes if written(node, choice.nodes, encoding)]
-    int8 |= {absorbed for node in writing if (absorbed := absorbed_by(node, encoding)) is not None}
+    int8 |= {absorbed for node in writing for absorbed in absorbed_by(node, encoding)}
     whole = {pair.value for pair in pairs if pair.whole}
     for node in reversed(list(graph)):
         moved = node.op_type in encoding.shared_scale_ops and not encoding.int8_outputs

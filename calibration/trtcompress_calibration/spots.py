@@ -28,7 +28,7 @@ class NodeSpot:
 
     Attributes:
         node: the node.
-        last: the rectifier that it absorbs, or itself.
+        last: the last of the rectifiers that it absorbs, or itself.
         pairs: on what it reads, and on what it writes as INT8, with the scales of the whole quantized graph.
     """
 
@@ -82,8 +82,7 @@ class NodeSpot:
         return graph.part_of(nodes, {name: example[name] for name in self.reads}, self.writes, stored)
 
     def _alone(self, graph: PartedGraph, example: Feed) -> onnx.ModelProto:
-        made = (next(str(v.name) for v in node.outputs if v.name) for node in (self.node, self.last))
-        places = sorted({graph.place[name] for name in made})
+        places = sorted(graph.place[next(str(v.name) for v in node.outputs if v.name)] for node in self._chain())
         proto = graph.frame()
         proto.graph.node.extend(graph.nodes[place] for place in places)
         for name in dict.fromkeys(name for place in places for name in graph.reads[place]):
@@ -93,6 +92,16 @@ class NodeSpot:
         for info, names in zip(infos, (dict.fromkeys(self.reads), self.writes), strict=True):
             info.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
         return proto
+
+    def _chain(self) -> list[ir.Node]:
+        """The node and the rectifiers that it absorbs, the last one first."""
+        chain = [self.last]
+        while chain[-1] is not self.node:
+            value = chain[-1].inputs[0]
+            before = value.producer() if value is not None else None
+            assert before is not None
+            chain.append(before)
+        return chain
 
     def _pairs_in(self, small: ir.Graph) -> Iterator[Pair]:
         """The pairs, on the tensors of the small graph."""

@@ -52,7 +52,10 @@ ACTIVATIONS = frozenset(
         "Swish",
     ]
 )
-"""Kinds that are fused into the node before them: behind a quantizable node their output gets a histogram too."""
+"""Kinds that are fused into the node before them: behind a quantizable node their output gets a histogram too.
+
+Behind one of `FUSED_BY_RUNTIME` as well, which such a node absorbs first.
+"""
 
 FUSED_BY_RUNTIME = frozenset({"Relu", "Clip"})
 """What lies between a node and one of these is not read, so that ONNX Runtime can still fuse the two."""
@@ -165,6 +168,8 @@ class _Graph:
         if node is None or node.op_type in QUANTIZABLE:
             return True  # graph inputs too
         before = self._producer.get(node.input[0]) if node.input else None
+        while before is not None and before.op_type in FUSED_BY_RUNTIME:
+            before = self._producer.get(before.input[0])
         return node.op_type in ACTIVATIONS and before is not None and before.op_type in QUANTIZABLE
 
     def hidden_by_fusion(self, name: str, wanted: Mapping[str, bool]) -> bool:

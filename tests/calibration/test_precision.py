@@ -14,6 +14,7 @@ from float_graphs import IMAGE, Net, cosine, images, measured, residual_net, run
 from int8_kernels import kernels
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
+from trtcompress_calibration.sensitivity import sensitivity
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import ConfigError
@@ -82,6 +83,29 @@ def test_reasons_of_what_multiplies(tmp_path: Path) -> None:
     assert reasons["Gemm:scaled"][1] == "alpha or beta is not 1"
     assert reasons["Gemm:broken"][1] == "weight 'n.weight' holds NaN or infinity"
     assert reasons["MatMul:constant"][1] == "input 0 is constant"
+
+
+@pytest.mark.parametrize("after", ["Conv", "Softplus"])
+def test_rectifiers_one_behind_the_other_are_absorbed_together(tmp_path: Path, after: str) -> None:
+    """As torch.clamp behind a ReLU exports them. What lies between is read by nobody, and calibration leaves it out."""
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    x = net.node("Clip", [x, net.constant("low", 0), net.constant("high", 1)], "a_clip")
+    y = net.conv(x, "b", 8, 4) if after == "Conv" else net.node(after, [x], "b")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {y: ("batch", 4 if after == "Conv" else 8, 16, 16)})
+    samples = images(8)
+    ranges = measured(model, samples)
+    assert not {"a", "a_relu"} & set(ranges.tensors)
+    plan = plan_precision(model, ranges, CPU)
+    assert {name: p for name, (p, _) in by_name(plan).items() if name != "Softplus:b"} == dict.fromkeys(
+        ["Conv:a", "Relu:a_relu", "Clip:a_clip", *(["Conv:b"] if after == "Conv" else [])], "int8"
+    )
+    made = quantize(model, ranges, plan, CPU, tmp_path / "int8.onnx")
+    assert not {"Conv", "Relu", "Clip"} & set(kernels(made.path))
+    assert cosine(run(made.path, images(4)), run(model.path, images(4))) > 0.99
+    damages = sensitivity(model, ranges, plan, CPU, samples, threads=1).nodes
+    assert damages[-1].damage > 0
+    assert damages[0].damage < 0.01
 
 
 @pytest.mark.parametrize("bound", [np.inf, -np.inf])
