@@ -17,7 +17,6 @@ COMMANDS = {
     "sparsify": ("m.onnx", "-o", "m.onnx"),
     "calibrate": ("m.onnx", "--data", "d.npz", "-o", "m.onnx"),
     "calibrate data": ("m.onnx", "--data", "d.npz", "-o", "d.npz"),
-    "prune": ("m.onnx", "--macs", "0.7", "--plan", "m.onnx", "-o", "p.onnx"),
     "recover": ("m.onnx", "--teacher", "t.onnx", "--data", "d.npz", "-o", "t.onnx"),
     "quantize": ("m.onnx", "--ranges", "r.json", "-o", "m.onnx"),
     "quantize ranges": ("m.onnx", "--ranges", "r.json", "--target", "rtx-4090", "--cache", "r.json", "-o", "q.onnx"),

@@ -85,8 +85,11 @@ axis: Decorator = click.option(
 )
 
 
-def output(what: str, kind: click.Path = FILE) -> Decorator:
-    """The option -o. A file is written into a folder that is there: a mistyped path makes none; nor onto an input."""
+def output(what: str, kind: click.Path = FILE, *, guarded: bool = True) -> Decorator:
+    """The option -o. A file is written into a folder that is there: a mistyped path makes none; nor onto an input.
+
+    `guarded`: false where the command itself refuses to write onto what it reads.
+    """
     option = click.option(
         *("-o", "--output", "output"),
         metavar="PATH",
@@ -95,7 +98,7 @@ def output(what: str, kind: click.Path = FILE) -> Decorator:
         help=what,
         callback=_in_a_folder if kind is not FOLDER else None,
     )
-    return lambda command: option(keeps_inputs(command))
+    return lambda command: option(keeps_inputs(command) if guarded else command)
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -53,7 +53,7 @@ ALLOCATIONS = click.Choice(["uniform", "global", "damage"])
 )
 @options.state
 @options.axis
-@options.onnx_output
+@options.output("ONNX file to write.", options.ONNX, guarded=False)
 @options.as_json
 def command(
     model: str,

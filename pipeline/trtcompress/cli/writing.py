@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-_WRITTEN = ("output", "cache", "plan")
-"""Parameters of files that commands write; a plan may be read instead."""
+_WRITTEN = ("output", "cache")
+"""Parameters of files that commands write."""
 
 _OTHER_FORMATS = (".json", ".textproto", ".prototxt", ".pbtxt", ".onnxtext", ".onnxtxt")
 """Suffixes by which ONNX takes a file for another format than protobuf."""
