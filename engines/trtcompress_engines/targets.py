@@ -89,7 +89,8 @@ def _one(part: str, whole: str) -> Target:
     wanted = _plain(part)
     if wanted in by_name:
         return by_name[wanted]
-    near = difflib.get_close_matches(wanted, by_name, n=6, cutoff=0.6)
+    within = [name for name in by_name if wanted and (name in wanted or wanted in name)]
+    near = difflib.get_close_matches(wanted, by_name, n=6, cutoff=0.6) or sorted(within, key=len, reverse=True)
     names = list(dict.fromkeys(by_name[name].name for name in near))[:3]
     guess = f"did you mean {', '.join(names)}? " if names else ""
     raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,20 @@ def read_fixed(text: str) -> tuple[str, object]:
     except ValueError:
         hint = "--fix sr=16000, or --fix 'sizes=[1,2]'"
         raise UsageError(f"'{text}' is not INPUT=VALUE", where="--fix", hint=hint) from None
+
+
+def read_all_fixed(texts: Iterable[str]) -> dict[str, object]:
+    """Values by name, of texts as `read_fixed` takes them.
+
+    Raises:
+        UsageError: one is not of the form, or a name is there twice.
+    """
+    found: dict[str, object] = {}
+    for name, value in map(read_fixed, texts):
+        if name in found:
+            raise UsageError(f"the input '{name}' is there twice", where="--fix", hint="give it one value")
+        found[name] = value
+    return found
 
 
 def _array(value: object, spec: TensorSpec, where: str) -> NDArray[np.generic]:

@@ -22,6 +22,9 @@ Allocation = Literal["uniform", "global", "damage"]
 TrainingPrecision = Literal["32", "bf16-mixed", "16-mixed"]
 
 
+ONE_A_DEVICE = "engines are filed by device, so that another precision is a build of its own, under another name"
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
@@ -409,7 +412,7 @@ class BuildConfig(Settings):
             raise ValueError("at least one target is needed; `trtcompress targets` lists them")
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"target '{name}' is there twice")
+                raise ValueError(f"target '{name}' is there twice: {ONE_A_DEVICE}")
         return value
 
 

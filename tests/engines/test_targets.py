@@ -111,3 +111,12 @@ def test_two_cards_with_one_name_are_refused():
     card = '{ name = "a", title = "A" }, { name = "b", title = "B", aliases = ["A"] }'
     with pytest.raises(UsageError, match="share the name 'a'"):
         read_targets(f'[[families]]\nhow = "aot"\ncompute_capability = "8.6"\ncards = [{card}]')
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("rtx-409", "rtx-4090"), ("RTX 4090 laptop", "rtx-4090"), ("jetson", "jetson-")]
+)
+def test_a_near_name_is_proposed(typed: str, meant: str):
+    with pytest.raises(UsageError) as refused:
+        resolve_target(typed)
+    assert f"did you mean {meant}" in refused.value.hint

@@ -146,6 +146,11 @@ def test_options_of_build(small, tmp_path, more, words):
         ),
         (("prune", "{model}", "--plan", "none.json", "-o", "o.onnx"), ("no such plan", "none.json", "--plan")),
         (("prune", "{model}", "--plan", "p.json", "--keep", "c*", "-o", "o.onnx"), ("the plan has decided already",)),
+        (
+            ("calibrate", "{model}", "--data", "{data}", "--target", "rtx-409", "-o", "r.json"),
+            ("did you mean rtx-4090?",),
+        ),
+        (("simplify", "{model}", "--fix", "x=1", "--fix", "x=2", "-o", "o.onnx"), ("'x' is there twice", "--fix")),
         (("quantize", "{model}", "--ranges", "none.json", "-o", "o.onnx"), ("none.json", "trtcompress calibrate")),
         (("quantize", "{model}", "--ranges", "{ranges}", "--target", "cpux", "-o", "o.onnx"), ("no target 'cpux'",)),
         (("compile", "{model}", "--target", "rtx-4190", "-o", "e"), ("no target 'rtx-4190'", "did you mean")),

@@ -43,6 +43,18 @@ def test_no_ranges_are_needed_and_the_size_is_told(tmp_path: Path, target: str, 
     assert after < 0.82 * before
 
 
+def test_a_target_without_int8_gets_floats_and_that_is_said(tmp_path: Path):
+    model = encoder(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", **sentences())
+    done("calibrate", model.path, "--data", "d.npz", "-o", "r.json", cwd=tmp_path)
+    wanted = ("quantize", model.path, "--ranges", "r.json", "-o", "q.onnx", "--target")
+    assert (
+        "INT8 engines are not built for 'rtx-2080': trt-fp16 is written" in done(*wanted, "rtx-2080", cwd=tmp_path).err
+    )
+    for asked in ("rtx-2080:float", "rtx-4090:float"):
+        assert "are not built" not in done(*wanted, asked, cwd=tmp_path).err
+
+
 def test_options_of_integer_weights(tmp_path: Path):
     model, made = encoder(tmp_path / "m.onnx"), tmp_path / "q.onnx"
     done("quantize", model.path, "--precision", "weight-int4", "--block", "16", "--symmetric", "-o", made)
@@ -58,6 +70,9 @@ def test_options_of_integer_weights(tmp_path: Path):
         (("--target", "cpu:fp8"), "ONNX Runtime has no FP8 kernels on a CPU"),
         (("--target", "rtx-2080-ti:bf16"), "SM75 has no BF16"),
         (("--target", "rtx-4090:fp8"), "--ranges: trt-fp8 needs ranges: FP8 is scaled by them"),
+        (("--target", "cpu:w4", "--precision", "int8"), "'w4' and 'int8' are two precisions"),
+        (("--target", "rtx-2080:int8"), "INT8 engines are not built for 'rtx-2080'"),
+        (("--target", "rtx-2080", "--precision", "int8"), "INT8 engines are not built for 'rtx-2080'"),
         (("--target", "cpu:int3"), "there is no precision 'int3'"),
         (("--target", "rtx-4090:w4", "--asymmetric"), "TensorRT takes no zero point other than 0"),
         (("--target", "cpu:tables", "--block", "32"), "has no blocks of weights"),

@@ -192,3 +192,25 @@ def test_without_evaluation_data_the_calibration_data_serves(tmp_path: Path):
     (tmp_path / "e.npz").write_bytes(b"e")
     made = make_plan(load_config(tmp_path / "build.yaml", ["data.evaluation=e.npz"]), STAGES, FileDigests(tmp_path))
     assert made.given["evaluation", ""] != made.given["calibration", ""]
+
+
+@pytest.mark.parametrize(
+    ("quantize", "targets"),
+    [
+        ({"max_drop": 0.01}, ["cpu:w4"]),
+        ({"rounding": "second-order"}, ["rtx-4090:fp8"]),
+        ({"equalize": "auto", "correct_bias": True}, ["cpu:float", "rtx-4090:bf16"]),
+        ({"weights": "mse"}, ["rtx-2080"]),
+    ],
+)
+def test_keys_for_int8_need_a_target_in_int8(tmp_path: Path, quantize: dict[str, object], targets: list[str]):
+    with pytest.raises(UsageError, match="no target has INT8 activations") as refused:
+        plan(tmp_path / "p", scopes(), quantize=quantize, targets=targets)
+    assert refused.value.where == ", ".join(f"quantize.{key}" for key in quantize)
+    assert plan(tmp_path / "q", scopes(), quantize=quantize, targets=[*targets, "rtx-3090:int8"]).targets
+
+
+def test_one_device_twice_is_a_build_of_its_own(tmp_path: Path):
+    with pytest.raises(UsageError, match="one target") as refused:
+        plan(tmp_path / "p", scopes(), targets=["rtx-4090", "RTX 4090:w4"])
+    assert "filed by device" in refused.value.hint

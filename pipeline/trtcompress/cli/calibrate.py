@@ -52,10 +52,11 @@ def command(
     from ..trying import best_ranges
     from .output import print_json
 
+    encoding = encoding_of(target_name, "int8")
     read = read_model(Path(model))
     dataset = open_data(options.data_ref(data, samples), read)
     if method == "auto":
-        ranges, trials = best_ranges(read, dataset, encoding=encoding_of(target_name, "int8"), batch=batch)
+        ranges, trials = best_ranges(read, dataset, encoding=encoding, batch=batch)
         for trial in trials:
             say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
         say(f"method: {ranges.method}")

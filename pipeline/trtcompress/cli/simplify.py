@@ -26,11 +26,11 @@ def command(model: str, fix: tuple[str, ...], output: str, as_json: bool) -> Non
     Branches (If) are folded where their condition is known; --fix makes it known where it depends on an input.
     """
     from trtcompress_graph.branches import open_branches
-    from trtcompress_graph.fixing import read_fixed
+    from trtcompress_graph.fixing import read_all_fixed
     from trtcompress_graph.load import load_ir, read_model
     from trtcompress_graph.simplify import simplify
 
-    simplified = simplify(read_model(Path(model)), Path(output), fix=dict(map(read_fixed, fix)))
+    simplified = simplify(read_model(Path(model)), Path(output), fix=read_all_fixed(fix))
     for told in open_branches(load_ir(simplified)):
         say(told)
     options.written(simplified, as_json)
