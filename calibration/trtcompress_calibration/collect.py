@@ -22,7 +22,7 @@ from .collector import Collector, read_all
 from .data import Dataset
 from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
-from .opening import is_quantized, refuse_quantized
+from .opening import is_quantized, refuse_functions, refuse_quantized
 from .samples import Batch, Sample
 from .stateful import Steps
 from .taps import Taps, read_skeleton, taps_of
@@ -56,7 +56,13 @@ class Measured:
         return ranges_of(self.statistics, self.aliases, self.model_sha256, method, self.samples)
 
     def __add__(self, other: Measured) -> Measured:
-        """Of the samples of both; the same to the last bit as if they had been read together."""
+        """Of the samples of both; the same to the last bit as if they had been read together.
+
+        Raises:
+            DataError: they are of two models.
+        """
+        if self.model_sha256 != other.model_sha256:
+            raise DataError("what was measured on two models does not add up", hint="measure one model on all samples")
         statistics: dict[str, Extremes] = {}
         for name, value in self.statistics.items():
             statistics[name] = type(value)()
@@ -88,7 +94,7 @@ def calibrate(
 
     Raises:
         DataError: there are no samples, or the model fails on one, or a tensor becomes NaN or infinite.
-        ModelError: the model is quantized already, or ONNX Runtime refuses it.
+        ModelError: the model is quantized already or calls functions of its own, or ONNX Runtime refuses it.
         UsageError: there is no such method.
     """
     find_method(method)
@@ -115,6 +121,7 @@ def measure(
     Thread(target=load_kernels, daemon=True).start()
     graph = read_skeleton(model)
     refuse_quantized([node.name or node.op_type for node in nodes(graph) if is_quantized(node.op_type)], model)
+    refuse_functions(graph, model)
     taps = candidates or taps_of(graph)
     source = dataset.source if isinstance(dataset, Dataset) else ""
     cores = threads or usable_cores()

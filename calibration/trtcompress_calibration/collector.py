@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 
@@ -129,13 +131,18 @@ class Collector:
             ) from error
 
     def _not_finite(self, failed: list[str], batch: Batch) -> DataError:
-        """Blames the first of them in the order of the graph."""
+        """Blames an input that holds them, else the first of the tensors in the order of the graph."""
+        where = f"{self._source or self._model.path}: {_numbers(batch)}"
+        for name, array in batch.inputs.items():
+            if name not in self._masked and array.dtype.kind == "f" and not np.isfinite(array).all():
+                hint = "leave these samples out, or mend how they are preprocessed"
+                return DataError(f"the input '{name}' holds NaN or infinity", where=where, hint=hint)
         first = next((name for name in self._makers if name in failed), failed[0])
         node = self._makers.get(first)
         maker = f", made by node '{node.name}' ({node.op_type})," if node is not None else ""
         return DataError(
             f"the tensor '{first}'{maker} becomes NaN or infinite",
-            where=f"{self._source or self._model.path}: {_numbers(batch)}",
+            where=where,
             hint="the float model itself does so on this data: check its preprocessing (mean, std, scale)",
         )
 

@@ -122,14 +122,14 @@ def read_cache(path: Path, model: Model) -> Ranges:
         raise MissingPathError("no such file", where=str(path), hint=hint)
     if path.stat().st_size > _MOST:
         raise DataError("too large for a calibration cache", where=str(path), hint=hint)
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-    if not lines or not _HEADER.fullmatch(lines[0].strip()):
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    if not _HEADER.fullmatch(lines[0].strip()):
         raise DataError("this is not a calibration cache of TensorRT", where=str(path), hint=hint)
     tensors = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        found = _LINE.fullmatch(line.strip())
+        found = _LINE.fullmatch(line.rstrip(" \t\r"))
         if found is None:
             raise DataError("not of the form `NAME: BITS`", where=f"{path}: line {number}", hint=hint)
         scale = struct.unpack(">f", bytes.fromhex(found["bits"].zfill(8)))[0]

@@ -11,13 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from assets import asset
-from trtcompress_calibration.collect import calibrate
+from trtcompress_calibration.collect import calibrate, measure
 from trtcompress_calibration.data import Preprocess, Sample, open_dataset
 from trtcompress_calibration.taps import tapped_tensors
-from trtcompress_graph.errors import DataError, UsageError
+from trtcompress_graph.errors import DataError, ModelError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges, read_ranges
+from trtcompress_graph.simplify import simplify
 
 RNG = np.random.default_rng(0)
 
@@ -210,7 +211,7 @@ def test_a_bias_that_bars_a_class(external: bool, tmp_path: Path) -> None:
         model = read_model(model.path)
     sample = Sample({"x": np.ones((1, 4), np.float32)})
     assert calibrate(model, [sample]).tensors["logits"].min == pytest.approx(-3.4028235e38)
-    with pytest.raises(DataError, match="becomes NaN or infinite"):
+    with pytest.raises(DataError, match="the input 'x' holds NaN or infinity"):
         calibrate(model, [Sample({"x": np.full((1, 4), np.inf, np.float32)})])
 
 
@@ -250,6 +251,29 @@ def test_weights_that_the_graph_hands_on(external: bool, tmp_path: Path) -> None
     assert set(ranges.tensors) == {"x", "r1", "c2", "y"}
     (y,) = ort.InferenceSession(model.path).run(["y"], {"x": np.concatenate([s.inputs["x"] for s in samples])})
     assert ranges.tensors["y"].max == pytest.approx(y.max(), rel=1e-5)
+
+
+def test_a_model_with_functions_is_calibrated_once_it_is_simplified(tmp_path: Path) -> None:
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    body = [node("MatMul", ["a", "b"], ["t"]), node("Relu", ["t"], ["c"])]
+    block = helper.make_function("mine", "Block", ["a", "b"], ["c"], body, opsets[:1])
+    graph = helper.make_graph(
+        [
+            node("Block", ["x", "w"], ["h"], "one", domain="mine"),
+            node("Block", ["h", "w"], ["y"], "two", domain="mine"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [weight("w", 4, 4)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=[block], ir_version=9), tmp_path / "m.onnx")
+    model, samples = read_model(tmp_path / "m.onnx"), [Sample({"x": np.ones((1, 4), np.float32)})]
+    with pytest.raises(ModelError, match="node 'one' calls the function 'Block'") as caught:
+        calibrate(model, samples)
+    assert "trtcompress simplify" in caught.value.hint
+    simple = simplify(model, tmp_path / "simple.onnx")
+    assert {"x", "h", "y"} <= set(calibrate(simple, samples).tensors)
 
 
 def test_tensors_whose_shape_depends_on_values(tmp_path: Path) -> None:
@@ -320,7 +344,7 @@ def test_of_several_batches_that_fail_the_first_is_told(tmp_path: Path, digits: 
         Sample({"image": np.full_like(s.inputs["image"], np.nan)}) if i in (5, 6, 9) else s
         for i, s in enumerate(digits[:12])
     ]
-    with pytest.raises(DataError, match="sample 5"):
+    with pytest.raises(DataError, match="sample 5: the input 'image'"):
         calibrate(model, broken, batch_size=4, threads=4)
 
 
@@ -363,6 +387,28 @@ def test_what_becomes_infinite_or_nan_is_named(make: str, word: str, tmp_path: P
     with pytest.raises(DataError, match=f"the tensor 'bad', made by node 'culprit' \\({word}\\)") as caught:
         calibrate(model, [Sample({"x": good}), Sample({"x": bad})], batch_size=1)
     assert caught.value.where.endswith("sample 1")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_input_that_holds_it_is_blamed_itself(value: float, tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"], "first"), node("MatMul", ["r", "w"], ["y"], "after")]
+    model = saved(tmp_path / "m.onnx", nodes, {"x": ["n", 4]}, ["y"], [weight("w", 4, 4)])
+    bad = np.array([[1, value, 2, 3]], np.float32)
+    with pytest.raises(DataError, match="the input 'x' holds NaN or infinity") as caught:
+        calibrate(model, [Sample({"x": np.ones((1, 4), np.float32)}), Sample({"x": bad})], batch_size=1)
+    assert caught.value.where.endswith("sample 1")
+    assert "preprocessed" in caught.value.hint
+
+
+def test_two_models_do_not_add_up(tmp_path: Path) -> None:
+    parts = []
+    for name in "ab":
+        nodes = [node("MatMul", ["x", "w"], ["y"], "product")]
+        model = saved(tmp_path / f"{name}.onnx", nodes, {"x": ["n", 4]}, ["y"], [weight("w", 4, 4)])
+        parts.append(measure(model, [Sample({"x": np.ones((1, 4), np.float32)})]))
+    assert (parts[0] + parts[0]).samples == 2
+    with pytest.raises(DataError, match="two models"):
+        parts[0] + parts[1]
 
 
 def test_a_sample_that_the_model_cannot_take(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from float_graphs import Net, cosine, images, measured, residual_net, run
+from float_graphs import IMAGE, Net, cosine, images, measured, residual_net, run
 from trtcompress_calibration.doubts import untold
 from trtcompress_calibration.placement import quantize
 from trtcompress_calibration.precision import plan_precision
@@ -90,6 +90,20 @@ def test_caches_of_other_writers_are_read(tmp_path: Path) -> None:
     threshold = ranges.tensors["stem_relu"].threshold
     assert threshold is not None
     assert struct.pack(">f", threshold / 127).hex() == "3c010a14"
+
+
+def test_names_may_hold_what_python_takes_for_a_line_break(tmp_path: Path) -> None:
+    net = Net()
+    names = [net.conv("x", "a\x85b", 3, 3)]
+    names += [net.conv(names[-1], " b\u2028", 3, 3), "\x0by"]
+    net.conv(names[1], names[2], 3, 3)
+    model = net.save(tmp_path / "m.onnx", IMAGE, {names[2]: IMAGE["x"]})
+    ranges = measured(model, images(4))
+    path = tmp_path / "calibration.cache"
+    path.write_text(cache_text(model, ranges, plan_precision(model, ranges, TRT), TRT, "8.6.1"), encoding="utf-8")
+    assert read_cache(path, model).tensors.keys() == {"x", *names}
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_cache(path, model).tensors.keys() == {"x", *names}
 
 
 def test_what_a_cache_does_not_tell_stays_float32(tmp_path: Path) -> None:
