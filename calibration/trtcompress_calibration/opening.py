@@ -86,6 +86,22 @@ def refuse_quantized(names: Sequence[str], model: Model) -> None:
         )
 
 
+def refuse_functions(proto: onnx.ModelProto, model: Model) -> None:
+    """What lies inside a function has no name of its own until it stands in the place of its calls.
+
+    Raises:
+        ModelError: the graph calls one.
+    """
+    kinds = {(function.domain, function.name) for function in proto.functions}
+    called = [node for node in proto.graph.node if (node.domain, node.op_type) in kinds]
+    if called:
+        raise ModelError(
+            f"node '{called[0].name}' calls the function '{called[0].op_type}', in which nothing can be measured",
+            where=str(model.path),
+            hint="put functions in the place of their calls first: trtcompress simplify",
+        )
+
+
 def name_nodes(graph: ir.Graph) -> None:
     """Give each node that has no name, or the name of an earlier one, a name of its own."""
     taken: set[str] = set()
