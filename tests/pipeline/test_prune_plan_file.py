@@ -189,14 +189,14 @@ def test_blocks_of_a_plan_have_the_nodes_of_the_model(tmp_path):
         (("--macs", 0.5, "--data", "small.onnx", "-o", "o.onnx"), "the samples would be the model that is read"),
         (("--macs", 0.5, "-o", "small.onnx"), "-o small.onnx: the model that is written would be the model that is"),
         (("--macs", 0.5, "-o", "link.onnx"), "would be the model that is read"),
-        (("--plan", "plan.json", "-o", "plan.json"), "the plan would be the model that is written"),
-        (("--macs", 0.5, "--plan", "link.json", "-o", "plan.json"), "the plan would be the model that is written"),
+        (("--plan", "plan.json", "-o", "plan.onnx"), "the plan would be the model that is written"),
+        (("--macs", 0.5, "--plan", "plan.json", "-o", "plan.onnx"), "the plan would be the model that is written"),
         (("--macs", 0.5, "--plan", "o.onnx.data", "-o", "o.onnx"), "the plan would be the model that is written"),
     ],
 )
 def test_no_file_has_two_uses(small, args, words):
     (small.folder / "sub").mkdir()
-    for link, file in (("link.npz", "samples.npz"), ("link.onnx", "small.onnx"), ("link.json", "plan.json")):
+    for link, file in (("link.npz", "samples.npz"), ("link.onnx", "small.onnx"), ("plan.onnx", "plan.json")):
         (small.folder / link).symlink_to(file)
     ran = refused(small.folder, USAGE, "small.onnx", *args)
     assert words in ran.err
