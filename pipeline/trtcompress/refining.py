@@ -70,6 +70,7 @@ class Judge:
         pruned: the float model after a cut; None where nothing was pruned.
         data: evaluation samples, opened anew.
         axes: ranges of dynamic axes, which bound the batch.
+        doubted: told why a metric of the reference itself is no ground to measure a drop from.
     """
 
     reference: Model
@@ -79,6 +80,7 @@ class Judge:
     axes: Axes
     limits: Limits
     progress: Progress
+    doubted: Callable[[str], None] = lambda why: None
 
     def accepts(self, graph: Model, encoding: Encoding) -> bool:
         """Whether a graph is accurate enough: with this CPU's kernels where they are for it, else as it is written."""
@@ -89,6 +91,9 @@ class Judge:
             pruned=self.pruned,
             kernels=encoding.activation == "u8",
         )
+        for metric in found.metrics:
+            if metric.doubt:
+                self.doubted(metric.doubt)
         return self.limits.kept(found)
 
 

@@ -145,6 +145,15 @@ def test_nodes_stay_float_as_far_as_the_drop_asks_for(made, tmp_path, limit, qua
     assert ("INT8 is not worth it here" in ran.err) != quantized
 
 
+def test_no_drop_is_kept_from_a_reference_that_guesses(made, tmp_path):
+    with np.load(made.folder / "samples.npz") as arrays:
+        np.savez(tmp_path / "wrong.npz", x=arrays["x"], labels=(arrays["labels"] + 1) % 10)
+    for data, code in ((tmp_path / "wrong.npz", 1), ("samples.npz", 0)):
+        asked = ("--max-drop", "0.5", "--data", data, "--metric", "top1", "-o", tmp_path / "q.onnx")
+        ran = trtcompress("quantize", "simple.onnx", "--ranges", "ranges.json", *asked, cwd=made.folder)
+        assert (ran.code, "FAILED --max-drop 0.5: top1 of the reference itself is 0" in ran.err) == (code, bool(code))
+
+
 def test_a_drop_needs_samples_to_be_measured_on(made, tmp_path):
     for lone in (("--max-drop", "0.1"), ("--data", "samples.npz")):
         ran = trtcompress(
@@ -374,7 +383,7 @@ def test_cache_lists_verifies_and_removes(small, tmp_path):
     assert [entry["stage"] for entry in listed] == ["export", "simplify", "calibrate"]
     assert done("cache", "verify", "--store", store, "--json").json["entries"] == []
     ranges = next(store.rglob("ranges.json"))
-    ranges.write_bytes(ranges.read_bytes().replace(b"\"mse\"", b"\"mze\""))
+    ranges.write_bytes(ranges.read_bytes().replace(b'"mse"', b'"mze"'))
     broken = trtcompress("cache", "verify", "--store", store)
     assert (broken.code, "1 damaged" in broken.err, "calibrate" in broken.out) == (1, True, True)
     assert trtcompress("cache", "verify", "--store", store, "--remove").code == 0

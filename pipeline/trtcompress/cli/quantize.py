@@ -134,7 +134,7 @@ def command(
     tensorrt: str,
     output: str,
     as_json: bool,
-) -> None:
+) -> int:
     """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
     from trtcompress_calibration.doubts import altered, nothing_quantized, untold
     from trtcompress_calibration.placement import quantize
@@ -164,8 +164,9 @@ def command(
     plan = plan_precision(read, ranges, encoding, skip=skip)
     if cache is not None:
         check_cache(ranges, encoding, tensorrt)
+    doubts: tuple[str, ...] = ()
     if max_drop is not None and data is not None:
-        plan = _refined(
+        plan, doubts = _refined(
             read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
         )
     ref = options.data_ref(data, samples) if data is not None else None
@@ -187,6 +188,9 @@ def command(
         write_text(Path(cache), cache_text(read, ranges, plan, encoding, tensorrt))
         say(f"wrote {cache}, for TensorRT {tensorrt}")
     options.written(written, as_json)
+    for why in doubts:
+        say(f"FAILED --max-drop {max_drop:g}: {why}")
+    return 1 if doubts else 0
 
 
 def _counts(plan: PrecisionPlan, encoding: Encoding) -> str:
@@ -287,8 +291,11 @@ def _refined(
     metrics: tuple[str, ...],
     skip: tuple[str, ...],
     out: Path,
-) -> PrecisionPlan:
-    """The plan, with as many nodes in float as the limit asks for."""
+) -> tuple[PrecisionPlan, tuple[str, ...]]:
+    """The plan, with as many nodes in float as the limit asks for; and why no drop can be measured, where that is so.
+
+    A metric whose value for the float model is no better than chance keeps no limit, as in a build.
+    """
     from trtcompress_engines.metrics import find_metric
 
     from ..datasets import open_data, open_evaluation
@@ -297,6 +304,8 @@ def _refined(
 
     for name in metrics:
         find_metric(name, data.base)  # an unknown one is refused before any work
+
+    doubts: dict[str, None] = {}
 
     def opened() -> Dataset:
         return open_data(data, model)
@@ -309,8 +318,9 @@ def _refined(
         axes={},
         limits=Limits(max_drop=max_drop),
         progress=lambda done, total=None: None,
+        doubted=lambda why: doubts.update({why: None}),
     )
-    return refine(model, plan, judge, ranges, encoding, opened, out, skip)
+    return refine(model, plan, judge, ranges, encoding, opened, out, skip), tuple(doubts)
 
 
 def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
