@@ -1,15 +1,13 @@
-"""Equalization and rounding tried on samples that were held back; what lowers the error is turned on."""
+"""Methods of ranges, equalization, weights and rounding tried on samples that were held back; what lowers the error is turned on."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import UsageError
@@ -17,6 +15,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
 from .held_back import Parted, held_back
+from .trials import Trial, TriedModel
 
 if TYPE_CHECKING:
     from trtcompress_calibration.samples import Sample
@@ -28,51 +27,12 @@ _log = logging.getLogger(__name__)
 GAIN = 0.99
 """What lowers the error by less than a hundredth is not turned on."""
 
-TRIALS = "trials.json"
-
 NOTHING = "no output depends on the samples smoothly, so that nothing can be measured"
 
 UNMEASURED: Method = "mse"
 """Method of the ranges where none can be measured."""
 
 _METHODS: tuple[Equalization, ...] = ("cross-layer", "smooth")
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One way and what it gave.
-
-    Attributes:
-        what: in words.
-        error: squared error of the outputs over their variance, of the INT8 graph as it is written, to the float
-            model; the greatest of all outputs. Infinite where an output is not finite, or of another shape.
-    """
-
-    what: str
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class TriedModel(Model):
-    """A model that was equalized or rounded.
-
-    Attributes:
-        chosen: what was turned on, in words.
-        trials: what was measured; empty where the config decided.
-    """
-
-    FINGERPRINT: ClassVar = ("digest", "inputs", "outputs")
-    chosen: str
-    trials: tuple[Trial, ...]
-
-    def told(self) -> dict[str, Any]:
-        """What was chosen and what was tried, as JSON; an error that is not finite is null."""
-        trials = [asdict(t) | {"error": t.error if math.isfinite(t.error) else None} for t in self.trials]
-        return {"chosen": self.chosen, "trials": trials}
-
-    def write_trials(self, path: Path) -> None:
-        """Write what was tried and what was chosen."""
-        path.write_text(json.dumps(self.told(), indent=1) + "\n", encoding="utf-8")
 
 
 def best_ranges(

@@ -16,7 +16,8 @@ from float_graphs import Net, images, residual_net
 from small_builds import Small, answers, small_classifier
 from trtcompress.held_back import Parted, held_back
 from trtcompress.output_error import compared_tensors, output_error
-from trtcompress.trying import GAIN, UNMEASURED, Trial, _best, best_ranges, best_weights, rounded_model
+from trtcompress.trials import Trial
+from trtcompress.trying import GAIN, UNMEASURED, _best, best_ranges, best_weights, rounded_model
 from trtcompress_calibration.collect import calibrate, measure
 from trtcompress_calibration.methods import METHODS
 from trtcompress_calibration.precision import plan_precision
@@ -24,6 +25,7 @@ from trtcompress_engines.encodings import encodings
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
+from trtcompress_graph.ranges import read_ranges
 
 BUILD = ("--target", "cpu:int8", "--set", "measure.seconds=0.01", "--set", "gates.min_cosine=0.5")
 AUTO = ("quantize.equalize=auto", "quantize.rounding=auto", "quantize.correct_bias=auto")
@@ -68,10 +70,26 @@ def test_a_build_turns_on_what_helps_and_tells(small, tmp_path):
     assert equalized["chosen"] != "off"
     folder = tmp_path / "out/small/models"
     assert json.loads((folder / "equalized/trials.json").read_text())["chosen"] == equalized["chosen"]
-    assert "## Equalization and rounding" in (tmp_path / "out/small/report.md").read_text()
+    assert "## What was tried" in (tmp_path / "out/small/report.md").read_text()
     x = small.samples["x"]
     exact, same = answers(small.model, x=x), answers(folder / "equalized/model.onnx", x=x)
     assert np.abs(exact - same).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_a_build_tells_which_method_of_the_ranges_was_taken(small, tmp_path):
+    (tried,) = built(small, tmp_path, "quantize.method=auto")["tried"]
+    assert (tried["what"], tried["encoding"]) == ("ranges", "")
+    errors = {t["what"]: t["error"] for t in tried["trials"]}
+    assert errors.keys() == set(METHODS)
+    assert errors[tried["chosen"]] == min(errors.values())
+    folder = tmp_path / "out/small"
+    told = json.loads((folder / "trials.json").read_text())
+    assert told == {"chosen": tried["chosen"], "trials": tried["trials"]}
+    assert read_ranges(folder / "ranges.json").method == tried["chosen"]
+    assert f"| ranges | all | {tried['chosen']} | entropy:" in (folder / "report.md").read_text()
+    again = built(small, tmp_path, "quantize.method=auto", "package=[]")
+    assert again["tried"] == [tried]
+    assert all(stage["reused"] for stage in again["stages"] if stage["stage"] == "calibrate")
 
 
 def test_switches_of_their_own(small, tmp_path):

@@ -12,7 +12,7 @@ from trtcompress_graph.encoding import PrecisionPlan
 from ..assemble import Placed
 from ..codec import encode
 from ..packaging import BUILD_DIR
-from ..trying import TriedModel
+from ..trials import TriedModel, TriedRanges, told
 from ..validation import Candidate, Packages, Validation, deployed_file
 from .pruning import pruning
 
@@ -27,9 +27,9 @@ def record(built: Built, placed: Placed) -> dict[str, Any]:
         "validations": [_validation(v, placed) for v in built.validations.values()],
         "pruning": pruning(built.run, placed),
         "tried": [
-            {"what": output, "encoding": subject, **value.told()}
+            {"what": output, "encoding": subject, **told(value)}
             for (output, subject), value in built.run.values.items()
-            if isinstance(value, TriedModel)
+            if isinstance(value, TriedModel) or (isinstance(value, TriedRanges) and value.trials)
         ],
         "precision": [_precision(value) for value in built.run.values.values() if isinstance(value, PrecisionPlan)],
         "packages": [_packages(p, placed) for p in built.packages.values()],

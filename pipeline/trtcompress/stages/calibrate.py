@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Self
 
 from trtcompress_graph.model import Model
-from trtcompress_graph.ranges import Ranges
 
 from ..config import BuildConfig, Method
 from ..datasets import open_data
 from ..stage import DataRef, Progress, StageSettings, on_this_machine, stage
+from ..trials import TRIALS, TriedRanges, write_trials
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ class CalibrateSettings(StageSettings):
 
 @stage(
     output="ranges",
-    version=3,
+    version=4,
     leaves=".",
     libs=("onnxruntime", "numpy", "numba", "pillow"),
     device=on_this_machine,
 )
 def calibrate(
     equalized: Model, calibration: DataRef, settings: CalibrateSettings, out: Path, progress: Progress
-) -> Ranges:
-    """Run the samples through the float model and reduce every tensor to a range.
+) -> TriedRanges:
+    """Run the samples through the float model and reduce every tensor to a range; what was tried lies beside them.
 
     Raises:
         DataError: samples that do not fit the model, NaN or infinity.
@@ -74,14 +74,17 @@ def calibrate(
         )
         told = ", ".join(f"{trial.what} {trial.error:.3g}" for trial in trials)
         _log.info("%s is taken; squared error of the outputs over their variance: %s", ranges.method, told)
-        ranges.write(out / "ranges.json")
-        return ranges
-    ranges = collect(
-        equalized,
-        data,
-        method=settings.method,
-        batch_size=settings.batch,
-        progress=lambda done: progress(done, data.total),
-    )
+    else:
+        trials = ()
+        ranges = collect(
+            equalized,
+            data,
+            method=settings.method,
+            batch_size=settings.batch,
+            progress=lambda done: progress(done, data.total),
+        )
     ranges.write(out / "ranges.json")
-    return ranges
+    made = TriedRanges(ranges.version, ranges.model_sha256, ranges.method, ranges.samples, ranges.tensors, trials)
+    if settings.method == "auto":
+        write_trials(made, out / TRIALS)
+    return made

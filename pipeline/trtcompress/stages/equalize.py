@@ -10,7 +10,7 @@ from trtcompress_graph.model import Model
 from ..config import BuildConfig, Equalization, Method
 from ..datasets import open_data
 from ..stage import DataRef, StageSettings, on_this_machine, stage
-from ..trying import TRIALS, TriedModel
+from ..trials import TRIALS, TriedModel, write_trials
 from .calibrate import SAMPLES
 
 
@@ -45,7 +45,7 @@ class EqualizeSettings(StageSettings):
 @stage(
     output="equalized",
     takes="sparse",
-    version=1,
+    version=2,
     leaves="models/equalized",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "numba", "pillow"),
     device=on_this_machine,
@@ -70,5 +70,5 @@ def equalize(sparse: Model, calibration: DataRef, settings: EqualizeSettings, ou
         skip=settings.skip,
         encoding=encodings()[settings.encoding],
     )
-    made.write_trials(out / TRIALS)
+    write_trials(made, out / TRIALS)
     return made

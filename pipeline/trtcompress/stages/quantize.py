@@ -12,7 +12,7 @@ from trtcompress_graph.ranges import Ranges
 from ..config import BuildConfig, WeightMethod
 from ..datasets import open_data
 from ..stage import DataRef, StageSettings, on_this_machine, stage
-from ..trying import TRIALS
+from ..trials import TRIALS, write_trials
 
 
 class QuantizeStageSettings(StageSettings):
@@ -28,7 +28,7 @@ class QuantizeStageSettings(StageSettings):
 
 @stage(
     output="quantized",
-    version=2,
+    version=3,
     leaves="models/{subject}",
     scope="encoding",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
@@ -59,5 +59,5 @@ def quantize(
         return write(equalized, ranges, plan, encoding, path, weights=settings.weights)
     samples = open_data(calibration, equalized, samples=min(SAMPLES, calibration.samples or SAMPLES))
     made = best_weights(equalized, ranges, plan, encoding, samples, path)
-    made.write_trials(out / TRIALS)
+    write_trials(made, out / TRIALS)
     return Model(made.path, made.digest, made.inputs, made.outputs)

@@ -11,7 +11,7 @@ from trtcompress_graph.model import Model
 from ..config import BuildConfig, Rounding
 from ..datasets import open_data
 from ..stage import DataRef, StageSettings, on_this_machine, stage
-from ..trying import TRIALS, TriedModel
+from ..trials import TRIALS, TriedModel, write_trials
 
 
 class RoundSettings(StageSettings):
@@ -35,7 +35,7 @@ class RoundSettings(StageSettings):
 @stage(
     output="rounded",
     takes="quantized",
-    version=1,
+    version=2,
     leaves="models/rounded/{subject}",
     scope="encoding",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
@@ -62,5 +62,5 @@ def round_(
         correct_bias=settings.correct_bias,
         encoding=encoding,
     )
-    made.write_trials(out / TRIALS)
+    write_trials(made, out / TRIALS)
     return made

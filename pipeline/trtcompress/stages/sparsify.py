@@ -12,7 +12,7 @@ from trtcompress_graph.model import Model
 from ..config import BuildConfig
 from ..datasets import open_data
 from ..stage import DataRef, Progress, StageSettings, on_this_machine, stage
-from ..trying import TriedModel
+from ..trials import TriedModel
 
 
 class SparsifyStageSettings(StageSettings):
