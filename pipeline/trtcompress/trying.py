@@ -1,4 +1,4 @@
-"""Methods of ranges, equalization, weights and rounding tried on samples that were held back; what lowers the error is turned on."""
+"""Ranges, channels, weights and rounding tried on samples that were held back; what helps is taken."""
 
 from __future__ import annotations
 

@@ -28,6 +28,26 @@ def joined(path: Path) -> Model:
     return net.save(path, IMAGE, {"y": shape, "z": shape})
 
 
+@pytest.mark.parametrize(
+    ("options", "idle", "needed"),
+    [
+        (("--metric", "top1"), "--metric", "--max-drop"),
+        (("--metric", "top1", "--data", "d.npz", "--weights", "auto"), "--metric", "--max-drop"),
+        (("--samples", "8"), "--samples", "--data"),
+        (("--state", "h=hn"), "--state", "--data"),
+        (("--tensorrt", "8.5.2"), "--tensorrt", "--cache"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    tmp_path: Path, options: tuple[str, ...], idle: str, needed: str
+) -> None:
+    joined(tmp_path / "m.onnx")
+    ran = trtcompress("quantize", "m.onnx", *options, "-o", "q.onnx", cwd=tmp_path)
+    assert ran.code == 2
+    assert f"{idle} does nothing without {needed}" in ran.err
+    assert not (tmp_path / "q.onnx").exists()
+
+
 def test_a_cache_is_of_the_plan_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, encoding = joined(tmp_path / "m.onnx"), encodings()["trt-int8"]
     ranges = measured(model, images(8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +140,36 @@ def axes(texts: tuple[str, ...]) -> dict[str, dict[str, AxisRange]]:
     return found
 
 
+def given_states() -> Mapping[str, str]:
+    """What the command was given as --state."""
+    found: Mapping[str, str] = click.get_current_context().meta.get(_STATE, {})
+    return found
+
+
+def refuse_idle(needed: str, there: bool, given: Mapping[str, object]) -> None:
+    """Options that would do nothing are refused.
+
+    Args:
+        needed: the option that they belong to.
+        there: whether it was given.
+        given: their values, by name; empty ones were not given.
+
+    Raises:
+        UsageError: one was given alone.
+    """
+    from trtcompress_graph.errors import UsageError
+
+    for option, value in given.items():
+        if value and not there:
+            hint = f"add {needed}, or leave {option} out"
+            raise UsageError(f"{option} does nothing without {needed}", where=option, hint=hint)
+
+
 def data_ref(source: str, count: int | None) -> DataRef:
     """Samples that a single command reads, relative to where it is called; sequences where it was given --state."""
     from ..stage import DataRef
 
-    return DataRef(source, Path.cwd(), "", count, None, click.get_current_context().meta.get(_STATE, {}))
+    return DataRef(source, Path.cwd(), "", count, None, given_states())
 
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
@@ -168,8 +193,11 @@ def read_ranges_of(model: Model, file: str) -> Ranges:
     """The ranges in a file, which must be of this very model; TensorRT's calibration.cache does too.
 
     Raises:
+        ModelError: the model is quantized already, as which it has no ranges.
         DataError: they are of another.
     """
+    from trtcompress_calibration.opening import refuse_quantized
+    from trtcompress_calibration.placement import already_quantized
     from trtcompress_calibration.trt_cache import is_cache, read_cache
     from trtcompress_graph.errors import DataError
     from trtcompress_graph.ranges import read_ranges
@@ -178,6 +206,7 @@ def read_ranges_of(model: Model, file: str) -> Ranges:
         return read_cache(Path(file), model)
     ranges = read_ranges(Path(file))
     if ranges.model_sha256 != model.digest:
+        refuse_quantized(already_quantized(model), model)
         hint = f"trtcompress calibrate {model.path} --data ... -o {file}"
         raise DataError("these ranges were measured on another model", where=file, hint=hint)
     return ranges

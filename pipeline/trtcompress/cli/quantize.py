@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..stage import DataRef
 
 
+TENSORRT = "8.6.1"
+"""Release that a cache is written for where none is named."""
+
+
 @click.command(name="quantize")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
 @click.option(
@@ -108,9 +112,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tensorrt",
     metavar="VERSION",
-    default="8.6.1",
-    show_default=True,
-    help="For --cache: the release on the machine that builds; another one ignores the file.",
+    help="For --cache: the release on the machine that builds; another one ignores the file.  [default: 8.6.1]",
 )
 @options.onnx_output
 @options.as_json
@@ -131,7 +133,7 @@ def command(
     samples: int | None,
     metrics: tuple[str, ...],
     cache: str | None,
-    tensorrt: str,
+    tensorrt: str | None,
     output: str,
     as_json: bool,
 ) -> int:
@@ -149,6 +151,10 @@ def command(
 
     rounds = rounding != "nearest" or correct_bias != "false"
     _check_data(data, max_drop, rounds or weights == "auto")
+    options.refuse_idle("--max-drop", max_drop is not None, {"--metric": metrics})
+    options.refuse_idle("--data", data is not None, {"--samples": samples, "--state": options.given_states()})
+    options.refuse_idle("--cache", cache is not None, {"--tensorrt": tensorrt})
+    release = tensorrt or TENSORRT
     encoding = with_weights(
         asked_encoding(target_name, precision),
         block=None if block is None else int(block),
@@ -163,7 +169,7 @@ def command(
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
     if cache is not None:
-        check_cache(ranges, encoding, tensorrt)
+        check_cache(ranges, encoding, release)
     doubts: tuple[str, ...] = ()
     if max_drop is not None and data is not None:
         plan, doubts = _refined(
@@ -185,8 +191,8 @@ def command(
     ):
         say(note)
     if cache is not None:
-        write_text(Path(cache), cache_text(read, ranges, plan, encoding, tensorrt))
-        say(f"wrote {cache}, for TensorRT {tensorrt}")
+        write_text(Path(cache), cache_text(read, ranges, plan, encoding, release))
+        say(f"wrote {cache}, for TensorRT {release}")
     options.written(written, as_json)
     for why in doubts:
         say(f"FAILED --max-drop {max_drop:g}: {why}")
