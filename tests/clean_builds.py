@@ -13,13 +13,13 @@ import numpy as np
 from command_line import Ran, trtcompress
 from fault_subjects import digits, normalised, pixels
 from float_graphs import Net
+from trtcompress_calibration.methods import METHODS
 
 Arrays = dict[str, np.ndarray]
 Made = tuple[Path, Arrays]
 """A model, and samples for it (64 calibrate, the rest evaluate), with labels where it was trained."""
 
 CALIBRATE = 64
-METHODS = ("entropy", "minmax", "percentile", "mse")
 TARGETS = (("cpu",), ("cpu",), ("rtx-4090",), ("cpu", "rtx-4090"))
 WORDS = (
     *("FAILED", "error:", "warning", "unlike", "of the reference itself", "every sample", "everywhere"),
@@ -32,7 +32,7 @@ def clean_build(seed: int, folder: Path) -> dict[str, Any]:
     """Draw a model, samples, a method and targets, build, and tell what was said against it."""
     rng = np.random.default_rng(seed)
     kind = list(KINDS)[seed % len(KINDS)]
-    method, targets = METHODS[rng.integers(len(METHODS))], TARGETS[rng.integers(len(TARGETS))]
+    method, targets = list(METHODS)[rng.integers(len(METHODS))], TARGETS[rng.integers(len(TARGETS))]
     started = time.perf_counter()
     model, samples = KINDS[kind](rng, folder)
     order = rng.permutation(len(samples["x"]))

@@ -32,8 +32,6 @@ NOTHING = "no output depends on the samples smoothly, so that nothing can be mea
 UNMEASURED: Method = "mse"
 """Method of the ranges where none can be measured."""
 
-_METHODS: tuple[Equalization, ...] = ("cross-layer", "smooth")
-
 
 def best_ranges(
     model: Model,
@@ -121,6 +119,7 @@ def equalized_model(
         encoding: of the graph that is measured.
     """
     from trtcompress_calibration.equalize.equalize import equalize, find_junctions
+    from trtcompress_calibration.equalize.scales import METHODS
     from trtcompress_graph.load import copy_model
 
     from .output_error import compared_tensors, output_error
@@ -138,7 +137,7 @@ def equalized_model(
     rest, back = held_back(tuple(samples))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         ways = {"off": model}
-        ways |= {name: equalize(model, rest, name, Path(folder) / f"{name}.onnx")[0] for name in _METHODS}
+        ways |= {name: equalize(model, rest, name, Path(folder) / f"{name}.onnx")[0] for name in METHODS}
         trials = tuple(
             Trial(name, output_error(model, _quantized(way, rest, method, skip, encoding, Path(folder)), back, tensors))
             for name, way in ways.items()

@@ -26,8 +26,8 @@ CONTRACT = {
     "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
     "--keep --depth --plan --samples --axis --json -o",
     "sparsify": "--data --samples --skip --json -o",
-    "recover": "--teacher --data --labels --loss --epochs --minutes --precision --devices --qat --lr --batch --seed --metric "
-    "--function --state --samples --json -o",
+    "recover": "--teacher --data --labels --loss --epochs --minutes --precision --devices --qat --lr --batch --seed "
+    "--metric --function --state --samples --json -o",
     "equalize": "--data --how --method --target --samples --json -o",
     "calibrate": "--data --method -o",
     "sensitivity": "--data --target --samples --json",
@@ -108,7 +108,7 @@ def test_help_of_a_command(command):
 
 
 def test_methods_and_formats_that_help_lists():
-    assert "[entropy|minmax|percentile|mse|auto]" in trtcompress("calibrate", "--help").out
+    assert "[entropy|minmax|percentile|mse|mse-u8|auto]" in trtcompress("calibrate", "--help").out
     assert "[triton|triton-python]" in trtcompress("package", "--help").out
 
 

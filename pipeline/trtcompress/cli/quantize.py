@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import click
 
@@ -248,7 +248,7 @@ def _best_weights(
         made = best_weights(model, ranges, plan, encoding, samples, Path(aside) / "model.onnx")
     for trial in made.trials:
         say(f"weights by {trial.what}: error {trial.error:.4g} of the outputs' variance")
-    return "mse" if made.chosen == "mse" else "minmax"
+    return cast("WeightMethod", made.chosen)
 
 
 def _rounded(
