@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,12 @@ QUANTIZABLE = frozenset(
         "Gemm",
         "MatMul",
         "Add",
+        "Mul",
+        "Where",
         "Concat",
+        "Softmax",
+        "Sigmoid",
+        "LeakyRelu",
         "MaxPool",
         "AveragePool",
         "GlobalAveragePool",
@@ -31,7 +37,10 @@ QUANTIZABLE = frozenset(
         "ReduceMean",
     ]
 )
-"""Kinds that have INT8 kernels somewhere: their inputs and outputs get histograms."""
+"""Kinds that have INT8 kernels somewhere: their inputs and outputs get histograms.
+
+They hold those of all encodings but what only moves numbers, which takes the range of what it reads.
+"""
 
 ACTIVATIONS = frozenset(
     [
@@ -58,7 +67,10 @@ Behind one of `FUSED_BY_RUNTIME` as well, which such a node absorbs first.
 """
 
 FUSED_BY_RUNTIME = frozenset({"Relu", "Clip"})
-"""What lies between a node and one of these is not read, so that ONNX Runtime can still fuse the two."""
+"""What lies between a node and one of these is not read, so that ONNX Runtime can still fuse the two.
+
+A Clip whose bounds do not lie around zero is none of them: no kernel absorbs it, and what it reads needs a range.
+"""
 
 BOUNDED = frozenset(["Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "Cos", "Sign", "Softsign"])
 """Kinds whose results cannot exceed 1, so FP16 cannot overflow there."""
@@ -154,6 +166,7 @@ class _Graph:
         self._outputs = {value.name for value in proto.graph.output}
         floats = _float_names(proto)
         constants = _constants(proto)
+        self._bounds = _numbers(proto)
         inputs = [value.name for value in graph_inputs(proto)]
         self.activations = [
             name for name in [*inputs, *self._producer] if name not in constants and floats.get(name, True)
@@ -168,7 +181,7 @@ class _Graph:
         if node is None or node.op_type in QUANTIZABLE:
             return True  # graph inputs too
         before = self._producer.get(node.input[0]) if node.input else None
-        while before is not None and before.op_type in FUSED_BY_RUNTIME:
+        while before is not None and self._rectifies(before):
             before = self._producer.get(before.input[0])
         return node.op_type in ACTIVATIONS and before is not None and before.op_type in QUANTIZABLE
 
@@ -179,10 +192,20 @@ class _Graph:
             name in self._producer
             and name not in self._outputs
             and len(readers) == 1
-            and readers[0].op_type in FUSED_BY_RUNTIME
+            and self._rectifies(readers[0])
             and readers[0].input[0] == name
             and readers[0].output[0] in wanted
         )
+
+    def _rectifies(self, node: onnx.NodeProto) -> bool:
+        """Whether zero passes it unchanged, as far as is known."""
+        if node.op_type not in FUSED_BY_RUNTIME:
+            return False
+        given = {attribute.name: attribute.f for attribute in node.attribute}  # before opset 11
+        bounds = [given.get("min", 0.0), given.get("max", 0.0)]
+        for place, name in enumerate(node.input[1:3]):
+            bounds[place] = self._bounds.get(name, math.nan) if name else 0.0
+        return bool(bounds[0] <= 0 <= bounds[1])
 
     def can_overflow(self, name: str) -> bool:
         """Whether its values have no bound."""
@@ -206,6 +229,26 @@ def _constants(proto: onnx.ModelProto) -> set[str]:
         if node.op_type == "Constant" or (node.input and all(not name or name in names for name in read_by(node))):
             names.update(node.output)
     return names
+
+
+def _numbers(proto: onnx.ModelProto) -> dict[str, float]:
+    """Constants of a single float."""
+    import onnx
+
+    found: dict[str, float] = {}
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value_float":
+                found[node.output[0]] = attribute.f
+            elif attribute.name == "value":
+                tensors[node.output[0]] = attribute.t
+    floats = {onnx.TensorProto.DataType.Value(name) for name in _FLOATS}
+    for name, tensor in tensors.items():
+        held = tensor.raw_data or tensor.float_data or tensor.double_data or tensor.int32_data
+        if tensor.data_type in floats and not tensor.dims and held:
+            found[name] = float(onnx.numpy_helper.to_array(tensor))
+    return found
 
 
 def _float_names(proto: onnx.ModelProto) -> dict[str, bool]:

@@ -85,9 +85,9 @@ def digits() -> list[Sample]:
 
 def test_taps_of_a_convolution_net(tmp_path: Path) -> None:
     taps = tapped_tensors(digits_model(tmp_path / "m.onnx"))
-    # c1 and a2 lie between a node and its Relu; probabilities are bounded; f holds the values of g.
-    assert taps.histogram == ("image", "r1", "p1", "c2", "r2", "g", "logits")
-    assert taps.extremes == ("percent",)
+    # c1 and a2 lie between a node and its Relu; f holds the values of g.
+    assert taps.histogram == ("image", "r1", "p1", "c2", "r2", "g", "logits", "probabilities", "percent")
+    assert taps.extremes == ()
     assert dict(taps.aliases) == {"f": "g"}
 
 
@@ -122,10 +122,10 @@ def test_ranges_are_those_of_the_reference(tmp_path: Path, digits: list[Sample])
     session = ort.InferenceSession(inner.SerializeToString(), options)
     images = np.concatenate([sample.inputs["image"] for sample in digits])
     expected = dict(zip(names, session.run(names, {"image": images}), strict=True)) | {"image": images}
-    assert set(ranges.tensors) == {"image", "r1", "p1", "c2", "r2", "g", "f", "logits", "percent"}
+    assert set(ranges.tensors) == {"image", "r1", "p1", "c2", "r2", "g", "f", "logits", "probabilities", "percent"}
     for name, held in ranges.tensors.items():
         np.testing.assert_allclose([held.min, held.max], [expected[name].min(), expected[name].max()], rtol=1e-4)
-        assert held.threshold == (None if name == "percent" else held.amax)
+        assert held.threshold == held.amax
         assert held.clipped == 0
     assert (ranges.samples, ranges.method, ranges.model_sha256) == (len(digits), "minmax", model.digest)
     ranges.write(tmp_path / "ranges.json")
