@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import PlacementError
+from trtcompress_graph.errors import DataError
 from trtcompress_graph.ranges import TensorRange
 
 from .kinds import (
@@ -61,7 +61,7 @@ def choose_int8(graph: ir.Graph, encoding: Encoding, ranges: Measured, barred: M
         barred: nodes that must not be chosen, and why.
 
     Raises:
-        PlacementError: what multiplies by weights reads a tensor that calibration never saw.
+        DataError: what multiplies by weights reads a tensor that calibration never saw.
     """
     reasons: dict[ir.Node, str] = {}
     fixed = fixed_values(graph)
@@ -227,10 +227,10 @@ def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
         if has_range(value, encoding, ranges):
             continue
         if is_weighted(node) and value in read and value.name not in ranges:
-            raise PlacementError(
+            raise DataError(
                 f"tensor '{value.name}' has no range",
                 where=f"node '{node.name}' ({node.op_type})",
-                hint=f"calibrate this very model, or leave the node in float: --set 'quantize.skip=[{node.name}]'",
+                hint=f"calibrate this very model, or leave the node in float: quantize --skip '{node.name}'",
             )
         return f"no range for tensor '{value.name}'"
     return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import PlacementError
+from trtcompress_graph.errors import DataError
 
 from .int8 import Measured, has_range, reads_int8, result_of
 from .kinds import WEIGHTED, activation_inputs
@@ -36,7 +36,7 @@ def lay_out(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, rang
     """The Q/DQ pairs on activations, in the order of the graph.
 
     Raises:
-        PlacementError: a tensor to quantize has no range.
+        DataError: a tensor to quantize has no range.
     """
     readers: dict[ir.Value, list[Use]] = {}
     for node in graph:
@@ -56,7 +56,7 @@ def lay_out(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, rang
         uses = [(u.node, u.idx) for u in value.uses()] if value in whole else readers[value]
         if value not in measured:
             blamed = uses[0][0] if uses else value.producer()
-            raise PlacementError(
+            raise DataError(
                 f"tensor '{value.name}' has no range",
                 where=f"node '{blamed.name if blamed else ''}'",
                 hint="calibrate this very model: trtcompress calibrate",

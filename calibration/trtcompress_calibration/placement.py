@@ -33,7 +33,8 @@ def quantize(
         weights: how far a channel of an INT8 weight reaches; see `weights.WEIGHT_METHODS`.
 
     Raises:
-        PlacementError: the plan is not of this model, or a tensor to quantize has no range.
+        PlacementError: the plan is not of this model.
+        DataError: a tensor to quantize has no range.
         ModelError: the model is quantized already.
     """
     from trtcompress_graph.fresh import FreshNames

@@ -40,7 +40,7 @@ def plan_precision(
 
     Raises:
         ConfigError: a pattern of `skip` matches no node.
-        PlacementError: a tensor that should be quantized has no range.
+        DataError: a tensor that should be quantized has no range.
         ModelError: the model is quantized already.
     """
     from .opening import open_graph, opset_of

@@ -74,7 +74,8 @@ def sensitivity(
 
     Raises:
         DataError: the model fails on a sample, its answer is not finite, or there is nothing to compare.
-        PlacementError: the plan is not of this model, or a tensor has no range.
+        PlacementError: the plan is not of this model.
+        DataError: a tensor has no range.
     """
     import onnx_ir as ir
 

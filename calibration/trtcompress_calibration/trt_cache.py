@@ -57,7 +57,7 @@ def cache_text(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Enco
     Raises:
         UsageError: the version reads no cache, or the encoding is not symmetric.
         DataError: a name that the format cannot hold.
-        PlacementError: a tensor to quantize has no range.
+        DataError: a tensor to quantize has no range.
     """
     from .layout import lay_out
     from .opening import open_graph
@@ -91,7 +91,7 @@ def check_cache(ranges: Ranges, encoding: Encoding, version: str) -> None:
         raise UsageError(
             f"the encoding '{encoding.name}' is not symmetric INT8",
             where="calibration cache",
-            hint="give a GPU or Jetson target",
+            hint="give a target in INT8 other than a CPU, such as --target t4:int8",
         )
     for name in ranges.tensors:
         if not name or "\n" in name or "\r" in name:

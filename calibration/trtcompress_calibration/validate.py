@@ -13,6 +13,12 @@ from trtcompress_graph.model import TensorSpec
 from .samples import Array, Sample
 
 
+class MissingInputError(DataError):
+    """The samples lack arrays of inputs; `inputs` names them, unless one has just another name."""
+
+    inputs: tuple[str, ...] = ()
+
+
 def validate_sample(
     sample: Sample, inputs: Sequence[TensorSpec], where: str, note: Callable[[str], None] = lambda _: None
 ) -> Sample:
@@ -43,7 +49,7 @@ def check_names(names: Iterable[str], inputs: Sequence[TensorSpec], where: str) 
     """Every input must be there.
 
     Raises:
-        DataError: one is missing; the nearest of the other names is proposed.
+        MissingInputError: one is missing; the nearest of the other names is proposed.
     """
     given = list(names)
     wanted = {spec.name for spec in inputs}
@@ -53,13 +59,15 @@ def check_names(names: Iterable[str], inputs: Sequence[TensorSpec], where: str) 
         spare = [name for name in given if name not in wanted]
         near = get_close_matches(spec.name, spare, n=1, cutoff=0.4) or (spare if len(spare) == 1 else [])
         found = ", ".join(f"'{name}'" for name in sorted(given)) or "nothing"
-        raise DataError(
+        error = MissingInputError(
             f"the data has no array for the input '{spec.name}'; it has {found}",
             where=where,
             hint=f"rename '{near[0]}' to '{spec.name}'"
             if near
             else f"name the arrays like the inputs of the model: {', '.join(sorted(wanted))}",
         )
+        error.inputs = () if near else tuple(name for name in (held.name for held in inputs) if name not in given)
+        raise error
 
 
 def check_lengths(shapes: Mapping[str, tuple[int, ...]], where: str) -> int:

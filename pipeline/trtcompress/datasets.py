@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.callables import is_callable_name, load_callable
@@ -55,14 +55,36 @@ def _sequences(data: DataRef, model: Model, samples: int | None) -> Sequences:
 
 def _plain(data: DataRef, model: Model, samples: int | None) -> Dataset:
     from trtcompress_calibration.data import Preprocess, open_dataset
+    from trtcompress_calibration.validate import MissingInputError
 
-    return open_dataset(
-        data.source,
-        model.inputs,
-        samples=samples or data.samples,
-        preprocess=Preprocess(**data.preprocess) if data.preprocess else None,
-        base=data.base,
-    )
+    try:
+        return open_dataset(
+            data.source,
+            model.inputs,
+            samples=samples or data.samples,
+            preprocess=Preprocess(**data.preprocess) if data.preprocess else None,
+            base=data.base,
+        )
+    except MissingInputError as error:
+        states = _states(model, error.inputs)
+        if not states:
+            raise
+        options = " ".join(f"--state {name}={output}" for name, output in states.items())
+        keys = ", ".join(f"{name}: {output}" for name, output in states.items())
+        hint = f"{error.hint}; if the model remembers, feed it from its outputs: {options}, or data.state {{{keys}}}"
+        raise DataError(error.what, where=error.where, hint=hint) from error
+
+
+def _states(model: Model, missing: Sequence[str]) -> dict[str, str]:
+    """An output of the same type and shape for each of the inputs; empty where one has none."""
+    left, found = list(model.outputs), {}
+    for spec in (held for held in model.inputs if held.name in missing):
+        fits = [made for made in left if (made.dtype, made.shape) == (spec.dtype, spec.shape)]
+        if not fits:
+            return {}
+        found[spec.name] = fits[0].name
+        left.remove(fits[0])
+    return found
 
 
 def raw_samples(data: DataRef, count: int) -> Iterator[dict[str, NDArray[Any]]]:

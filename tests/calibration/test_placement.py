@@ -20,7 +20,7 @@ from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.samples import Sample
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import ModelError, PlacementError
+from trtcompress_graph.errors import DataError, ModelError, PlacementError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges, TensorRange
@@ -226,11 +226,12 @@ def test_a_range_that_went_missing_is_named(tmp_path: Path) -> None:
     ranges = measured(model, images(2))
     plan = plan_precision(model, ranges, CPU)
     fewer = replace(ranges, tensors={k: v for k, v in ranges.tensors.items() if k != "a1_relu"})
-    with pytest.raises(PlacementError, match="'a1_relu' has no range"):
+    with pytest.raises(DataError, match="'a1_relu' has no range"):
         quantize(model, fewer, plan, CPU, tmp_path / "int8.onnx")
-    with pytest.raises(PlacementError, match="'a1_relu' has no range") as caught:
+    with pytest.raises(DataError, match="'a1_relu' has no range") as caught:
         plan_precision(model, fewer, CPU)
     assert caught.value.where == "node 'Conv:a2' (Conv)"
+    assert "--skip 'Conv:a2'" in caught.value.hint
 
 
 def test_the_text_detector(tmp_path: Path) -> None:

@@ -197,3 +197,15 @@ def test_fixed_values_keep_their_types(project: Path) -> None:
         ("c", float, 0.5),
         ("d", list, [1, 2]),
     ]
+
+
+def test_a_state_that_the_data_lacks_is_named_as_one(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "h"], ["h_next"], name="add"),
+        helper.make_node("ReduceSum", ["h_next"], ["y"], name="sum", keepdims=0),
+    ]
+    held = [value(name, ("batch", 4)) for name in ("x", "h")]
+    save(model(nodes, held, [value("y", ()), value("h_next", ("batch", 4))], {}), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((8, 3, 4), np.float32))
+    ran = trtcompress("calibrate", "m.onnx", "--data", "d.npz", "-o", "r.json", cwd=tmp_path)
+    told(ran, 3, "no array for the input 'h'", "--state h=h_next", "data.state {h: h_next}")

@@ -72,7 +72,7 @@ def precision(
 
     Raises:
         ConfigError: a pattern of `skip` matches no node.
-        PlacementError: a tensor to quantize has no range.
+        DataError: a tensor to quantize has no range.
         DataError: samples that do not fit the model, no labels where a metric needs them, or samples that calibrate
             nothing or are grossly unlike those of the evaluation.
     """

@@ -46,7 +46,7 @@ def quantize(
     """Write INT8 as Q/DQ pairs and FP16 as casts.
 
     Raises:
-        PlacementError: a tensor to quantize has no range.
+        DataError: a tensor to quantize has no range.
         DataError: samples that do not fit the model, where the reach of weights is measured on them.
     """
     from trtcompress_calibration.placement import quantize as write
