@@ -142,11 +142,11 @@ def random_cnn(rng: np.random.Generator, folder: Path) -> Made:
 
 
 def random_mlp(rng: np.random.Generator, folder: Path) -> Made:
-    """Two to four layers, one output or two."""
-    net, tensor, width = Net(), "x", 32
+    """Two to four layers, wide enough for INT8 to pay on a CPU; one output or two."""
+    net, tensor, width = Net(), "x", 128
     net.rng = rng
     for index in range(int(rng.integers(1, 4))):
-        wider = int(rng.integers(2, 13)) * 8
+        wider = int(rng.integers(8, 17)) * 16
         kind = str(rng.choice(["Relu", "Tanh", "Sigmoid"]))
         tensor = net.node(kind, [net.product("Gemm", tensor, f"fc{index}", width, wider)], f"act{index}")
         width = wider
@@ -154,13 +154,13 @@ def random_mlp(rng: np.random.Generator, folder: Path) -> Made:
     outputs = outputs if rng.random() < 0.4 else {"y": outputs["y"]}
     for name, size in outputs.items():
         net.product("Gemm", tensor, name, width, size)
-    net.save(folder / "m.onnx", {"x": ("batch", 32)}, {name: ("batch", size) for name, size in outputs.items()})
-    return folder / "m.onnx", {"x": _pictures(rng, (32,))}
+    net.save(folder / "m.onnx", {"x": ("batch", 128)}, {name: ("batch", size) for name, size in outputs.items()})
+    return folder / "m.onnx", {"x": _pictures(rng, (128,))}
 
 
 def random_transformer(rng: np.random.Generator, folder: Path) -> Made:
-    """A block of attention and feed-forward, normalized, over eight vectors."""
-    net, width = Net(), int(rng.choice([16, 32, 48]))
+    """A block of attention and feed-forward, normalized, over eight vectors wide enough for INT8 to pay on a CPU."""
+    net, width = Net(), int(rng.choice([128, 160, 192]))
     net.rng = rng
     query, key, value = (net.product("MatMul", "x", name, width, width) for name in ("query", "key", "value"))
     scores = net.node("MatMul", [query, net.node("Transpose", [key], "turned", perm=[0, 2, 1])], "scores")

@@ -35,6 +35,11 @@ from fault_subjects import (
     put,
     turned_lines,
 )
+from trtcompress_calibration.collect import calibrate
+from trtcompress_calibration.precision import plan_precision
+from trtcompress_calibration.samples import Sample
+from trtcompress_engines.encodings import encodings
+from trtcompress_graph.load import read_model
 
 FAILS, USAGE, UNUSABLE = 1, 2, 3
 QUICK = ("--set", "measure.seconds=0.01", "--set", "package=[]")
@@ -474,6 +479,16 @@ def test_where_nothing_is_planted_nothing_is_said(subject: Callable[[], Subject]
     ):
         assert ran.code == 0, ran.err
         assert not [word for word in WORDS if word in ran.err], ran.err
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_clean_models_are_quantized(kind: str, seed: int, tmp_path: Path) -> None:
+    """Else nothing of INT8 is tried by a build of them."""
+    path, samples = KINDS[kind](np.random.default_rng(seed), tmp_path)
+    model, encoding = read_model(path), encodings()["cpu-int8"]
+    ranges = calibrate(model, [Sample({"x": samples["x"][i : i + 1]}) for i in range(4)])
+    assert plan_precision(model, ranges, encoding).quantized
 
 
 @pytest.mark.parametrize("seed", range(len(KINDS)))
