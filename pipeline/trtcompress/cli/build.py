@@ -33,12 +33,7 @@ def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 
 @click.command(name="build")
 @click.argument("source", metavar="CONFIG.yaml|MODEL.onnx", type=shared.FILE)
-@click.option(
-    "--data",
-    metavar="D",
-    type=shared.ANY,
-    help="Calibration samples: .npz, folder of .npz or images, package.module:function.",
-)
+@shared.some_data("Calibration samples: .npz, folder of .npz or images, package.module:function.")
 @click.option(
     "--target",
     "targets",

@@ -13,7 +13,7 @@ from .main import say
 @click.command(name="export")
 @click.argument("source", metavar="PACKAGE.MODULE:FUNCTION")
 @options.onnx_output
-@click.option("--data", metavar="D", type=options.ANY, help="Real samples to compare the graph with PyTorch on.")
+@options.some_data("Real samples to compare the graph with PyTorch on.")
 @options.axis
 @click.option("--trust-pickle", is_flag=True, help="Load a pickled module: it can run any code.")
 @options.as_json

@@ -66,7 +66,6 @@ store: Decorator = click.option(
     type=FOLDER,
     help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
 )
-samples: Decorator = click.option("--samples", type=click.IntRange(min=1), help="Read no more than this many.")
 target: Decorator = click.option(
     "--target",
     "target_name",
@@ -76,6 +75,34 @@ target: Decorator = click.option(
     shell_complete=target_names,
     help="Device. See: trtcompress targets.",
 )
+
+
+def some_data(what: str) -> Decorator:
+    """The option --data of a command that works without it, too."""
+    return click.option("--data", metavar="D", type=ANY, help=what)
+
+
+def some_samples(what: str) -> Decorator:
+    """The option --samples: a number."""
+    return click.option("--samples", type=click.IntRange(min=1), help=what)
+
+
+def ranges(what: str) -> Decorator:
+    """The option --ranges, a file."""
+    return click.option("--ranges", "ranges_file", metavar="ranges.json", type=FILE, help=what)
+
+
+def skip(what: str) -> Decorator:
+    """The option --skip: patterns of nodes that are left as they are."""
+    return click.option("--skip", metavar="GLOB", multiple=True, help=f"{what}; repeat it.")
+
+
+def metrics(what: str) -> Decorator:
+    """The option --metric, which may be repeated."""
+    return click.option("--metric", "metrics", metavar="NAME", multiple=True, shell_complete=metric_names, help=what)
+
+
+samples: Decorator = some_samples("Read no more than this many.")
 axis: Decorator = click.option(
     "--axis",
     "axis_options",

@@ -29,13 +29,8 @@ ALLOCATIONS = click.Choice(["uniform", "global", "damage"])
 @click.option("--macs", type=SHARE, help="Keep this share of the multiply-accumulates.")
 @click.option("--params", type=SHARE, help="Keep this share of the parameters.")
 @click.option("--speedup", type=click.FloatRange(1, min_open=True), help="Times as fast, measured in ONNX Runtime.")
-@click.option(
-    "--data",
-    metavar="D",
-    type=options.ANY,
-    help="Samples without labels: .npz, folder of .npz or images, package.module:function.",
-)
-@click.option("--samples", type=click.IntRange(min=1), help="Read no more than this many.  [default: 512]")
+@options.some_data("Samples without labels: .npz, folder of .npz or images, package.module:function.")
+@options.some_samples("Read no more than this many.  [default: 512]")
 @click.option("--importance", type=IMPORTANCES, help="How units are scored.  [default: obs with --data, else l2]")
 @click.option(
     "--allocation", type=ALLOCATIONS, help="How the cut is shared out.  [default: damage with --data, else uniform]"

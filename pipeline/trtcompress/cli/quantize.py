@@ -27,12 +27,8 @@ TENSORRT = "8.6.1"
 
 @click.command(name="quantize")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
-@click.option(
-    "--ranges",
-    "ranges_file",
-    metavar="ranges.json",
-    type=options.FILE,
-    help="Written by trtcompress calibrate, or TensorRT's calibration.cache. Needed for INT8, FP8 and FP16; not where "
+@options.ranges(
+    "Written by trtcompress calibrate, or TensorRT's calibration.cache. Needed for INT8, FP8 and FP16; not where "
     "FP32 stays FP32, for BF16, nor where weights or tables alone are quantized.",
 )
 @options.target
@@ -58,7 +54,7 @@ TENSORRT = "8.6.1"
     type=click.Choice(["1", "4"]),
     help="Of integer weights on a cpu: 1 computes in float; 4 rounds what is read to INT8, faster. [default: 1]",
 )
-@click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay in the float type; repeat it.")
+@options.skip("Nodes that stay in the float type")
 @click.option(
     "--max-drop",
     metavar="X",
@@ -87,22 +83,10 @@ TENSORRT = "8.6.1"
     show_default=True,
     help="Take off the biases what rounding adds to the means of outputs, on --data.",
 )
-@click.option(
-    "--data",
-    metavar="D",
-    type=options.ANY,
-    help="Samples for --max-drop, with labels where a metric is, --rounding and --correct-bias.",
-)
+@options.some_data("Samples for --max-drop, with labels where a metric is, --weights, --rounding and --correct-bias.")
 @options.samples
 @options.state
-@click.option(
-    "--metric",
-    "metrics",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=options.metric_names,
-    help="For --max-drop: top1, top5, f1, spearman, module:function.",
-)
+@options.metrics("For --max-drop: top1, top5, f1, spearman, module:function.")
 @click.option(
     "--cache",
     metavar="calibration.cache",

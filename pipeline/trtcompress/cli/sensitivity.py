@@ -26,17 +26,9 @@ SHOWN = 20
 @options.data
 @options.state
 @options.target
-@click.option(
-    "--ranges",
-    "ranges_file",
-    metavar="ranges.json",
-    type=options.FILE,
-    help="Written by trtcompress calibrate. [default: measured on 128 samples of the data]",
-)
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    help="Samples that are taken from all over the data. [default: a sixteenth of them, but 4 to 32]",
+@options.ranges("Written by trtcompress calibrate. [default: measured on 128 samples of the data]")
+@options.some_samples(
+    "Samples that are taken from all over the data. [default: a sixteenth of them, but 4 to 32]",
 )
 @options.as_json
 def command(

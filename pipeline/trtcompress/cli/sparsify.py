@@ -12,15 +12,13 @@ from .main import say
 
 @click.command(name="sparsify")
 @click.argument("model", metavar="M.onnx", type=options.FILE)
-@click.option(
-    "--data",
-    metavar="D",
-    type=options.ANY,
-    help="Samples, without labels: the weights that are left make good what the others gave. Without it the greatest "
+@options.some_data(
+    "Samples, without labels: the weights that are left make good what the others gave. Without it the greatest "
     "weights stay as they are.",
 )
+@options.state
 @options.samples
-@click.option("--skip", metavar="GLOB", multiple=True, help="Nodes that stay dense; repeat it.")
+@options.skip("Nodes that stay dense")
 @options.onnx_output
 @options.as_json
 def command(

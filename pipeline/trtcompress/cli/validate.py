@@ -24,14 +24,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @options.data
 @options.state
 @options.samples
-@click.option(
-    "--metric",
-    "metrics",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=options.metric_names,
-    help="top1, top5, f1, spearman, module:function.",
-)
+@options.metrics("top1, top5, f1, spearman, module:function.")
 @click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
 @click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Gate for each output. [default: 0.99]")
 @click.option(
