@@ -11,11 +11,12 @@ from trtcompress_graph.model import TensorSpec
 from trtcompress_graph.ranges import Ranges, TensorRange
 
 from .data import Dataset
+from .kinds import NO_FLOATS
 from .likeness import unlike
 from .methods import TENSORRT_BINS, TENSORRT_LEVELS
 from .trt_cache import METHOD as CACHE
 
-_UNTOLD = ("", "it works on no floats")
+_UNTOLD = ("", NO_FLOATS)
 """Reasons that tell nothing where nothing could be quantized."""
 
 _LEAST_SHARE = dict.fromkeys(("entropy", "mse", "mse-u8"), 0.99 * TENSORRT_LEVELS / TENSORRT_BINS)

@@ -24,6 +24,7 @@ from .kinds import (
     is_weighted,
     multiplies_activations,
     number,
+    other_type,
     text,
     weight_of,
 )
@@ -32,8 +33,6 @@ from .opening import fixed_values, is_constant
 
 Measured = Mapping[str, TensorRange]
 
-_NO_FLOATS = "it works on no floats"
-_HALF = "it works on float16, INT8 is made of float32"
 _COSTS = "its inputs or its result are not INT8, so that INT8 would only cost"
 _SLOWER = "the INT8 kernel for {} is slower than the float kernel"
 _SMALL = "its weights are too few for INT8 to pay where its input is not INT8 anyway"
@@ -167,9 +166,9 @@ def reads_int8(value: ir.Value, chosen: Collection[ir.Node]) -> bool:
 
 def _refusal(node: ir.Node, encoding: Encoding, ranges: Measured, fixed: Collection[ir.Value]) -> str:
     """Why `node` cannot run in INT8; empty where it can. No input of the graph can change what is in `fixed`."""
-    types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None}
-    if ir.DataType.FLOAT not in types:
-        return _HALF if ir.DataType.FLOAT16 in types else _NO_FLOATS
+    other = other_type(node, "INT8 is")
+    if other:
+        return other
     if node.op_type == "LSTM" and encoding.lstm_weights:
         return lstm_refusal(node, encoding.lstm_weights)
     if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:

@@ -58,6 +58,30 @@ SHRINKS = frozenset({"GlobalAveragePool", "ReduceMean", "MaxPool", "ReduceMax", 
 """Operators that read far more than they write: INT8 pays for what they read, whoever reads the result."""
 
 
+NO_FLOATS = "it works on no floats"
+
+
+def other_type(node: ir.Node, made: str) -> str:
+    """Why a node that works on no float32 is not quantized; empty where it works on that.
+
+    Args:
+        node: with the types of its tensors known.
+        made: what would be made of float32, for the text.
+    """
+    types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None}
+    if ir.DataType.FLOAT in types:
+        return ""
+    held = next((name for kind, name in _OTHER_FLOATS.items() if kind in types), None)
+    return NO_FLOATS if held is None else f"it works on {held}, {made} made of float32"
+
+
+_OTHER_FLOATS = {
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.DOUBLE: "float64",
+}
+
+
 def activation_inputs(node: ir.Node) -> tuple[int, ...]:
     """Positions of the inputs that are activations."""
     if node.op_type in _ALL_INPUTS:

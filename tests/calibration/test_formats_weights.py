@@ -268,6 +268,22 @@ def test_what_stays_float_and_why(tmp_path: Path):
     assert plan.quantized == 0
 
 
+@pytest.mark.parametrize("encoding", [CPU4, CPU8], ids=lambda e: e.name)
+def test_a_factor_of_a_bias_that_is_not_there_changes_nothing(tmp_path: Path, encoding):
+    net = Table()
+    weights = [net.constant(name, net.rng.normal(size=(256, 256)) / 16) for name in "vw"]
+    bias = net.constant("b", np.ones(256))
+    a = net.node("Gemm", ["x", weights[0]], "bare", beta=0.5)
+    net.node("Gemm", [a, weights[1], bias], "y", beta=0.5)
+    model = net.write(tmp_path / "m.onnx", {"x": (2, 256)}, {"y": 2})
+    plan = plan_precision(model, no_ranges(model), encoding)
+    assert [n.precision == encoding.quantized for n in plan.nodes] == [True, False]
+    made = written(model, encoding, tmp_path / "q.onnx")
+    feed = {"x": np.random.default_rng(0).normal(size=(2, 256)).astype(np.float32)}
+    exact, found = emulated(model.path, feed), emulated(made.path, feed)
+    assert 0 < np.square(found - exact).mean() < 0.02 * np.square(exact).mean()
+
+
 def test_a_quantized_graph_is_not_quantized_again(tmp_path: Path):
     made = written(encoder(tmp_path / "m.onnx"), CPU4, tmp_path / "q.onnx")
     with pytest.raises(ModelError, match="quantized already"):

@@ -19,6 +19,7 @@ from trtcompress_engines.encodings import encodings
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.errors import ConfigError
 from trtcompress_graph.load import read_model
+from trtcompress_graph.ranges import Ranges
 
 CPU = replace(encodings()["cpu-int8"], product_weights=0)  # the networks here are small
 TRT = encodings()["trt-int8"]
@@ -141,6 +142,30 @@ def test_what_follows_from_constants_alone_is_constant(tmp_path: Path, encoding:
     plan = by_name(plan_precision(model, measured(model, images(2)), encoding))
     assert plan["MatMul:a"][1] == "input 0 is constant"
     assert plan["MatMul:b"] == ("int8", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("cpu-int8", "INT8 is"), ("trt-fp8", "FP8 is"), ("cpu-weight-int8", "integer weights are")]
+)
+@pytest.mark.parametrize("kind", ["float16", "float64"])
+def test_floats_of_another_type_are_named(tmp_path: Path, name: str, made: str, kind: str) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((64, 64), kind), "w")
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["y"], name="product"),
+            helper.make_node("Shape", ["n"], ["s"], name="of"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", element, ["batch", 64]), helper.make_tensor_value_info("n", 7, [None])],
+        [helper.make_tensor_value_info("y", element, ["batch", 64]), helper.make_tensor_value_info("s", 7, [1])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "m.onnx")
+    model = read_model(tmp_path / "m.onnx")
+    reasons = by_name(plan_precision(model, Ranges(1, model.digest, "minmax", 1, {}), encodings()[name]))
+    assert reasons["product"][1] == f"it works on {kind}, {made} made of float32"
+    assert reasons["of"][1] == "it works on no floats"
 
 
 def test_extremes_alone_are_no_range(tmp_path: Path) -> None:

@@ -9,13 +9,11 @@ import onnx_ir as ir
 
 from trtcompress_graph.encoding import Encoding
 
-from ..kinds import integer, number, weight_of
+from ..kinds import bias_of, integer, number, other_type, weight_of
 from ..opening import is_constant
 
 _LEAST_BLOCK = 16
 """Of MatMulNBits."""
-
-_NO_FLOATS = "it works on no floats"
 
 _NO_WEIGHTS = "it has no weights"
 
@@ -71,8 +69,9 @@ def lengths(value: ir.Value) -> tuple[int, ...]:
 
 
 def _refusal(node: ir.Node, encoding: Encoding) -> str:
-    if all(v is None or v.dtype != ir.DataType.FLOAT for v in (*node.inputs, *node.outputs)):
-        return _NO_FLOATS
+    other = other_type(node, "integer weights are")
+    if other:
+        return other
     if encoding.tables and is_lookup(node):
         return _table_refusal(node)
     if node.domain not in ("", "ai.onnx") or node.op_type not in encoding.ops:
@@ -101,9 +100,8 @@ def _weight_refusal(node: ir.Node, encoding: Encoding) -> str:
         return _NO_WEIGHTS
     if weight.dtype != ir.DataType.FLOAT or len(lengths(weight)) != 2:
         return f"weight '{weight.name}' is not a float32 matrix"
-    if node.op_type == "Gemm" and (
-        integer(node, "transA", 0) or number(node, "alpha", 1) != 1 or number(node, "beta", 1) != 1
-    ):
+    beta = 1 if bias_of(node) is None else number(node, "beta", 1)
+    if node.op_type == "Gemm" and (integer(node, "transA", 0) or number(node, "alpha", 1) != 1 or beta != 1):
         return "alpha or beta is not 1, or it reads a transposed matrix"
     if is_constant(read) or read is None or (read.shape is not None and len(read.shape) < 2):
         return "what it reads is constant, or a vector"
