@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from . import options
+from . import on_samples, options
 from .main import say
 
 if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
     from trtcompress_graph.encoding import Encoding, PrecisionPlan
     from trtcompress_graph.model import Model
     from trtcompress_graph.ranges import Ranges
 
     from ..config import Rounding, WeightMethod
-    from ..stage import DataRef
 
 
 TENSORRT = "8.6.1"
@@ -156,14 +154,14 @@ def command(
         check_cache(ranges, encoding, release)
     doubts: tuple[str, ...] = ()
     if max_drop is not None and data is not None:
-        plan, doubts = _refined(
+        plan, doubts = on_samples.refined(
             read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
         )
     ref = options.data_ref(data, samples) if data is not None else None
     if weights == "auto" and ref is not None:
-        weights = _best_weights(read, ranges, plan, encoding, Path(output).parent, ref)
+        weights = on_samples.best_weights(read, ranges, plan, encoding, Path(output).parent, ref)
     if rounds and ref is not None:
-        written = _rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias, weights)
+        written = on_samples.rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias, weights)
     else:
         written = quantize(read, ranges, plan, encoding, Path(output), weights=weights)
     if encoding.name == "trt-fp16" and precision is None and ":" not in target_name:
@@ -214,103 +212,6 @@ def _check_data(data: str | None, max_drop: float | None, rounds: bool) -> None:
             "--data needs --max-drop, --weights auto, --rounding or --correct-bias: nothing else reads samples",
             where="--data",
         )
-
-
-def _best_weights(
-    model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, folder: Path, data: DataRef
-) -> WeightMethod:
-    """How far weights reach where that is measured to cost the outputs least."""
-    from tempfile import TemporaryDirectory
-
-    from trtcompress_calibration.rounding.round import SAMPLES
-
-    from ..datasets import open_data
-    from ..trying import best_weights
-
-    samples = open_data(data, model, samples=min(SAMPLES, data.samples or SAMPLES))
-    with TemporaryDirectory(dir=folder) as aside:
-        made = best_weights(model, ranges, plan, encoding, samples, Path(aside) / "model.onnx")
-    for trial in made.trials:
-        say(f"weights by {trial.what}: error {trial.error:.4g} of the outputs' variance")
-    return cast("WeightMethod", made.chosen)
-
-
-def _rounded(
-    model: Model,
-    ranges: Ranges,
-    plan: PrecisionPlan,
-    encoding: Encoding,
-    out: Path,
-    data: DataRef,
-    rounding: Rounding,
-    correct_bias: Literal["auto", "true", "false"],
-    weights: WeightMethod,
-) -> Model:
-    """The quantized graph with its integers chosen anew."""
-    from tempfile import TemporaryDirectory
-
-    from trtcompress_calibration.placement import quantize
-    from trtcompress_calibration.rounding.round import SAMPLES
-
-    from ..datasets import open_data
-    from ..trying import rounded_model
-
-    with TemporaryDirectory(dir=out.parent) as folder:
-        made = rounded_model(
-            model,
-            quantize(model, ranges, plan, encoding, Path(folder) / out.name, weights=weights),
-            open_data(data, model, samples=min(SAMPLES, data.samples or SAMPLES)),
-            out,
-            rounding=rounding,
-            correct_bias=None if correct_bias == "auto" else correct_bias == "true",
-            encoding=encoding,
-        )
-    for trial in made.trials:
-        say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
-    say(f"rounding: {made.chosen}")
-    return made
-
-
-def _refined(
-    model: Model,
-    plan: PrecisionPlan,
-    ranges: Ranges,
-    encoding: Encoding,
-    max_drop: float,
-    data: DataRef,
-    metrics: tuple[str, ...],
-    skip: tuple[str, ...],
-    out: Path,
-) -> tuple[PrecisionPlan, tuple[str, ...]]:
-    """The plan, with as many nodes in float as the limit asks for; and why no drop can be measured, where that is so.
-
-    A metric whose value for the float model is no better than chance keeps no limit, as in a build.
-    """
-    from trtcompress_engines.metrics import find_metric
-
-    from ..datasets import open_data, open_evaluation
-    from ..refining import Judge, Limits, refine
-    from ..stage import MetricRef
-
-    for name in metrics:
-        find_metric(name, data.base)  # an unknown one is refused before any work
-
-    doubts: dict[str, None] = {}
-
-    def opened() -> Dataset:
-        return open_data(data, model)
-
-    judge = Judge(
-        reference=model,
-        pruned=None,
-        data=lambda: open_evaluation(data, model),
-        metrics=tuple(MetricRef(name, data.base, "") for name in metrics),
-        axes={},
-        limits=Limits(max_drop=max_drop),
-        progress=lambda done, total=None: None,
-        doubted=lambda why: doubts.update({why: None}),
-    )
-    return refine(model, plan, judge, ranges, encoding, opened, out, skip), tuple(doubts)
 
 
 def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
