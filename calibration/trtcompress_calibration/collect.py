@@ -15,6 +15,7 @@ from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 from trtcompress_graph.protos import nodes
+from trtcompress_graph.quantized_ops import is_quantized
 from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 
 from .batching import batches, fixed_batch
@@ -22,7 +23,7 @@ from .collector import Collector, read_all
 from .data import Dataset
 from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
-from .opening import is_quantized, refuse_functions, refuse_quantized
+from .opening import refuse_functions, refuse_quantized
 from .samples import Batch, Sample
 from .stateful import Steps
 from .taps import Taps, read_skeleton, taps_of

@@ -11,27 +11,7 @@ from onnx_ir.passes import common
 from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
-
-QUANTIZED_OPS = frozenset(
-    {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "DynamicQuantizeLSTM",
-        "ConvInteger",
-        "MatMulInteger",
-        "QGemm",
-        "QAttention",
-        "MatMulNBits",
-        "DynamicQuantizeMatMul",
-        "MatMulIntegerToFloat",
-        "MatMulBnb4",
-        "GatherBlockQuantized",
-        "QMoE",
-    }
-)
-_FAMILIES = ("QLinear", "QOrdered", "QEmbed")
-"""How the names of further operators of ONNX Runtime on quantized numbers begin."""
+from trtcompress_graph.quantized_ops import is_quantized
 
 
 def open_graph(model: Model, opset: int) -> ir.Model:
@@ -60,11 +40,6 @@ def quantized_nodes(loaded: ir.Model) -> tuple[str, ...]:
     """Names (or operator kinds) of the nodes that work on quantized numbers, in functions of the model too."""
     held = [*loaded.graph.all_nodes(), *(node for f in loaded.functions.values() for node in f.all_nodes())]
     return tuple(node.name or node.op_type for node in held if is_quantized(node.op_type))
-
-
-def is_quantized(op_type: str) -> bool:
-    """Whether an operator reads or makes quantized numbers."""
-    return op_type in QUANTIZED_OPS or op_type.startswith(_FAMILIES)
 
 
 def refuse_quantized(names: Sequence[str], model: Model) -> None:

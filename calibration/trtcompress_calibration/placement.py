@@ -115,20 +115,7 @@ def already_quantized(model: Model) -> tuple[str, ...]:
 
 def quantizes_activations(model: Model) -> bool:
     """Whether nodes of the graph should compute in INT8 or FP8; not where weights alone are integers."""
+    from trtcompress_graph import quantized_ops
     from trtcompress_graph.load import load_ir
 
-    kinds = {node.op_type for node in load_ir(model).graph.all_nodes()}
-    return not kinds.isdisjoint(_QUANTIZES) or any(kind.startswith("QLinear") for kind in kinds)
-
-
-_QUANTIZES = frozenset(
-    {
-        "QuantizeLinear",
-        "MatMulInteger",
-        "ConvInteger",
-        "DynamicQuantizeLinear",
-        "QGemm",
-        "QAttention",
-        "DynamicQuantizeMatMul",
-    }
-)
+    return any(quantized_ops.quantizes_activations(node.op_type) for node in load_ir(model).graph.all_nodes())

@@ -14,6 +14,7 @@ from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import CompileError, DataError
 from trtcompress_graph.model import Model
+from trtcompress_graph.quantized_ops import is_integer
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions
@@ -35,9 +36,6 @@ SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusio
 On MiniLM SkipLayerNormalization takes 3 to 5 times as long as Add and LayerNormalization, BiasGelu 1.3 to 1.7 times as
 long as Add and Gelu. Without them the whole is 1.0 to 1.3 times as fast, in INT8 most.
 """
-
-INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize", "QAttention")
-"""Operator kinds that ONNX Runtime computes in integers begin with one of these."""
 
 
 class OnnxRuntimeBackend:
@@ -259,7 +257,7 @@ def _contents(path: Path) -> tuple[Counter[str], int]:
 
 def _details(before: Counter[str], after: Counter[str], threads: int) -> dict[str, str]:
     cpu = cpu_features()
-    integer = sum(n for kind, n in after.items() if kind.startswith(INTEGER))
+    integer = sum(n for kind, n in after.items() if is_integer(kind))
     blocked = sum(n for kind, n in after.items() if kind.startswith("Reorder"))
     fused = [f"{kind} x{n}" for kind, n in sorted(after.items()) if kind not in before]
     return {
