@@ -16,6 +16,8 @@ from trtcompress_graph.shapes import infer
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from trtcompress_graph.model import Model
+
 _PICKS = frozenset(
     (
         "Abs",
@@ -71,6 +73,18 @@ def rounding_float16(path: Path) -> bytes | None:
         writer.write(node)
     content: bytes = ir.serde.serialize_model(loaded).SerializeToString()
     return content
+
+
+def quantizes_for_a_gpu(model: Model) -> bool:
+    """Whether a graph quantizes halves, or to FP8: a CPU has no kernel that computes this in integers."""
+    from trtcompress_graph.load import load_ir
+
+    return any(
+        value is not None and value.dtype is not None and (value.dtype in _halves() or "FLOAT8" in value.dtype.name)
+        for node in load_ir(model).graph.all_nodes()
+        if node.op_type == "QuantizeLinear"
+        for value in (*node.inputs, *node.outputs)
+    )
 
 
 def _computes_in_halves(node: ir.Node) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from trtcompress_engines.emulation import quantizes_for_a_gpu
 from trtcompress_engines.gates import explain
 from trtcompress_engines.metrics import find_metric
 from trtcompress_engines.targets import resolve_target
@@ -55,7 +56,14 @@ def revalidate(
         check_engines(model, (engine,), target, open_evaluation(data, model), options, _quiet)
         for engine, target in _engines(subject)
     ]
-    return _result(found)
+    return _result(found, _for_a_gpu(subject))
+
+
+def _for_a_gpu(subject: Path) -> tuple[str, ...]:
+    """That an ONNX file was written for another device, and what is known of it here."""
+    if not subject.is_file() or not quantizes_for_a_gpu(read_model(subject)):
+        return ()
+    return (f"{subject.name} is quantized for a GPU: ONNX Runtime stands in for its engine, whose speed is not known",)
 
 
 def _quiet(done: int, total: int | None = None) -> None:
@@ -139,12 +147,12 @@ def _as_engine(model: Model) -> Engine:
         backend="onnxruntime",
         encoding="as-given",
         graph=model,
-        built=True,
+        built=not quantizes_for_a_gpu(model),
         reproducible=True,
     )
 
 
-def _result(found: list[Validation]) -> ValidationResult:
+def _result(found: list[Validation], said: tuple[str, ...]) -> ValidationResult:
     shipped = [validation.shipped for validation in found]
     several = len(shipped) > 1
 
@@ -188,6 +196,7 @@ def _result(found: list[Validation]) -> ValidationResult:
         gates=tuple(gate_result(g, named(c, g.gate)) for c in shipped for g in c.gates),
         notes=(
             *(f"FAILED {named(c, explain(g))}" for c in shipped for g in c.gates if g.verdict == "fail"),
+            *said,
             *(note for validation in found for note in validation.notes),
         ),
     )

@@ -39,6 +39,19 @@ def test_an_onnx_file_runs_as_fast_as_it_can(small):
     assert all(speed["speedup"] == pytest.approx(1, rel=0.6) for speed in speeds)
 
 
+@pytest.mark.parametrize("target", ["rtx-4090", "rtx-4090:fp8"])
+def test_an_onnx_file_for_a_gpu_is_emulated(small, tmp_path, target):
+    made = tmp_path / "gpu.onnx"
+    done("quantize", small.model, "--target", target, "--ranges", small.folder / "ranges.json", "-o", made)
+    ran = validate(small, made, "--json", "--min-cosine", "0.9", "--min-speedup", "0.001", "--strict")
+    assert (ran.code, ran.json["verdict"], ran.json["emulated"]) == (1, "not_measured", True)
+    verdicts = {gate["gate"]: gate["verdict"] for gate in ran.json["gates"]}
+    assert verdicts["min_cosine:logits[emulated]"] == "pass"
+    assert verdicts["min_cosine:logits"] == verdicts["min_speedup"] == "not_measured"
+    assert ran.json["speeds"] == []
+    assert "gpu.onnx is quantized for a GPU" in ran.err
+
+
 def test_tables_for_people(small):
     ran = validate(small, small.folder / "int8.onnx", "--max-metric-drop", "1")
     assert ran.code == 0, ran.err
