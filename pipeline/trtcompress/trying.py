@@ -133,7 +133,8 @@ def equalized_model(
     if how == "off":
         return _tried(copy_model(model, out), "off", ())
     if how != "auto":
-        return _tried(equalize(model, samples, how, out)[0], how, ())
+        made, moved = equalize(model, samples, how, out)
+        return _tried(made, how if moved else "off", ())
     rest, back = held_back(tuple(samples))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         ways = {"off": model}

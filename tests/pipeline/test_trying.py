@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from command_line import trtcompress
+from command_line import done, trtcompress
 from float_graphs import Net, images, residual_net
 from small_builds import Small, answers, small_classifier
 from trtcompress.held_back import Parted, held_back
@@ -271,3 +271,14 @@ def test_where_nothing_can_be_measured_it_is_said(tmp_path: Path, caplog: pytest
     )
     assert (rounded.chosen, rounded.trials) == ("nearest", ())
     assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("how", ["auto", "cross-layer", "smooth"])
+def test_where_nothing_can_be_equalized_that_is_said(tmp_path: Path, how: str) -> None:
+    net = Net()
+    net.node("Relu", [net.product("MatMul", "x", "y", 64, 32)], "z")
+    net.save(tmp_path / "m.onnx", {"x": ("batch", 64)}, {"z": ("batch", 32)})
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32))
+    ran = done("equalize", "m.onnx", "--data", "d.npz", "--how", how, "-o", "e.onnx", cwd=tmp_path)
+    assert "nothing could be equalized" in ran.err
+    assert "equalized: " not in ran.err

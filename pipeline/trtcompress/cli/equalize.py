@@ -75,5 +75,6 @@ def command(
     for trial in made.trials:
         error = f"{trial.error:.4g}" if math.isfinite(trial.error) else "not finite"
         say(f"{trial.what}: error {error} of the outputs' variance in {encoding.name}")
-    say(f"equalized: {made.chosen}")
+    nothing = made.chosen == "off" and not made.trials
+    say("nothing could be equalized: the weights are as they were" if nothing else f"equalized: {made.chosen}")
     options.written(made, as_json)
