@@ -25,7 +25,7 @@ CONTRACT = {
     "simplify": "-o",
     "prune": "--macs --params --speedup --data --importance --allocation --reconstruct --no-reconstruct --multiple "
     "--keep --depth --plan --samples --axis --json -o",
-    "sparsify": "--data --samples --skip --json -o",
+    "sparsify": "--data --state --samples --skip --json -o",
     "recover": "--teacher --data --labels --loss --epochs --minutes --precision --devices --qat --lr --batch --seed "
     "--metric --function --state --samples --json -o",
     "equalize": "--data --how --method --target --samples --json -o",

@@ -69,6 +69,7 @@ COMMANDS = {
     "calibrate": ("--data", "{data}", "-o", "r.json"),
     "equalize": ("--data", "{data}", "-o", "made.onnx"),
     "sensitivity": ("--data", "{data}"),
+    "sparsify": ("--data", "{data}", "-o", "made.onnx"),
     "prune": ("--macs", "0.5", "-o", "made.onnx"),
     "quantize": ("--ranges", "float.json", "-o", "made.onnx"),
     "build": ("--data", "{data}", "--out", "out", "--store", "store"),

@@ -22,7 +22,7 @@ from ..batching import first_shapes
 from ..gram import MOST_FEATURES, Gram, collect_grams
 from ..kinds import integer, weight_of
 from ..layers import Layer, linear_layers
-from ..opening import is_constant, name_nodes
+from ..opening import is_constant, name_nodes, quantized_nodes, refuse_quantized
 from ..samples import Sample
 from .two_of_four import by_magnitude, damage, solved
 
@@ -80,8 +80,10 @@ def sparsify(
     Raises:
         ConfigError: a pattern of `skip` matches no node.
         DataError: there are no samples, or the model fails on one.
+        ModelError: the model is quantized already.
     """
     loaded = load_ir(model)
+    refuse_quantized(quantized_nodes(loaded), model)
     name_nodes(loaded.graph)
     reasons = _reasons(loaded.graph, skip)
     fit = {str(node.name): node for node, reason in reasons.items() if not reason}
