@@ -76,5 +76,5 @@ def command(
         error = f"{trial.error:.4g}" if math.isfinite(trial.error) else "not finite"
         say(f"{trial.what}: error {error} of the outputs' variance in {encoding.name}")
     nothing = made.chosen == "off" and not made.trials
-    say("nothing could be equalized: the weights are as they were" if nothing else f"equalized: {made.chosen}")
+    say("nothing could be equalized; the weights are as they were" if nothing else f"equalized: {made.chosen}")
     options.written(made, as_json)
