@@ -61,14 +61,13 @@ def cache_text(model: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Enco
     """
     from .layout import lay_out
     from .opening import open_graph
+    from .placement import int8_nodes
     from .precision import needed_opset
     from .scales import activation_scale
 
     check_cache(ranges, encoding, version)
     graph = open_graph(model, needed_opset(encoding)).graph
-    int8 = {p.node for p in plan.nodes if p.precision == "int8"}
-    placed = {node for node in graph if node.name in int8 and node.op_type in encoding.ops}
-    pairs = lay_out(graph, placed, encoding, ranges.tensors)
+    pairs = lay_out(graph, int8_nodes(graph, plan, encoding), encoding, ranges.tensors)
     scales = {
         name: activation_scale(measured, encoding).scale
         for name, measured in ranges.tensors.items()
