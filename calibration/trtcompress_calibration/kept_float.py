@@ -20,15 +20,18 @@ _REMOVED = frozenset({"Identity", "Dropout"})
 def keep_float(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, names: FreshNames) -> None:
     """Dequantize what such a node reads with a scale for each channel, all of them equal.
 
-    ONNX Runtime quantizes the weights of a Conv, ConvTranspose or Gemm between pairs by itself, with one scale for all
-    (WeightBiasQuantization, on by default), so that what mixed precision keeps exact would be INT8 all the same. It
-    does so only behind a DequantizeLinear with a single scale, which it moves over a Reshape, a Transpose and others
-    (QDQPropagationTransformer): behind such a node the numbers are quantized again with the scale that they have.
+    ONNX Runtime quantizes the weights of a Conv, ConvTranspose or Gemm between pairs by itself (a MatMul with an Add
+    behind it is one), with one scale for all (WeightBiasQuantization, on by default), so that what mixed precision
+    keeps exact would be INT8 all the same. It does so only behind a DequantizeLinear with a single scale, which it
+    moves over a Reshape, a Transpose and others (QDQPropagationTransformer): behind such a node the numbers are
+    quantized again with the scale that they have.
     The numbers are the same.
     """
     moved = _REMOVED.union(encoding.shared_scale_ops)
     for node in graph:
-        if node in int8 or not is_weighted(node) or node.op_type == "MatMul" or not is_constant(weight_of(node)):
+        if node in int8 or not is_weighted(node) or not is_constant(weight_of(node)):
+            continue
+        if node.op_type == "MatMul" and not _becomes_gemm(node):
             continue
         value = node.inputs[0]
         restored = _dequantized(value, moved)
@@ -38,13 +41,20 @@ def keep_float(graph: ir.Graph, int8: Collection[ir.Node], encoding: Encoding, n
         if restored is not value.producer():
             integers = _quantized_again(graph, node, [value, scale, zero_point], names)
         spread = [_spread(graph, v, _channels(node), names) for v in (scale, zero_point)]
-        axis = integer(node, "transA", 0) ^ 1
+        axis = -1 if node.op_type == "MatMul" else integer(node, "transA", 0) ^ 1
         again = _placed(graph, node, "DequantizeLinear", [integers, *spread], {"axis": axis}, names)
         made = again.outputs[0]
         made.name, made.type, made.shape = names.tensor(f"{value.name}_channels"), value.type, value.shape
         node.replace_input_with(0, made)
         if restored is value.producer() and not value.uses() and not value.is_graph_output():
             graph.remove(restored, safe=True)
+
+
+def _becomes_gemm(node: ir.Node) -> bool:
+    """Whether ONNX Runtime makes a MatMul and the Add behind it one Gemm (MatMulAddFusion)."""
+    weight, uses = weight_of(node), node.outputs[0].uses()
+    flat = weight is not None and weight.shape is not None and len(weight.shape) == 2
+    return flat and len(uses) == 1 and next(iter(uses)).node.op_type == "Add"
 
 
 def _dequantized(value: ir.Value | None, moved: Collection[str]) -> ir.Node | None:

@@ -267,6 +267,7 @@ MOVED: dict[str, tuple[list[tuple[str, dict[str, object], list[int] | None]], st
     "Squeeze and Unsqueeze": ([("Squeeze", {}, [2]), ("Unsqueeze", {}, [2])], "Conv"),
     "Transpose": ([("Transpose", {"perm": [0, 1, 3, 2]}, None)], "Conv"),
     "transposed": ([("Reshape", {}, [-1, 8]), ("Transpose", {"perm": [1, 0]}, None)], "Gemm"),
+    "Reshape, then MatMul": ([("Reshape", {}, [-1, 8])], "MatMul"),
 }
 """What stands between an INT8 node and one that is kept in float, and of which kind that is."""
 
@@ -282,18 +283,21 @@ def test_what_is_kept_in_float_stays_so_behind_what_moves_numbers(tmp_path: Path
         inputs = [x] if constant is None else [x, net.constant(f"places{place}", constant, np.int64)]
         x = net.node(op, inputs, f"moved{place}", **attributes)
     loud = net.rng.normal(size=(8, 8)) * np.where(np.arange(8), 1, 300)
-    loud = loud if kind == "Gemm" else loud.T.reshape(8, 8, 1, 1)
+    loud = loud.T.reshape(8, 8, 1, 1) if kind == "Conv" else loud
     weights = [x, net.constant("kept.weight", loud), net.constant("kept.bias", np.zeros(8))]
-    x = net.node(kind, weights, "kept", **({"transA": 1} if name == "transposed" else {}))
+    if kind == "MatMul":
+        x = net.node("Add", [net.node(kind, weights[:2], "kept"), "kept.bias"], "kept_sum")
+    else:
+        x = net.node(kind, weights, "kept", **({"transA": 1} if name == "transposed" else {}))
     x = net.node("Clip", [x, net.constant("low", -1), net.constant("high", 1)], "clipped")
-    x = net.product("Gemm", x, "b", 8, 4) if kind == "Gemm" else net.conv(x, "b", 8, 4)
-    model = net.save(tmp_path / "net.onnx", IMAGE, {x: ("batch", 4) if kind == "Gemm" else ("batch", 4, 1, 1)})
+    x = net.conv(x, "b", 8, 4) if kind == "Conv" else net.product("Gemm", x, "b", 8, 4)
+    model = net.save(tmp_path / "net.onnx", IMAGE, {x: ("batch", 4, 1, 1) if kind == "Conv" else ("batch", 4)})
     ranges = measured(model, images(4))
     encoding = replace(CPU7, product_weights=0)
     plan = plan_precision(model, ranges, encoding, skip=[f"{kind}:kept"])
     made = quantize(model, ranges, plan, encoding, tmp_path / "int8.onnx")
     held = kernels(made.path)
-    assert held[kind] + held["FusedConv"] + held["FusedGemm"] == 1
+    assert held["Conv"] + held["Gemm"] + held["FusedConv"] + held["FusedGemm"] == 1
     assert held["QGemm"] + held["QLinearConv"] == 2
     np.testing.assert_allclose(run(made.path, images(4)), run(made.path, images(4), kernels=False), atol=0.1)
 
