@@ -124,9 +124,17 @@ def refuse_unlike(calibration: Dataset, evaluation: Dataset, inputs: Sequence[Te
 
 
 def nothing_quantized(plan: PrecisionPlan, encoding: Encoding) -> str:
-    """Why an encoding that quantizes leaves a graph without a quantized node; empty where it does not."""
+    """Why an encoding that quantizes leaves a graph without a quantized node; empty where it does not.
+
+    The reason is that of most nodes with weights, on which the others depend; of most of all where there are none.
+    """
+    from .kinds import WEIGHTED
+
     if not (encoding.activation or encoding.integers) or plan.quantized:
         return ""
-    reasons = Counter(node.reason for node in plan.nodes if node.reason not in _UNTOLD)
+    told = [node for node in plan.nodes if node.reason not in _UNTOLD]
+    weighted = [node for node in told if node.op in WEIGHTED]
+    reasons = Counter(node.reason for node in weighted or told)
     ((reason, count),) = reasons.most_common(1) or [("no node works on floats", len(plan.nodes))]
-    return f"{encoding.name}: nothing could be quantized: {reason} ({count} of {len(plan.nodes)} nodes)"
+    of = f"{len(weighted)} nodes with weights" if weighted else f"{len(plan.nodes)} nodes"
+    return f"{encoding.name}: nothing could be quantized: {reason} ({count} of {of})"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from trtcompress_graph.encoding import QUANTIZED, PrecisionPlan
 from trtcompress_graph.model import Model, TensorSpec
 
 from .config import Settings
@@ -52,6 +54,24 @@ class ModelFile(Settings):
     size_bytes: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+
+
+class FloatNode(Settings):
+    """A node that was not quantized."""
+
+    node: str
+    op: str
+    precision: str
+    reason: str = Field(description="empty where the encoding prefers that precision")
+
+
+class QuantizeResult(ModelFile):
+    """The model that `quantize` wrote, and what its nodes run in."""
+
+    encoding: str
+    precisions: dict[str, int] = Field(description="how many nodes run in each precision")
+    left: tuple[FloatNode, ...] = Field(description="nodes that were not quantized, and why")
+    notes: tuple[str, ...]
 
 
 class OperatorCost(Settings):
@@ -341,7 +361,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "equalize": ModelFile,
     "calibrate": RangesFile,
     "sensitivity": SensitivityResult,
-    "quantize": ModelFile,
+    "quantize": QuantizeResult,
     "compile": EngineFile,
     "validate": ValidationResult,
     "package": PackageResult,
@@ -365,6 +385,18 @@ def sensitivity_result(found: Sensitivity) -> SensitivityResult:
     )
     return SensitivityResult(
         encoding=found.encoding, samples=found.samples, outputs=found.outputs, nodes=nodes, tensors=tensors
+    )
+
+
+def quantize_result(made: Model, plan: PrecisionPlan, notes: Iterable[str]) -> QuantizeResult:
+    """A quantized model as it is printed."""
+    left = (node for node in plan.nodes if node.precision not in QUANTIZED)
+    return QuantizeResult(
+        **model_file(made).model_dump(),
+        encoding=plan.encoding,
+        precisions=dict(Counter(node.precision for node in plan.nodes)),
+        left=tuple(FloatNode(node=n.node, op=n.op, precision=n.precision, reason=n.reason) for n in left),
+        notes=tuple(notes),
     )
 
 

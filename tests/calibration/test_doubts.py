@@ -105,6 +105,21 @@ def test_a_graph_without_weights_has_nothing_to_quantize(tmp_path: Path) -> None
     assert "no INT8 kernel for" in said
 
 
+def test_the_reason_of_nodes_with_weights_is_told_before_that_of_the_many(tmp_path: Path) -> None:
+    net = Net()
+    x = net.node("Concat", [net.product("MatMul", "x", "y", 8, 4), "z"], "c", axis=1)
+    net.node("Concat", [net.node("Mul", [net.node("Add", [x, x], "a"), x], "b"), x], "d", axis=1)
+    model = net.save(tmp_path / "m.onnx", {"x": ("batch", 8), "z": ("batch", 4)}, {"d": ("batch", 16)})
+    rng = np.random.default_rng(0)
+    samples = [
+        Sample({name: rng.normal(size=(1, n)).astype(np.float32) for name, n in (("x", 8), ("z", 4))}) for _ in range(4)
+    ]
+    made, said = plan(model, samples, "cpu-int8")
+    assert made.quantized == 0
+    assert "its weights are too few for INT8 to pay" in said
+    assert said.endswith("(1 of 1 nodes with weights)")
+
+
 def test_nothing_is_said_where_something_is_quantized_or_nothing_should_be(tmp_path: Path) -> None:
     model = residual_net(tmp_path / "m.onnx")
     made, said = plan(model, images(2), "cpu-int8")

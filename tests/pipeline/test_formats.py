@@ -55,6 +55,22 @@ def test_a_target_without_int8_gets_floats_and_that_is_said(tmp_path: Path):
         assert "are not built" not in done(*wanted, asked, cwd=tmp_path).err
 
 
+def test_where_int8_quantizes_nothing_formats_that_would_are_named(tmp_path: Path):
+    model = recommender(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", **pairs(32))
+    done("calibrate", model.path, "--data", "d.npz", "-o", "r.json", cwd=tmp_path)
+    ran = done("quantize", model.path, "--ranges", "r.json", "--json", "-o", "q.onnx", cwd=tmp_path)
+    told = "integer weights alone would make it smaller: --target cpu:w8 ("
+    assert told in ran.err
+    assert any(told in note for note in ran.json["notes"])
+    assert ran.json["encoding"] == encoding_of("cpu", "int8").name
+    assert ran.json["precisions"] == {"float32": len(ran.json["left"])}
+    assert any("too few for INT8 to pay" in node["reason"] for node in ran.json["left"])
+    ran = done("quantize", model.path, "--target", "cpu:w8", "--json", "-o", "q.onnx", cwd=tmp_path)
+    assert "would make it smaller" not in ran.err
+    assert ran.json["precisions"]["weight-int8"] > 0
+
+
 def test_options_of_integer_weights(tmp_path: Path):
     model, made = encoder(tmp_path / "m.onnx"), tmp_path / "q.onnx"
     done("quantize", model.path, "--precision", "weight-int4", "--block", "16", "--symmetric", "-o", made)

@@ -129,7 +129,10 @@ def command(
     from trtcompress_graph.load import read_model
 
     from ..files import write_text
+    from ..outputs import quantize_result
     from ..plan import asked_encoding
+    from ..smaller import smaller_formats
+    from .output import print_json
 
     rounds = rounding != "nearest" or correct_bias != "false"
     _check_data(data, max_drop, rounds or weights == "auto")
@@ -168,16 +171,21 @@ def command(
         say(f"INT8 engines are not built for '{target_name}': {encoding.name} is written")
     say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
-    for note in filter(
-        None, (*altered(ranges), *untold(ranges, encoding), plan.note or nothing_quantized(plan, encoding))
-    ):
+    why = nothing_quantized(plan, encoding)
+    smaller = smaller_formats(read, target_name, encoding) if why else ""
+    notes = [n for n in (*altered(ranges), *untold(ranges, encoding), plan.note or why, smaller) if n]
+    for note in notes:
         say(note)
     if cache is not None:
         write_text(Path(cache), cache_text(read, ranges, plan, encoding, release))
         say(f"wrote {cache}, for TensorRT {release}")
-    options.written(written, as_json)
-    for why in doubts:
-        say(f"FAILED --max-drop {max_drop:g}: {why}")
+    failed = [f"FAILED --max-drop {max_drop:g}: {doubt}" for doubt in doubts]
+    if as_json:
+        print_json(quantize_result(written, plan, (*notes, *failed)))
+    else:
+        options.written(written, as_json)
+    for told in failed:
+        say(told)
     return 1 if doubts else 0
 
 
