@@ -82,7 +82,9 @@ def onnxruntime(model: Path, samples: Path, count: int) -> None:
             return next(self._batches, None)
 
     calibrator = create_calibrator(
-        str(model), augmented_model_path=str(samples.parent / "augmented.onnx"), calibrate_method=CalibrationMethod.Entropy
+        str(model),
+        augmented_model_path=str(samples.parent / "augmented.onnx"),
+        calibrate_method=CalibrationMethod.Entropy,
     )
     calibrator.collect_data(Reader())
     calibrator.compute_data()
@@ -93,7 +95,12 @@ def modelopt(model: Path, samples: Path, count: int) -> None:
 
     held = list(batches(samples, count))
     joined = {name: np.concatenate([batch[name] for batch in held]) for name in held[0]}
-    quantize(str(model), calibration_data=joined, calibration_method="entropy", output_path=str(samples.parent / "modelopt.onnx"))
+    quantize(
+        str(model),
+        calibration_data=joined,
+        calibration_method="entropy",
+        output_path=str(samples.parent / "modelopt.onnx"),
+    )
 
 
 def main(method: str, model: str, samples: str, count: str, out: str) -> None:
