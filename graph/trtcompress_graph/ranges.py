@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from .errors import DataError, MissingPathError
 
 VERSION = 2
 """Of the file; one of version 1 named method and samples once for all tensors, and is read too."""
+
+_MADE_BY = "make it with: trtcompress calibrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +80,47 @@ def read_ranges(path: Path) -> Ranges:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        _check_keys(raw, Ranges, str(path))
+        for name, held in _mapping(raw["tensors"], f"{path}: tensors").items():
+            _check_keys(held, TensorRange, f"{path}: tensor '{name}'")
         if raw["version"] == 1:
             raw = _of_version_1(raw)
         tensors = {name: TensorRange(**value) for name, value in raw.pop("tensors").items()}
         ranges = Ranges(**raw, tensors=tensors)
     except FileNotFoundError:
-        raise MissingPathError("no such file", where=str(path), hint="make it with: trtcompress calibrate") from None
+        raise MissingPathError("no such file", where=str(path), hint=_MADE_BY) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"this is not a ranges file: {error}", where=str(path), hint="make it with: trtcompress calibrate"
-        ) from error
+        raise DataError(f"this is not a ranges file: {error}", where=str(path), hint=_MADE_BY) from error
     if ranges.version != VERSION:
         raise DataError(f"ranges of version {ranges.version}; this release reads 1 to {VERSION}", where=str(path))
     for name, value in tensors.items():
         wrong = _wrong(value)
         if wrong:
-            raise DataError(wrong, where=f"{path}: tensor '{name}'", hint="make it with: trtcompress calibrate")
+            raise DataError(wrong, where=f"{path}: tensor '{name}'", hint=_MADE_BY)
     return ranges
+
+
+def _check_keys(raw: object, kind: type[Ranges | TensorRange], where: str) -> None:
+    """Every key that is needed is there, and none that is not known.
+
+    Raises:
+        DataError: naming the key.
+    """
+    held, known = _mapping(raw, where), {field.name: field for field in fields(kind)}
+    for name in held:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the keys are: {', '.join(known)}"
+            raise DataError(f"unknown key '{name}'", where=where, hint=hint)
+    for name, field in known.items():
+        if field.default is MISSING and name not in held:
+            raise DataError(f"the key '{name}' is missing", where=where, hint=_MADE_BY)
+
+
+def _mapping(raw: object, where: str) -> dict[str, Any]:
+    if isinstance(raw, dict):
+        return raw
+    raise DataError("this is not a ranges file: keys and values are wanted here", where=where, hint=_MADE_BY)
 
 
 def _wrong(held: TensorRange) -> str:

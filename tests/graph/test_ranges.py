@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -91,5 +93,26 @@ def test_other_versions_are_refused(tmp_path: Path, version: int):
 def test_a_file_of_version_1_that_is_damaged_is_refused(tmp_path: Path):
     path = tmp_path / "ranges.json"
     path.write_text(json.dumps(OLD | {"tensors": {"x": {"min": 0.0}}}))
-    with pytest.raises(DataError, match="this is not a ranges file"):
+    with pytest.raises(DataError, match="is missing"):
         read_ranges(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: raw.pop("model_sha256"), "the key 'model_sha256' is missing"),
+        (lambda raw: raw["tensors"]["x"].pop("threshold"), "tensor 'x': the key 'threshold' is missing"),
+        (lambda raw: raw["tensors"]["x"].update(treshold=1), "tensor 'x': unknown key 'treshold'"),
+        (lambda raw: raw["tensors"].update(x=[1, 2]), "tensor 'x': this is not a ranges file"),
+        (lambda raw: raw.update(tensors=[]), "tensors: this is not a ranges file"),
+        (lambda raw: raw.update(more=1), "unknown key 'more'"),
+    ],
+)
+def test_a_wrong_key_is_named_and_its_tensor(change: Callable[[Any], object], words: str, tmp_path: Path) -> None:
+    raw = json.loads(json.dumps(OLD))
+    change(raw)
+    (tmp_path / "r.json").write_text(json.dumps(raw))
+    with pytest.raises(DataError) as caught:
+        read_ranges(tmp_path / "r.json")
+    assert words in str(caught.value)
+    assert "__init__" not in str(caught.value)
