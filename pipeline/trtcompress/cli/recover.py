@@ -93,7 +93,6 @@ def _request(student: str, teacher: str, output: str, metric: str | None, how: d
     settings = _settings(how)
     out = Path(output)
     check_folder(out)
-    _refuse_one_file_for_two(out, student, teacher)
     if metric is not None:
         from trtcompress_engines.metrics import find_metric
 
@@ -133,14 +132,6 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
 
 _SWITCHES = ("blockwise", "augment")
 """Options where `no` means something else than nothing."""
-
-
-def _refuse_one_file_for_two(out: Path, *read: str) -> None:
-    from trtcompress_graph.errors import UsageError
-
-    for name in read:
-        if out.resolve() == Path(name).resolve():
-            raise UsageError("it would be overwritten while it is read", where=f"-o {out}", hint="name another file")
 
 
 def _check_quantized(request: Request, qat: bool) -> None:
