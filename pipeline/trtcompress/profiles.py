@@ -12,6 +12,9 @@ from trtcompress_graph.model import Model, TensorSpec
 Shapes = dict[str, tuple[int, ...]]
 """Concrete shape of each input."""
 
+USUAL_BATCH = AxisRange(1, 1, 8)
+"""Of a batch axis of which nothing is said."""
+
 
 def named_axes(model: Model, axes: Axes) -> dict[str, dict[str, AxisRange]]:
     """`{input: {axis: range}}` with the names that stand in the model's shapes.
@@ -117,10 +120,10 @@ def profiles(model: Model, axes: Axes) -> dict[str, tuple[tuple[int, ...], tuple
 def batch_range(inputs: Sequence[TensorSpec], axes: Axes) -> AxisRange | None:
     """Range of the batch axis: the leading dynamic axis that all inputs share; None where there is none.
 
-    Where the config does not say, 1 to 8, usually 1.
+    Where the config does not say, it is `USUAL_BATCH`.
     """
     leading = {spec.shape[0] if spec.shape else None for spec in inputs}
     if len(leading) != 1 or not isinstance(axis := leading.pop(), str):
         return None
     ranges = [named[axis] for named in axes.values() if axis in named]
-    return ranges[0] if ranges else AxisRange(1, 1, 8)
+    return ranges[0] if ranges else USUAL_BATCH

@@ -328,7 +328,8 @@ def test_plans_that_do_not_fit(small, tmp_path):
 def test_a_dynamic_axis_without_a_range(small, tmp_path):
     words = ("'batch' of x", "hint: ", "--axis x.batch=1,8,16")
     refused(tmp_path, USAGE, words, "compile", small.model, "--target", "rtx-4090", "-o", "engine")
-    build = ("build", small.model, "--data", small.data, "--target", "rtx-4090", "--store", "store")
+    (tmp_path / "build.yaml").write_text(CONFIG.format(model=small.model, data=small.data))
+    build = ("build", "build.yaml", "--target", "rtx-4090", "--store", "store")
     refused(tmp_path, USAGE, (*words, "--set 'model.inputs.x.batch=[1, 8, 16]'"), *build)
 
 

@@ -12,7 +12,7 @@ from . import options as shared
 from .main import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from ..api import BuildOptions, Built
     from ..config import Loaded
@@ -89,6 +89,8 @@ def command(
 
     loaded = load(source, [*overrides_for(data, targets, trust_pickle), *overrides])
     options = BuildOptions(Path(out), Path(store) if store else None, jobs, not no_cache, until)
+    if not quiet and not source.endswith((".yaml", ".yml")):
+        _tell_batch(loaded, overrides)
     if dry_run:
         _dry_run(loaded, options, as_json)
         return 0
@@ -114,6 +116,18 @@ def command(
     return 1 if failed else 0
 
 
+def _tell_batch(loaded: Loaded, overrides: Sequence[str]) -> None:
+    """That the lengths of the batch axis were not asked for."""
+    if any(text.startswith("model.inputs") for text in overrides):
+        return
+    for name, axes in loaded.config.model.inputs.items():
+        for axis, (least, usual, most) in axes.items():
+            say(
+                f"the batch axis '{axis}' is {least} to {most} long, usually {usual}; "
+                f"others: --set 'model.inputs.{name}.{axis}=[1, 8, 16]'"
+            )
+
+
 def load(source: str, overrides: list[str]) -> Loaded:
     """The config file, or a config made for an ONNX file."""
     from ..config import Loaded
@@ -136,7 +150,33 @@ def load(source: str, overrides: list[str]) -> Loaded:
         raise MissingPathError("no such model file", where=source, hint=other_models(path))
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem).lstrip("_.-") or "model"
     raw = {"name": name, "model": {"source": source}}
-    return Loaded(config=check_config(raw, overrides, file=source, lines={}), base=Path.cwd())
+    config = check_config(raw, overrides, file=source, lines={})
+    if not config.model.inputs and (batch := _batch_axis(path, config.model.fix)):
+        config = check_config({**raw, "model": {"source": source, "inputs": batch}}, overrides, file=source, lines={})
+    return Loaded(config=config, base=Path.cwd())
+
+
+def _batch_axis(path: Path, fixed: Collection[str]) -> dict[str, dict[str, tuple[int, int, int]]]:
+    """Lengths for the only dynamic axis of a model, where every input begins with it: a batch, as it is timed anyway.
+
+    Args:
+        path: of the model; one that is damaged is refused where the build reads it.
+        fixed: inputs that become constants.
+    """
+    from trtcompress_graph.errors import TrtCompressError
+    from trtcompress_graph.load import read_model
+
+    from ..profiles import USUAL_BATCH, batch_range
+
+    try:
+        inputs = [spec for spec in read_model(path).inputs if spec.name not in fixed]
+    except TrtCompressError:
+        return {}
+    dynamic = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+    if len(dynamic) != 1 or batch_range(inputs, {}) is None:
+        return {}
+    lengths = (USUAL_BATCH.min, USUAL_BATCH.opt, USUAL_BATCH.max)
+    return {inputs[0].name: {dynamic.pop(): lengths}}
 
 
 def _shown(loaded: Loaded, options: BuildOptions) -> Built:
