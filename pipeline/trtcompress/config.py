@@ -261,7 +261,9 @@ class RecoverSettings(Settings):
         return self
 
 
-_Recover = Annotated[RecoverSettings, BeforeValidator(as_section, json_schema_input_type=bool | RecoverSettings)]
+_Recover = Annotated[
+    RecoverSettings | None, BeforeValidator(as_section, json_schema_input_type=bool | RecoverSettings | None)
+]
 
 
 class SparsifySettings(Settings):
@@ -383,11 +385,9 @@ class BuildConfig(Settings):
     metric: Names = Field((), description="top1, top5, f1, spearman, NAME:OUTPUT, or `package.module:function`")
     prune: PruneSettings | None = Field(None, description="structured pruning; nothing is cut where it is not given")
     sparsify: SparsifySettings | None = Field(None, description="2:4 sparse weights; dense where it is not given")
-    recover: _Recover | None = Field(
-        None, description="training after the cut; nothing is trained where it is not given"
-    )
+    recover: _Recover = Field(None, description="training after the cut; nothing is trained where it is not given")
     quantize: QuantizeSettings = QuantizeSettings()
-    qat: _Recover | None = Field(
+    qat: _Recover = Field(
         None, description="training of the quantized graphs, each under its encoding; none where it is not given"
     )
     targets: Targets = (TargetSettings(name="cpu"),)
