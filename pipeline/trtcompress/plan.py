@@ -284,7 +284,8 @@ def _steps(
             continue
         for target, encoding in _subjects(stage, given, wanted):
             subject = "/".join(part for part in (target, encoding) if part)
-            needs = {name: _find(name, target, encoding, known, alias, wanted) for name in stage.inputs}
+            read = [name for name in stage.inputs if name not in settings.unread()]
+            needs = {name: _find(name, target, encoding, known, alias, wanted) for name in read}
             if missing := [name for name, refs in needs.items() if not refs and name not in stage.optional]:
                 raise LookupError(f"stage {stage.name}: no stage before makes '{missing[0]}'")
             needs = {name: refs for name, refs in needs.items() if refs}

@@ -38,7 +38,7 @@ class Stage:
         device: tells from the inputs whether the machine shapes the result; then it belongs to the fingerprint.
         alone: nothing else may run beside it (it times).
         applies: tells for which targets it runs.
-        optional: inputs that have a default, where no stage before makes them.
+        optional: inputs that have a default, where no stage before makes them or the settings leave them unread.
     """
 
     name: str
@@ -74,6 +74,10 @@ class StageSettings(Settings):
     def of(cls, config: BuildConfig) -> typing.Self | None:
         """The part of the config that this stage depends on; None where the config does not ask for the stage."""
         return cls()
+
+    def unread(self) -> frozenset[str]:
+        """Optional inputs that the stage does not read under these settings: a change of them changes nothing."""
+        return frozenset()
 
 
 def stage(

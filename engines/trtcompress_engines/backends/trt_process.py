@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from trtcompress_graph.branches import uneven_branches
 from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
@@ -70,6 +69,8 @@ def refuse_branches(graph: Model) -> None:
     Raises:
         CompileError: naming the first that it will not take.
     """
+    from trtcompress_graph.branches import uneven_branches
+
     uneven = uneven_branches(load_ir(graph))
     if uneven:
         more = f", as those of {len(uneven) - 1} more" if len(uneven) > 1 else ""

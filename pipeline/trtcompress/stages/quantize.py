@@ -25,6 +25,10 @@ class QuantizeStageSettings(StageSettings):
         """From the section `quantize`."""
         return cls(weights=config.quantize.weights)
 
+    def unread(self) -> frozenset[str]:
+        """Samples are read only to measure how far weights should reach."""
+        return frozenset() if self.weights == "auto" else frozenset({"calibration"})
+
 
 @stage(
     output="quantized",
@@ -39,9 +43,9 @@ def quantize(
     ranges: Ranges,
     plan: PrecisionPlan,
     encoding: Encoding,
-    calibration: DataRef,
     settings: QuantizeStageSettings,
     out: Path,
+    calibration: DataRef | None = None,
 ) -> Model:
     """Write INT8 as Q/DQ pairs and FP16 as casts.
 
@@ -57,6 +61,7 @@ def quantize(
     path = out / "model.onnx"
     if settings.weights != "auto":
         return write(equalized, ranges, plan, encoding, path, weights=settings.weights)
+    assert calibration is not None
     samples = open_data(calibration, equalized, samples=min(SAMPLES, calibration.samples or SAMPLES))
     made = best_weights(equalized, ranges, plan, encoding, samples, path)
     write_trials(made, out / TRIALS)
