@@ -214,3 +214,11 @@ def test_one_device_twice_is_a_build_of_its_own(tmp_path: Path):
     with pytest.raises(UsageError, match="one target") as refused:
         plan(tmp_path / "p", scopes(), targets=["rtx-4090", "RTX 4090:w4"])
     assert "filed by device" in refused.value.hint
+
+
+@pytest.mark.parametrize(("weights", "read"), [("minmax", False), ("mse", False), ("auto", True)])
+def test_samples_are_an_input_only_where_they_are_read(tmp_path: Path, weights: str, read: bool):
+    config, files = loaded(tmp_path, f"quantize.weights={weights}"), FileDigests(tmp_path / "memory")
+    steps = [step for step in make_plan(config, STAGES, files).steps if step.stage.name == "quantize"]
+    assert steps
+    assert all(("calibration" in step.needs) is read for step in steps)
