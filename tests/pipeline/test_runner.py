@@ -62,13 +62,13 @@ def test_a_store_can_be_moved(tmp_path: Path, store: Store):
 
 def test_what_depends_on_a_change_runs_and_what_does_not_does_not(tmp_path: Path, store: Store):
     run(tmp_path, store, chain(Events()))
-    _, heard = run(tmp_path, store, chain(Events()), quantize={"method": "mse"})
+    _, heard = run(tmp_path, store, chain(Events()), quantize={"method": "minmax"})
     assert (heard.worked, heard.reused) == (["change", "tell"], ["read"])
 
 
 def test_the_same_value_cuts_off_early(tmp_path: Path, store: Store):
     run(tmp_path, store, chain(Events(), middle=lambda text: "same"))
-    _, heard = run(tmp_path, store, chain(Events(), middle=lambda text: "same"), quantize={"method": "mse"})
+    _, heard = run(tmp_path, store, chain(Events(), middle=lambda text: "same"), quantize={"method": "minmax"})
     assert (heard.worked, heard.reused) == (["change"], ["read", "tell"])
 
 
