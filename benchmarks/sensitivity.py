@@ -22,7 +22,7 @@ import numpy as np
 from kept_runs import full_model
 from machine import describe, results, save
 from tasks import NAMES, Task, find_task
-from trtcompress.plan import encoding_of
+from trtcompress.asked import encoding_of
 from trtcompress_calibration.batching import batches
 from trtcompress_calibration.collect import calibrate
 from trtcompress_calibration.layout import lay_out

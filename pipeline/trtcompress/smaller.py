@@ -22,7 +22,7 @@ def smaller_formats(model: Model, target_name: str, encoding: Encoding) -> str:
     from trtcompress_engines.encodings import precisions_of
     from trtcompress_engines.targets import resolve_target
 
-    from .plan import encoding_of
+    from .asked import encoding_of
 
     target = resolve_target(target_name.partition(":")[0])
     nothing = Ranges(VERSION, model.digest, "none", 0, {})

@@ -14,10 +14,10 @@ import pytest
 
 from builds import build, manifest, project
 from trtcompress.api import Built
+from trtcompress.asked import encoding_of
 from trtcompress.config import BuildConfig
 from trtcompress.digests import file_digest
 from trtcompress.outcome import BuildResult
-from trtcompress.plan import encoding_of
 from trtcompress_engines.cpu import cpu_features
 
 INT8 = encoding_of("cpu", "int8").name

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builds import Heard, build, manifest, project, promised, start, write_samples
-from trtcompress.plan import encoding_of
+from trtcompress.asked import encoding_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 INT8 = encoding_of("cpu", "int8").name

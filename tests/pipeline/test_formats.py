@@ -11,9 +11,10 @@ import yaml
 
 from command_line import done, trtcompress
 from format_graphs import answers, encoder, pairs, recommender, sentences, stored, written
+from trtcompress.asked import encoding_of
 from trtcompress.config_file import load_config
 from trtcompress.digests import FileDigests
-from trtcompress.plan import encoding_of, make_plan
+from trtcompress.plan import make_plan
 from trtcompress.stages import STAGES
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.encodings import encodings

@@ -8,10 +8,11 @@ from typing import Self
 import pytest
 
 from toy_stages import NoSettings, Text, plan, scopes
+from trtcompress.asked import encoding_of
 from trtcompress.config import BuildConfig, Loaded
 from trtcompress.config_file import load_config
 from trtcompress.digests import FileDigests
-from trtcompress.plan import Plan, encoding_of, make_plan
+from trtcompress.plan import Plan, make_plan
 from trtcompress.stage import stage
 from trtcompress.stages import STAGES
 from trtcompress_engines.cpu import cpu_features

@@ -12,7 +12,7 @@ import pytest
 from builds import build
 from command_line import trtcompress
 from float_graphs import IMAGE, Net
-from trtcompress.plan import encoding_of
+from trtcompress.asked import encoding_of
 from trtcompress.refining import Limits
 from trtcompress.validation import Emulation
 from trtcompress_graph.measured import MetricResult, OutputParity

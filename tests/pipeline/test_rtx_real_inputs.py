@@ -21,8 +21,14 @@ from trtcompress_engines.encodings import encodings
 from trtcompress_engines.targets import resolve_target
 
 CARDS = resolve_target("rtx-3090+rtx-4090+rtx-5090")
-LEAST = {"trt-fp16": 0.9998, "trt-int8": 0.85}
-"""Of the cosines of all outputs. What reads images loses most: here they are noise, and the ranges those of four."""
+LEAST = {"trt-fp16": 0.9998, "trt-int8": 0.95}
+"""Of the cosines of all outputs."""
+
+LEAST_INT8 = {"image_and_text": 0.85}
+"""Four similarities of a head that was not trained, on images of noise."""
+
+IN_FP16 = {"text_detector": 2, "text_reader": 2}
+"""Nodes that TensorRT runs in FP16 all the same: transposed convolutions, products of which it makes one attention."""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +60,11 @@ def test_a_real_model_is_built_for_rtx_cards(name: str, folder: Path, tmp_path: 
         shapes = CompileOptions(profiles(real.model, real.axes))
         engine = backend_for(CARDS).compile(graph, CARDS, encoding.name, shapes, tmp_path / encoding.name)
         wanted = sum(node.precision == "int8" and node.op in COMPUTE for node in plan.nodes)
-        # It runs transposed convolutions, and products of which it makes one attention, in FP16 all the same
-        assert 0.9 * wanted <= int(engine.details["int8_nodes"].split(" of ")[0]) <= wanted
+        moved = IN_FP16.get(name, 0) if encoding.int8 else 0
+        assert int(engine.details["int8_nodes"].split(" of ")[0]) == wanted - moved
         assert (wanted > 0) == encoding.int8
         assert engine.details["compute_capabilities"] == "SM86, SM89, SM120"
         for found, expected in zip(outputs(graph.path, real), exact, strict=True):
             assert np.isfinite(found).all()
-            assert cosine(found, expected) > LEAST[encoding.name]
+            least = LEAST_INT8.get(name, LEAST[encoding.name]) if encoding.int8 else LEAST[encoding.name]
+            assert cosine(found, expected) > least

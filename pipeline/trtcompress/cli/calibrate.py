@@ -45,10 +45,10 @@ def command(
     from trtcompress_calibration.doubts import doubts, refuse_constant
     from trtcompress_graph.load import read_model
 
+    from ..asked import encoding_of
     from ..datasets import open_data
     from ..files import write_text
     from ..outputs import RangesFile
-    from ..plan import encoding_of
     from ..trying import best_ranges
     from .output import print_json
 

@@ -54,8 +54,8 @@ def command(
     from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
+    from ..asked import encoding_of
     from ..datasets import open_data
-    from ..plan import encoding_of
     from ..stages.calibrate import SAMPLES
     from ..trying import equalized_model
 

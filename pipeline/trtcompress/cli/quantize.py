@@ -120,18 +120,15 @@ def command(
     as_json: bool,
 ) -> int:
     """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
-    from trtcompress_calibration.doubts import altered, nothing_quantized, untold
     from trtcompress_calibration.placement import quantize
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_calibration.trt_cache import cache_text, check_cache
     from trtcompress_engines.encodings import with_weights
-    from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
+    from ..asked import asked_encoding
     from ..files import write_text
     from ..outputs import quantize_result
-    from ..plan import asked_encoding
-    from ..smaller import smaller_formats
     from .output import print_json
 
     rounds = rounding != "nearest" or correct_bias != "false"
@@ -146,10 +143,8 @@ def command(
         symmetric=symmetric,
         accuracy_level=None if accuracy_level is None else int(accuracy_level),
     )
-    if (rounds or max_drop is not None or weights != "minmax") and not encoding.int8:
-        where = "--max-drop, --weights, --rounding, --correct-bias"
-        hint = "leave these options out, or take a target in INT8"
-        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where=where, hint=hint)
+    if rounds or max_drop is not None or weights != "minmax":
+        _needs_int8(encoding)
     read = read_model(Path(model))
     ranges = _ranges(read, ranges_file, encoding)
     plan = plan_precision(read, ranges, encoding, skip=skip)
@@ -171,9 +166,7 @@ def command(
         say(f"INT8 engines are not built for '{target_name}': {encoding.name} is written")
     say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
-    why = nothing_quantized(plan, encoding)
-    smaller = smaller_formats(read, target_name, encoding) if why else ""
-    notes = [n for n in (*altered(ranges), *untold(ranges, encoding), plan.note or why, smaller) if n]
+    notes = _notes(read, ranges, plan, encoding, target_name)
     for note in notes:
         say(note)
     if cache is not None:
@@ -187,6 +180,27 @@ def command(
     for told in failed:
         say(told)
     return 1 if doubts else 0
+
+
+def _needs_int8(encoding: Encoding) -> None:
+    """Refuse what is for INT8 activations where there are none."""
+    from trtcompress_graph.errors import UsageError
+
+    if not encoding.int8:
+        where = "--max-drop, --weights, --rounding, --correct-bias"
+        hint = "leave these options out, or take a target in INT8"
+        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where=where, hint=hint)
+
+
+def _notes(read: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, target_name: str) -> list[str]:
+    """What to doubt, and what else would make the model smaller where nothing could be quantized."""
+    from trtcompress_calibration.doubts import altered, nothing_quantized, untold
+
+    from ..smaller import smaller_formats
+
+    why = nothing_quantized(plan, encoding)
+    smaller = smaller_formats(read, target_name, encoding) if why else ""
+    return [note for note in (*altered(ranges), *untold(ranges, encoding), plan.note or why, smaller) if note]
 
 
 def _counts(plan: PrecisionPlan, encoding: Encoding) -> str:

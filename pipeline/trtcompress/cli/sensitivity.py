@@ -45,8 +45,8 @@ def command(
     from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
+    from ..asked import encoding_of
     from ..datasets import open_data
-    from ..plan import encoding_of
     from .output import print_json
 
     encoding = encoding_of(target_name, "int8")

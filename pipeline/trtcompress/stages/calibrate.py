@@ -30,7 +30,7 @@ class CalibrateSettings(StageSettings):
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
         """From the section `quantize`; `auto` measures in the encoding of the first target that takes INT8."""
-        from ..plan import first_int8
+        from ..asked import first_int8
 
         quantize = config.quantize
         if quantize.method != "auto":

@@ -29,7 +29,7 @@ class EqualizeSettings(StageSettings):
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
         """From the section `quantize`; nothing to do where it is off, or no target takes INT8."""
-        from ..plan import first_int8
+        from ..asked import first_int8
 
         first = first_int8(config)
         if config.quantize.equalize == "off" or first is None:

@@ -2,38 +2,7 @@
 
 from __future__ import annotations
 
-from . import (
-    activations,
-    arithmetic,
-    attention,
-    batchnorm,
-    branches,
-    casts,
-    convolution,
-    elementwise,
-    gathering,
-    indices,
-    logic,
-    losses,
-    movement,
-    norms,
-    padding,
-    pooling,
-    products,
-    quantization,
-    randomness,
-    recurrent,
-    reductions,
-    resizing,
-    sampling,
-    scattering,
-    selection,
-    sequences,
-    shapes,
-    signals,
-)
-
-FAMILIES = (
+from . import (  # noqa: F401  imported for what they register
     activations,
     arithmetic,
     attention,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trtcompress_graph.errors import UsageError
-
+from ...registered import registered
 from .task import Parts, Task
 
 Allocate = Callable[[Task], Parts]
@@ -53,8 +52,4 @@ def find_allocation(name: str) -> Allocation:
     Raises:
         UsageError: there is none.
     """
-    if name not in ALLOCATIONS:
-        raise UsageError(
-            f"there is no allocation '{name}'", where="allocation", hint=f"one of {', '.join(sorted(ALLOCATIONS))}"
-        )
-    return ALLOCATIONS[name]
+    return registered(ALLOCATIONS, name, "allocation")

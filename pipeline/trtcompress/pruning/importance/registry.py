@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trtcompress_graph.errors import UsageError
-
+from ...registered import registered
 from ..groups import Group
 from .evidence import Evidence
 
@@ -60,11 +59,7 @@ def find_importance(name: str) -> Importance:
     Raises:
         UsageError: there is none.
     """
-    if name not in IMPORTANCES:
-        raise UsageError(
-            f"there is no importance '{name}'", where="importance", hint=f"one of {', '.join(sorted(IMPORTANCES))}"
-        )
-    return IMPORTANCES[name]
+    return registered(IMPORTANCES, name, "importance")
 
 
 def over_units(evidence: Evidence, group: Group, by_label: NDArray[np.float64]) -> Scores:

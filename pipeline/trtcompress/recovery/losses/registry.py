@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from trtcompress_graph.errors import UsageError
-
+from ...registered import registered
 from ..loss_names import LABELLED, NAMES
 
 if TYPE_CHECKING:
@@ -108,6 +107,4 @@ def find_loss(name: str) -> Loss:
     Raises:
         UsageError: there is none.
     """
-    if name not in LOSSES:
-        raise UsageError(f"there is no loss '{name}'", where="loss", hint=f"one of {', '.join(LOSSES)}")
-    return LOSSES[name]
+    return registered(LOSSES, name, "loss")
