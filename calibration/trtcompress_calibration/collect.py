@@ -23,7 +23,7 @@ from .collector import Collector, read_all
 from .data import Dataset
 from .histogram import Extremes, Histogram, load_kernels, share_beyond
 from .methods import find_method, threshold
-from .opening import refuse_functions, refuse_quantized
+from .refusals import refuse_functions, refuse_quantized
 from .samples import Batch, Sample
 from .stateful import Steps
 from .taps import Taps, read_skeleton, taps_of
@@ -119,7 +119,7 @@ def measure(
     no core waits for another one inside a layer. At most `batch_size` samples are under way together, so that memory
     (their tensors that are read) does not grow with the cores.
     """
-    Thread(target=load_kernels, daemon=True).start()
+    preload()
     graph = read_skeleton(model)
     refuse_quantized([node.name or node.op_type for node in nodes(graph) if is_quantized(node.op_type)], model)
     refuse_functions(graph, model)
@@ -137,6 +137,11 @@ def measure(
     for other in collectors[1:]:
         first.add(other)
     return Measured(model.digest, first.statistics, taps.aliases, samples)
+
+
+def preload() -> None:
+    """Load beside other work what counting needs, which takes a third of a second the first time."""
+    Thread(target=load_kernels, daemon=True).start()
 
 
 def ranges_of(

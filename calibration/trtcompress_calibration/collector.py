@@ -15,6 +15,7 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 
 from .batching import fixed_batch
+from .blocked import has_blocks
 from .dependence import dependence
 from .histogram import Extremes, Histogram
 from .masks import finite, infinite_by_design
@@ -53,7 +54,8 @@ class Collector:
         wanted = (*taps.histogram, *taps.extremes)
         per_shape = sorted(on.on_shapes.intersection(wanted))
         tensors = [name for name in wanted if name not in on.on_shapes]
-        self._session = TappedSession(model, tensors, threads, reuse=on.shaped_by_values.isdisjoint(tensors))
+        fixed = on.shaped_by_values.isdisjoint(tensors)
+        self._session = TappedSession(model, tensors, threads, reuse=fixed, any_order=has_blocks(graph))
         self._once = TappedSession(model, per_shape, threads, reuse=False) if per_shape else None
         self._once_read = self._once.tapped if self._once is not None else []
         known = {*self._session.tapped, *self._once_read, *(spec.name for spec in model.inputs)}

@@ -11,9 +11,9 @@ from trtcompress_graph.model import TensorSpec
 from trtcompress_graph.ranges import Ranges, TensorRange
 
 from .data import Dataset
-from .kinds import NO_FLOATS
 from .likeness import unlike
 from .methods import TENSORRT_BINS, TENSORRT_LEVELS
+from .operators import NO_FLOATS, WEIGHTED
 from .trt_cache import METHOD as CACHE
 
 _UNTOLD = ("", NO_FLOATS)
@@ -128,8 +128,6 @@ def nothing_quantized(plan: PrecisionPlan, encoding: Encoding) -> str:
 
     The reason is that of most nodes with weights, on which the others depend; of most of all where there are none.
     """
-    from .kinds import WEIGHTED
-
     if not (encoding.activation or encoding.integers) or plan.quantized:
         return ""
     told = [node for node in plan.nodes if node.reason not in _UNTOLD]

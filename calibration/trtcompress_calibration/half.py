@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from trtcompress_graph.ranges import TensorRange
 
-from .kinds import MOVES
 from .opening import is_constant
+from .operators import MOVES
 from .signature import Half, takes_half
 from .trt_cache import METHOD
 

@@ -14,7 +14,6 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.ranges import TensorRange
 
 from .kinds import (
-    SHRINKS,
     activation_inputs,
     averages_places,
     bias_of,
@@ -30,6 +29,7 @@ from .kinds import (
 )
 from .lstm import lstm_refusal
 from .opening import fixed_values, is_constant
+from .operators import SHRINKS
 
 Measured = Mapping[str, TensorRange]
 

@@ -4,61 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from .opening import is_constant
-
-
-@dataclass(frozen=True, slots=True)
-class Weighted:
-    """Positions of weight and bias of an operator that multiplies by weights."""
-
-    weight: int = 1
-    bias: int | None = 2
-
-
-WEIGHTED = {
-    "Conv": Weighted(),
-    "ConvTranspose": Weighted(),
-    "Gemm": Weighted(),
-    "MatMul": Weighted(bias=None),
-}
-
-MOVES = frozenset(
-    (
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Slice",
-        "Split",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Expand",
-        "Tile",
-        "Concat",
-        "Identity",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Pad",
-        "Compress",
-        "ReverseSequence",
-        "Trilu",
-    )
-)
-"""Operators that put numbers elsewhere and compute none."""
+from .operators import NO_FLOATS, WEIGHTED
 
 _ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
-
-SHRINKS = frozenset({"GlobalAveragePool", "ReduceMean", "MaxPool", "ReduceMax", "ReduceMin"})
-"""Operators that read far more than they write: INT8 pays for what they read, whoever reads the result."""
-
-
-NO_FLOATS = "it works on no floats"
 
 
 def other_type(node: ir.Node, made: str) -> str:

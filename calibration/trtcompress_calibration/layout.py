@@ -11,8 +11,9 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import DataError
 
 from .int8 import Measured, has_range, reads_int8, result_of
-from .kinds import WEIGHTED, activation_inputs
+from .kinds import activation_inputs
 from .opening import is_constant
+from .operators import WEIGHTED
 from .scales import Scale, activation_scale
 from .sharing import shared_ranges
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dependence import read_by
-from .kinds import WEIGHTED
+from .operators import WEIGHTED
 from .samples import Array
 
 if TYPE_CHECKING:

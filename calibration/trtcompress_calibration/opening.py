@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
@@ -12,6 +12,8 @@ from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 from trtcompress_graph.quantized_ops import is_quantized
+
+from .refusals import refuse_quantized
 
 
 def open_graph(model: Model, opset: int) -> ir.Model:
@@ -40,41 +42,6 @@ def quantized_nodes(loaded: ir.Model) -> tuple[str, ...]:
     """Names (or operator kinds) of the nodes that work on quantized numbers, in functions of the model too."""
     held = [*loaded.graph.all_nodes(), *(node for f in loaded.functions.values() for node in f.all_nodes())]
     return tuple(node.name or node.op_type for node in held if is_quantized(node.op_type))
-
-
-def refuse_quantized(names: Sequence[str], model: Model) -> None:
-    """What is quantized is not quantized again.
-
-    Args:
-        names: of the nodes that work on quantized numbers.
-        model: that holds them.
-
-    Raises:
-        ModelError: there is one.
-    """
-    if names:
-        count = f"{len(names)} nodes, first" if len(names) > 1 else "node"
-        raise ModelError(
-            f"the model is quantized already: {count} {', '.join(names[:3])}",
-            where=str(model.path),
-            hint="start from the float model, or compile this one as it is: trtcompress compile",
-        )
-
-
-def refuse_functions(proto: onnx.ModelProto, model: Model) -> None:
-    """What lies inside a function has no name of its own until it stands in the place of its calls.
-
-    Raises:
-        ModelError: the graph calls one.
-    """
-    kinds = {(function.domain, function.name) for function in proto.functions}
-    called = [node for node in proto.graph.node if (node.domain, node.op_type) in kinds]
-    if called:
-        raise ModelError(
-            f"node '{called[0].name}' calls the function '{called[0].op_type}', in which nothing can be measured",
-            where=str(model.path),
-            hint="put functions in the place of their calls first: trtcompress simplify",
-        )
 
 
 def name_nodes(graph: ir.Graph) -> None:

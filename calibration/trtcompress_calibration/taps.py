@@ -12,7 +12,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.protos import graph_inputs
 
 from .dependence import read_by
-from .kinds import WEIGHTED
+from .operators import WEIGHTED
 
 if TYPE_CHECKING:
     import onnx

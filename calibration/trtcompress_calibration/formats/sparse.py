@@ -22,7 +22,8 @@ from ..batching import first_shapes
 from ..gram import MOST_FEATURES, Gram, collect_grams
 from ..kinds import integer, weight_of
 from ..layers import Layer, linear_layers
-from ..opening import is_constant, name_nodes, quantized_nodes, refuse_quantized
+from ..opening import is_constant, name_nodes, quantized_nodes
+from ..refusals import refuse_quantized
 from ..samples import Sample
 from .two_of_four import by_magnitude, damage, solved
 

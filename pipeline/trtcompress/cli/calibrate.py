@@ -41,7 +41,7 @@ def command(
     Simplify the model first if it was not: ranges are found by tensor name. Ranges serve all targets; --target is the
     one that --method auto measures for.
     """
-    from trtcompress_calibration.collect import calibrate
+    from trtcompress_calibration.collect import calibrate, preload
     from trtcompress_calibration.doubts import doubts, refuse_constant
     from trtcompress_graph.load import read_model
 
@@ -53,6 +53,7 @@ def command(
     from .output import print_json
 
     encoding = encoding_of(target_name, "int8")
+    preload()
     read = read_model(Path(model))
     dataset = open_data(options.data_ref(data, samples), read)
     if method == "auto":

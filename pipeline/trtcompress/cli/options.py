@@ -223,8 +223,8 @@ def read_ranges_of(model: Model, file: str) -> Ranges:
         ModelError: the model is quantized already, as which it has no ranges.
         DataError: they are of another.
     """
-    from trtcompress_calibration.opening import refuse_quantized
     from trtcompress_calibration.placement import already_quantized
+    from trtcompress_calibration.refusals import refuse_quantized
     from trtcompress_calibration.trt_cache import is_cache, read_cache
     from trtcompress_graph.errors import DataError
     from trtcompress_graph.ranges import read_ranges
