@@ -26,22 +26,37 @@ def cut_model() -> tuple[nn.Module, dict[str, Tensor]]:
 
 def torch_pruning(task: Task, kept: float, samples: Iterable[Arrays], out: Path, *, recalibrate: bool) -> None:
     """Cut a task's module to `kept` of its multiply-accumulates and write it as ONNX."""
-    from trtcompress.cli.options import axes
-    from trtcompress.exporting import export_model
+    held = list(samples)
+    cut, example = cut_module(task, kept, held)
+    if recalibrate:
+        recalibrate_batch_norm(cut, [tensors(sample) for sample in held])
+    write_module(task, cut, example, out)
 
+
+def cut_module(task: Task, kept: float, samples: Iterable[Arrays]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A task's module cut to `kept` of its multiply-accumulates, and inputs of two samples."""
     if task.module is None:
         raise SystemExit("needs the PyTorch module, and this model is an ONNX file")
     module = task.module()
-    feeds = ({name: torch.from_numpy(array) for name, array in sample.items()} for sample in samples)
-    first = next(feeds)
+    first = tensors(next(iter(samples)))
     example = {name: value[:1] for name, value in first.items()}
     full = macs(module, example)
     cut, _ = greatest_within(lambda ratio: _cut(task, module, example, ratio), lambda m: macs(m, example) / full, kept)
-    if recalibrate:
-        recalibrate_batch_norm(cut, [first, *feeds])
     # Two samples: an axis of length 1 would be taken for one that never changes
-    _written.append((cut.eval(), {name: torch.cat([value[:1]] * 2) for name, value in first.items()}))
+    return cut, {name: torch.cat([value[:1]] * 2) for name, value in first.items()}
+
+
+def write_module(task: Task, module: nn.Module, example: dict[str, Tensor], out: Path) -> None:
+    """Export a module as our own export does."""
+    from trtcompress.cli.options import axes
+    from trtcompress.exporting import export_model
+
+    _written.append((module.eval(), example))
     export_model("torch_peer:cut_model", base=HERE, axes=axes(task.axes), samples=(), trust_pickle=False, out=out)
+
+
+def tensors(sample: Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in sample.items()}
 
 
 def _cut(task: Task, module: nn.Module, example: dict[str, Tensor], ratio: float) -> nn.Module:

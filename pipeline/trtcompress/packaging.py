@@ -58,6 +58,12 @@ def pack(
         warmup="zero" if triton.warmup else "off",
     )
     repository.mkdir(parents=True, exist_ok=True)
+    if triton.towers:
+        from .towers import pack_towers
+
+        return pack_towers(
+            engine, target, repository, name=name, form=form, axes=axes, towers=triton.towers, options=options
+        )
     write_repository(
         engine, target, repository, name=name, format=form, axes=named_axes(engine.graph, axes), options=options
     )

@@ -59,6 +59,9 @@ def _check_model(folder: Path) -> None:
     path = folder / "config.pbtxt"
     config = parse_config(path)
     _agree(path, "name", config.name, folder.name)
+    if config.platform == "ensemble":
+        _check_ensemble(path, config)
+        return
     model = folder / VERSION / config.parameters["model_file"].string_value
     if not model.is_file():
         raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
@@ -71,6 +74,18 @@ def _check_model(folder: Path) -> None:
         batch = Batching(config.max_batch_size)
         _check_tensors(path, "input", config.input, graph.inputs, batch)
         _check_tensors(path, "output", config.output, graph.outputs, batch)
+
+
+def _check_ensemble(path: Path, config: Any) -> None:
+    """Its towers lie beside it, and read and make what it says."""
+    made: dict[str, Any] = {}
+    read: dict[str, Any] = {}
+    for step in config.ensemble_scheduling.step:
+        tower = parse_config(path.parent.parent / step.model_name / "config.pbtxt")
+        read |= {entry.name: entry.data_type for entry in tower.input}
+        made |= {entry.name: entry.data_type for entry in tower.output}
+    _agree(path, "inputs", {entry.name: entry.data_type for entry in config.input}, read)
+    _agree(path, "outputs", {entry.name: entry.data_type for entry in config.output}, made)
 
 
 def _check_tensors(path: Path, kind: str, entries: Any, specs: tuple[TensorSpec, ...], batch: Batching) -> None:

@@ -1,0 +1,113 @@
+"""A model of several towers served tower by tower, and as one: an engine for each, and their ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.errors import CompileError
+from trtcompress_graph.part import check_towers, write_part
+from trtcompress_graph.target import Engine, Target
+
+from .compiling import compile_model
+from .profiles import named_axes, usual_shapes
+
+if TYPE_CHECKING:
+    from trtcompress_engines.triton.options import TritonOptions
+
+NEAR = 1e-3
+"""How far a tower may be from the whole engine, by its greatest value: kernels may be fused otherwise."""
+
+
+def pack_towers(
+    engine: Engine,
+    target: Target,
+    repository: Path,
+    *,
+    name: str,
+    form: str,
+    axes: Axes,
+    towers: Mapping[str, Sequence[str]],
+    options: TritonOptions,
+) -> str:
+    """Write `NAME_TOWER` for each tower, and `NAME`, their ensemble.
+
+    Costs an engine a tower: each is compiled of its part of the graph of the engine that was checked, and where it
+    can run here it is run beside it.
+
+    Args:
+        engine: of the whole model.
+        target: what it was built for.
+        repository: folder of models.
+        name: of the ensemble.
+        form: kind of repository.
+        axes: ranges of the dynamic axes, as in the config.
+        towers: outputs of each.
+        options: for each tower.
+
+    Returns:
+        Empty, or why there is nothing to pack.
+
+    Raises:
+        UsageError: an output belongs to no tower or to two, or there is none of that name.
+        CompileError: a tower is not what it is in the whole engine, or the backend refuses it.
+    """
+    from trtcompress_engines.triton.batch_axis import batch_axis
+    from trtcompress_engines.triton.batching import batching
+    from trtcompress_engines.triton.ensemble import Tower, write_ensemble
+    from trtcompress_engines.triton.repository import write_repository
+
+    check_towers(engine.graph, towers, "triton.towers")
+    served: dict[str, Tower] = {}
+    with TemporaryDirectory(prefix="trtcompress-") as folder:
+        for tower, outputs in towers.items():
+            aside = Path(folder) / tower
+            part = write_part(engine.graph, outputs, Path(folder) / f"{tower}.onnx")
+            ranges = {spec.name: axes[spec.name] for spec in part.inputs if spec.name in axes}
+            threads = engine.details.get("threads", "")
+            made = compile_model(
+                part, target, engine.encoding, ranges, aside, threads=int(threads) if threads.isdecimal() else 0
+            )
+            if not made.built:
+                return f"{form}: not packed, a tower cannot be built here; leave triton.towers out to serve the whole"
+            _compare(engine, made, target, axes, tower)
+            own = named_axes(part, ranges)
+            write_repository(made, target, repository, name=f"{name}_{tower}", format=form, axes=own, options=options)
+            batch = batching(part, own, options)
+            served[f"{name}_{tower}"] = Tower(part, batch, (batch_axis(part, own) or "") if batch.max_size else "")
+    write_ensemble(repository, name, served)
+    return ""
+
+
+def _compare(whole: Engine, part: Engine, target: Target, axes: Axes, tower: str) -> None:
+    """Run both on one made-up sample; nothing where they cannot run here."""
+    import numpy as np
+
+    from trtcompress_engines.backend import backend_for
+
+    if target.how != "cpu":
+        return
+    backend = backend_for(target)
+    rng = np.random.default_rng(0)
+    shapes = usual_shapes(whole.graph, axes)
+    feed = {
+        spec.name: (
+            rng.standard_normal(shapes[spec.name]) if spec.dtype.startswith("float") else np.ones(shapes[spec.name])
+        ).astype(spec.dtype)
+        for spec in whole.graph.inputs
+    }
+    read = {spec.name for spec in part.graph.inputs}
+    with backend.open(whole) as one, backend.open(part) as other:
+        wanted, found = one.infer(feed), other.infer({name: array for name, array in feed.items() if name in read})
+    for name, array in found.items():
+        most = float(np.abs(wanted[name].astype(np.float64)).max(initial=0.0))
+        apart = float(np.abs(array.astype(np.float64) - wanted[name].astype(np.float64)).max(initial=0.0))
+        if not apart <= NEAR * max(most, 1e-6):
+            raise CompileError(
+                f"'{name}' is {apart:.3g} apart from that of the whole engine, of up to {most:.3g}",
+                where=f"tower '{tower}'",
+                hint="serve the whole model: leave triton.towers out",
+            )
