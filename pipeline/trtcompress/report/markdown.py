@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .pruning import layers, share
 from .table import COLUMNS, rows, signal_to_noise, size
+from .training import change
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def markdown(facts: dict[str, Any]) -> str:
     """Text of report.md."""
-    words = {"megabytes": size, "decibels": signal_to_noise, "share": share, "layers": layers}
+    words = {"megabytes": size, "decibels": signal_to_noise, "share": share, "layers": layers, "change": change}
     return _template().render(**facts, columns=COLUMNS, rows=rows(facts), **words)
 
 

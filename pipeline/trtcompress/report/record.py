@@ -15,6 +15,7 @@ from ..packaging import BUILD_DIR
 from ..trials import TriedModel, TriedRanges, told
 from ..validation import Candidate, Packages, Validation, deployed_file
 from .pruning import pruning
+from .training import trainings
 
 if TYPE_CHECKING:
     from ..api import Built
@@ -26,6 +27,7 @@ def record(built: Built, placed: Placed) -> dict[str, Any]:
         **built.result.model_dump(mode="json"),
         "validations": [_validation(v, placed) for v in built.validations.values()],
         "pruning": pruning(built.run, placed),
+        "trainings": trainings(built.run),
         "tried": [
             {"what": output, "encoding": subject, **told(value)}
             for (output, subject), value in built.run.values.items()

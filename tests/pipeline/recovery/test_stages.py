@@ -48,6 +48,17 @@ def test_both_stages_run_and_what_they_made_is_shipped(made):
     assert not list((folder / "store" / "training").glob("*")), "checkpoints are gone"
 
 
+def test_the_report_tells_of_both_trainings(made):
+    out = made[0] / "out/small"
+    told = {one["stage"]: one for one in json.loads((out / "report.json").read_text())["trainings"]}
+    record = json.loads((out / "models/recovered/training.json").read_text())
+    assert (told["recover"]["steps"], told["qat"]["steps"], told["recover"]["encoding"]) == (12, 8, "")
+    assert told["recover"]["loss"] == {"before": record["before"], "after": record["after"]}
+    text = (out / "report.md").read_text()
+    assert f"{record['before']:.4g} → {record['after']:.4g}" in text
+    assert f"| qat | {told['qat']['encoding']} | 48 | 8 |" in text
+
+
 def test_a_second_build_trains_nothing_and_a_fresh_one_gives_the_same_bytes(made):
     folder, config, _, _ = made
     _, heard = build(config, folder, *TRAINED)
