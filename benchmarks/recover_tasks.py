@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,8 @@ def digits() -> Recovery:
     from tasks import digits as task
 
     images, labels = task.features(tested=False)
-    samples = lambda: parts({"input": images})  # noqa: E731
-    labelled = lambda: parts({"input": images, "labels": labels})  # noqa: E731
+    samples = partial(parts, {"input": images})
+    labelled = partial(parts, {"input": images, "labels": labels})
     data = f"{len(images)} spoken digits, 250 others test"
     return Recovery(task.TASK, samples, labelled, classes("input"), lambda run: task.test(0, run), 1.0, data)
 
@@ -71,8 +72,8 @@ def cifar() -> Recovery:
     from tasks import cifar as task
 
     images, labels = task.pictures("train")
-    samples = lambda: parts({"x": images})  # noqa: E731
-    labelled = lambda: parts({"x": images, "labels": labels})  # noqa: E731
+    samples = partial(parts, {"x": images})
+    labelled = partial(parts, {"x": images, "labels": labels})
     data = f"{len(images)} images of CIFAR-10, 2,000 others test"
     return Recovery(task.TASK, samples, labelled, classes("x"), lambda run: task.test(0, run), 3.0, data)
 
@@ -120,7 +121,7 @@ def minilm() -> Recovery:
         return mse_loss(cosine_similarity(*vectors), batch["labels"])
 
     data = "sentences of one half of STS-B dev, pairs of the other half test"
-    samples = lambda: task.calibration(0)  # noqa: E731
+    samples = partial(task.calibration, 0)
     return Recovery(task.TASK, samples, labelled, loss, lambda run: task.test(0, run), 3.0, data)
 
 
@@ -140,8 +141,8 @@ def neumf() -> Recovery:
 
         return binary_cross_entropy_with_logits(module(batch["user"], batch["item"]), batch["labels"])
 
-    samples = lambda: parts(shuffled, 1024)  # noqa: E731
-    labelled = lambda: parts({**shuffled, "labels": wanted[order]}, 1024)  # noqa: E731
+    samples = partial(parts, shuffled, 1024)
+    labelled = partial(parts, {**shuffled, "labels": wanted[order]}, 1024)
     data = f"{len(order)} pairs of users and films, the last films of 943 users test"
     return Recovery(task.TASK, samples, labelled, loss, lambda run: task.test(0, run), 1.0, data)
 
@@ -164,7 +165,7 @@ def image_text() -> Recovery:
         outputs = module(*(batch[name] for name in ("image", "input_ids", "attention_mask")))
         return cross_entropy(task.SHARPNESS * outputs["image_vectors"] @ outputs["text_vectors"].T, batch["labels"])
 
-    samples = lambda: parts(pairs)  # noqa: E731
+    samples = partial(parts, pairs)
     data = f"{len(images)} images of CIFAR-10 with prompts, {task.TESTED} other images test"
     return Recovery(task.TASK, samples, labelled, loss, lambda run: task.test(0, run), 4.0, data)
 
