@@ -14,7 +14,8 @@ TrtCompressError            4
     ├── PlacementError      4  INT8 or FP16 could not be written into the graph
     ├── RecoverError        4  a training diverged, or a training loop of the user failed
     ├── CompileError        4  a backend refused the graph
-    └── StoreError          4  the artifact store or the build folder cannot be written
+    ├── StoreError          4  the artifact store or the build folder cannot be written
+    └── ServingError        5  a server did not come up, or what it serves is not what was packaged
 """
 
 from __future__ import annotations
@@ -101,3 +102,9 @@ class CompileError(StageError):
 
 class StoreError(StageError):
     """The artifact store or the build folder cannot be written."""
+
+
+class ServingError(StageError):
+    """A server did not come up or is gone, or what it serves is not what was packaged."""
+
+    exit_code = 5

@@ -1,6 +1,7 @@
 """Engines packed for Triton Inference Server."""
 
-from .check import check_repository, parse_config
+from .check import check_repository
+from .modelconfig import parse_config
 from .options import TritonOptions
 from .repository import write_repository
 

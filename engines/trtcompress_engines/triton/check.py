@@ -6,40 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
+from trtcompress_graph.errors import CompileError, MissingPathError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import TensorSpec
 
 from .batching import Batching
 from .config import served_dims
 from .datatypes import TRITON_TYPES
-from .repository import VERSION, checksum
-
-
-def parse_config(path: Path) -> Any:
-    """The `ModelConfig` protobuf in a `config.pbtxt`.
-
-    Raises:
-        UsageError: tritonclient is not installed.
-        MissingPathError: no such file.
-        CompileError: the file is not a model configuration.
-    """
-    try:
-        from tritonclient.grpc.model_config_pb2 import ModelConfig
-    except ImportError as error:
-        raise UsageError(
-            "reading a config.pbtxt needs tritonclient", hint="pip install 'tritonclient[grpc]'"
-        ) from error
-    from google.protobuf import text_format
-
-    if not path.is_file():
-        raise MissingPathError("no such file", where=str(path), hint="write it with: trtcompress package")
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise CompileError(
-            f"this is not a model configuration: {error}", where=str(path), hint="package the model again"
-        ) from error
+from .modelconfig import parse_config
+from .repository import checksum
+from .versions import served_version
 
 
 def check_repository(repository: Path) -> None:
@@ -62,7 +38,7 @@ def _check_model(folder: Path) -> None:
     if config.platform == "ensemble":
         _check_ensemble(path, config)
         return
-    model = folder / VERSION / config.parameters["model_file"].string_value
+    model = folder / str(served_version(folder, config)) / config.parameters["model_file"].string_value
     if not model.is_file():
         raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
     note = checksum(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .config import Serving, config_text
 from .datatypes import check_types
 from .formats import Layout, layout
 from .options import TritonOptions
+from .ranged import parameters
 
 VERSION = "1"
 _SERVED = Path(__file__).parent / "served"
@@ -70,7 +72,8 @@ def write_repository(
         with put_folder(repository / name) as folder:
             model = _write_version(engine, chosen, folder / VERSION)
             checksum(model).write_text(f"{files_digest([model])}  {model.name}\n", encoding="utf-8")
-            serving = _described(engine, target, chosen.serving)
+            ranges = parameters(engine.graph, axes, batch.max_size > 0)
+            serving = _described(engine, target, chosen.serving, ranges)
             text = config_text(name, engine.graph, serving, batch, axes, options)
             (folder / "config.pbtxt").write_text(text, encoding="ascii")
     except OSError as error:
@@ -104,12 +107,12 @@ def checksum(model: Path) -> Path:
     return model.with_name(f"{model.name}.sha256")
 
 
-def _described(engine: Engine, target: Target, serving: Serving) -> Serving:
-    """The layout's parameters, and what tells later which engine this is."""
+def _described(engine: Engine, target: Target, serving: Serving, ranges: Mapping[str, str]) -> Serving:
+    """The layout's parameters, and what tells later which engine this is and how long its axes may be."""
     origin = {
         "encoding": engine.encoding,
         "graph_sha256": engine.graph.digest,
         "model_file": serving.model_file,
         "target": target.name,
     }
-    return replace(serving, parameters={**origin, **serving.parameters})
+    return replace(serving, parameters={**origin, **ranges, **serving.parameters})

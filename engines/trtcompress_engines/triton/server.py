@@ -1,0 +1,152 @@
+"""A real tritonserver, started on a model repository for as long as it is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtcompress_graph.errors import ServingError
+
+from .installed import Installed
+
+START_SECONDS = 120
+"""How long a server may take until it answers; models load in that time."""
+
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: `HOST:PORT` of its two protocols, and where it logs."""
+
+    http: str
+    grpc: str
+    log: Path
+
+    def log_text(self) -> str:
+        """All that it logged so far."""
+        return self.log.read_text(errors="replace")
+
+    def answers(self, path: str) -> bool:
+        """Whether it answers 200 to a GET of this path."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def live(self) -> bool:
+        """Whether it is up."""
+        return self.answers("/v2/health/live")
+
+    def model_ready(self, name: str) -> bool:
+        """Whether it serves the model."""
+        return self.answers(f"/v2/models/{name}/ready")
+
+
+@contextmanager
+def running(
+    repository: Path, installed: Installed, arguments: Sequence[str] = (), start_seconds: float = START_SECONDS
+) -> Iterator[Server]:
+    """Serve a model repository on 127.0.0.1; models that fail to load do not end the server.
+
+    Raises:
+        ServingError: the server did not come up.
+    """
+    http, grpc = _free_ports(2)
+    with tempfile.TemporaryDirectory(prefix="tritonserver-") as folder:
+        log = Path(folder, "log")
+        backends = _backends(installed, Path(folder))
+        command = [
+            *(str(installed.binary), "--model-repository", str(repository.resolve()), "--allow-metrics", "false"),
+            *(("--backend-directory", str(backends)) if backends else ()),
+            *("--http-address", "127.0.0.1", "--http-port", str(http)),
+            *("--grpc-address", "127.0.0.1", "--grpc-port", str(grpc)),
+            *("--exit-on-error", "false", "--strict-readiness", "false", "--exit-timeout-secs", "5"),
+            *arguments,
+        ]
+        with log.open("wb") as out:
+            process = _start(command, installed, out.fileno())
+        server = Server(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", log)
+        try:
+            _wait_until_up(server, process, start_seconds)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _start(command: Sequence[str], installed: Installed, out: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **installed.environment},
+            cwd=installed.folder,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ServingError(
+            f"tritonserver cannot be started: {error.strerror or error}",
+            where=str(installed.binary),
+            hint="name a tritonserver for this machine with --server PATH",
+        ) from error
+
+
+def _wait_until_up(server: Server, process: subprocess.Popen[bytes], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not server.answers("/v2/health/ready"):
+        if process.poll() is not None:
+            raise _not_up(f"ended with {process.returncode}", server)
+        if time.monotonic() > end:
+            raise _not_up(f"is not ready after {seconds:.0f} s", server)
+        time.sleep(0.1)
+
+
+def _not_up(what: str, server: Server) -> ServingError:
+    last = "\n".join(server.log_text().splitlines()[-_LOG_LINES:])
+    return ServingError(f"tritonserver {what}; the end of its log:\n{last}", where=server.grpc)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then end it and the stubs that it started."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+
+
+def _backends(installed: Installed, folder: Path) -> Path | None:
+    """The folder of backends; where the python backend lacks its stub, a copy with both."""
+    if installed.stub is None or installed.backends is None:
+        return installed.backends
+    made = folder / "backends"
+    shutil.copytree(installed.backends, made)
+    stub = made / "python" / installed.stub.name
+    shutil.copy(installed.stub, stub)
+    stub.chmod(0o755)
+    return made
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
