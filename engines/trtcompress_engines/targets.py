@@ -44,16 +44,64 @@ def read_targets(text: str) -> Mapping[str, Target]:
     return MappingProxyType(found)
 
 
-def resolve_target(name: str) -> Target:
+def with_devices(devices: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Target]:
+    """Every known target, and devices of the user's own.
+
+    Args:
+        devices: by name what `targets.toml` says of a card and its family; `like` names a target that the rest is
+            taken from.
+
+    Raises:
+        UsageError: a name is taken, `like` names no target, or without it what a device is stays open.
+    """
+    found = dict(targets())
+    taken = {name: target.name for target in found.values() for name in _names(target)}
+    for name, facts in devices.items():
+        where = f"devices.{name}"
+        target = _own(name, facts, where)
+        for one in _names(target):
+            if one in taken:
+                hint = "give the device a name of its own"
+                raise UsageError(f"'{name}' is a name of the target '{taken[one]}'", where=where, hint=hint)
+            taken[one] = name
+        found[name] = target
+    return MappingProxyType(found)
+
+
+def _own(name: str, facts: Mapping[str, Any], where: str) -> Target:
+    given = {key: value for key, value in facts.items() if value is not None}
+    if "tensorrt" in given:
+        given["tensorrt"] = tuple(given["tensorrt"].items())
+    if like := given.pop("like", None):
+        given = _facts(resolve_target(like)) | given
+    if not {"how", "compute_capability"} <= given.keys():
+        hint = "give `like: rtx-4090`, or `how` (aot, local, kit) and `compute_capability`"
+        raise UsageError("it is open what this device is", where=where, hint=hint)
+    return _target(given, {"title": name, **given, "name": name})
+
+
+def _facts(target: Target) -> dict[str, Any]:
+    """What a device that is like this one takes from it: not its names."""
+    facts: dict[str, Any] = {"how": target.how, "int8": target.int8, "dla": target.dla, "tensorrt": target.tensorrt}
+    if target.compute_capabilities:
+        facts["compute_capability"] = ".".join(map(str, target.compute_capabilities[0]))
+    if target.memory_gb is not None:
+        facts["memory_gb"] = target.memory_gb
+    return facts
+
+
+def resolve_target(name: str, known: Mapping[str, Target] | None = None) -> Target:
     """The target that a user means.
 
     Args:
         name: a name, title or alias in any case; `rtx-3090+rtx-4090` is one engine file for several cards.
+        known: the targets that there are, if more than those of `targets.toml`.
 
     Raises:
         UsageError: no such target (the nearest names are given), or cards that cannot share a file.
     """
-    parts = [_one(part, name) for part in name.split("+")]
+    known = targets() if known is None else known
+    parts = [_one(part, name, known) for part in name.split("+")]
     unique = list({part.name: part for part in parts}.values())
     return unique[0] if len(unique) == 1 else _join(unique)
 
@@ -84,8 +132,8 @@ def _names(target: Target) -> set[str]:
     return {_plain(name) for name in (target.name, target.title, *target.aliases)}
 
 
-def _one(part: str, whole: str) -> Target:
-    by_name = {name: target for target in targets().values() for name in _names(target)}
+def _one(part: str, whole: str, known: Mapping[str, Target]) -> Target:
+    by_name = {name: target for target in known.values() for name in _names(target)}
     wanted = _plain(part)
     if wanted in by_name:
         return by_name[wanted]

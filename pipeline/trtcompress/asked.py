@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_engines.encodings import ALIASES, encoding_for, with_weights
-from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.targets import resolve_target, with_devices
 from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
@@ -96,6 +96,16 @@ def asked_encoding(target_name: str, precision: str | None) -> Encoding:
 
 def first_int8(config: BuildConfig) -> Encoding | None:
     """The encoding of the first target that takes INT8; None where none does."""
-    taken = (t.name for t in config.targets if t.precision in ("auto", "int8") and resolve_target(t.name).int8)
-    first = next(taken, None)
-    return None if first is None else encoding_of(first, "int8")
+    cpu, known = cpu_features(), known_targets(config)
+    named = (resolve_target(t.name, known) for t in config.targets if t.precision in ("auto", "int8"))
+    first = next((target for target in named if target.int8), None)
+    return None if first is None else encoding_for(first, "int8", vnni=cpu.vnni, amx=cpu.amx)
+
+
+def known_targets(config: BuildConfig) -> Mapping[str, Target]:
+    """The targets that a config can name: its own devices too.
+
+    Raises:
+        UsageError: see `with_devices`.
+    """
+    return with_devices({name: device.model_dump() for name, device in config.devices.items()})

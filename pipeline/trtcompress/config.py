@@ -6,7 +6,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.callables import is_callable_name
@@ -326,6 +335,21 @@ class TargetSettings(Settings):
     )
 
 
+class DeviceSettings(Settings):
+    """A device of one's own: like another one, or by what it is."""
+
+    like: str | None = Field(None, description="a name of `trtcompress targets`; what is not given is as there")
+    title: str | None = Field(None, description="what people call it")
+    how: Literal["aot", "local", "kit"] | None = Field(
+        None, description="TensorRT for RTX here, TensorRT on a machine with the card, or on the device itself"
+    )
+    compute_capability: str | None = Field(None, pattern=r"^[0-9]+\.[0-9]$", description="such as 8.9")
+    memory_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    int8: bool | None = Field(None, description="whether INT8 engines are built for it")
+    dla: int | None = Field(None, ge=0, description="deep learning accelerators")
+    tensorrt: dict[str, str] | None = Field(None, description="version by platform release, oldest first")
+
+
 _Target = Annotated[TargetSettings, BeforeValidator(as_target, json_schema_input_type=str | TargetSettings)]
 Targets = Annotated[
     tuple[_Target, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | TargetSettings | tuple[_Target, ...])
@@ -405,6 +429,9 @@ class BuildConfig(Settings):
         None, description="training of the quantized graphs, each under its encoding; none where it is not given"
     )
     targets: Targets = (TargetSettings(name="cpu"),)
+    devices: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")], DeviceSettings] = Field(
+        {}, description="devices that `trtcompress targets` does not have, by the name that targets call them by"
+    )
     gates: GateSettings = GateSettings()
     measure: MeasureSettings = MeasureSettings()
     package: Formats = ("triton",)

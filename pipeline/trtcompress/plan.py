@@ -14,7 +14,7 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
-from .asked import encodings_of, refuse_idle
+from .asked import encodings_of, known_targets, refuse_idle
 from .config import ONE_A_DEVICE, BuildConfig, DataSource, Loaded, RecoverSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
 from .stage import DataRef, FunctionRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
@@ -77,8 +77,9 @@ def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDig
 def _targets(config: BuildConfig) -> dict[str, Target]:
     """The devices by the names in the config."""
     found: dict[str, Target] = {}
+    known = known_targets(config)
     for settings in config.targets:
-        target = resolve_target(settings.name)
+        target = resolve_target(settings.name, known)
         for name, other in found.items():
             if other.name == target.name:
                 what = f"'{name}' and '{settings.name}' are one target, '{target.name}'"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trtcompress_engines.emulation import quantizes_for_a_gpu
 from trtcompress_engines.gates import explain
 from trtcompress_engines.metrics import find_metric
-from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.targets import resolve_target, with_devices
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import MissingPathError
 from trtcompress_graph.load import read_model
@@ -75,7 +75,7 @@ def _engines(subject: Path) -> Iterator[tuple[Engine, Target]]:
         yield _as_engine(read_model(subject)), resolve_target("cpu")
     elif (subject / ENGINE).is_file():
         engine = with_brought_plan(read_engine(subject, subject))
-        yield engine, resolve_target(engine.target)
+        yield engine, resolve_target(engine.target, _known(subject.parent.parent.parent))
     elif (subject / MANIFEST).is_file():
         yield from ((with_brought_plan(engine), target) for engine, target in shipped_engines(subject))
     else:
@@ -103,10 +103,20 @@ def shipped_engines(build_dir: Path) -> list[tuple[Engine, Target]]:
             where=str(build_dir),
             hint="build it again without --until: trtcompress build CONFIG.yaml",
         )
+    known = _known(build_dir)
     return [
-        (read_engine(build_dir / "engines" / target / encoding, build_dir), resolve_target(target))
+        (read_engine(build_dir / "engines" / target / encoding, build_dir), resolve_target(target, known))
         for target, encoding in names
     ]
+
+
+def _known(build_dir: Path) -> Mapping[str, Target]:
+    """The targets of a build, devices of its config too; those of every build where there is no manifest."""
+    try:
+        devices = json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))["config"]["devices"]
+    except (OSError, ValueError, KeyError, TypeError):
+        devices = {}
+    return with_devices(devices)
 
 
 def failed_gates(build_dir: Path) -> dict[str, list[str]]:

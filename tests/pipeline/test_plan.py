@@ -223,3 +223,14 @@ def test_samples_are_an_input_only_where_they_are_read(tmp_path: Path, weights: 
     steps = [step for step in make_plan(config, STAGES, files).steps if step.stage.name == "quantize"]
     assert steps
     assert all(("calibration" in step.needs) is read for step in steps)
+
+
+def test_a_device_of_ones_own_is_built_for(tmp_path: Path):
+    devices = {"bench-card": {"like": "rtx-4090"}, "old-card": {"like": "rtx-2080"}}
+    made = plan(tmp_path / "p", scopes(), targets=["bench-card", "old-card"], devices=devices)
+    assert [(target.name, target.compute_capabilities) for target in made.targets] == [
+        ("bench-card", ((8, 9),)),
+        ("old-card", ((7, 5),)),
+    ]
+    assert "assemble bench-card/trt-int8" in labels(made)
+    assert "assemble old-card/trt-int8" not in labels(made)
