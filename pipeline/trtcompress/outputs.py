@@ -297,6 +297,26 @@ class PackageResult(Settings):
     notes: tuple[str, ...]
 
 
+class ServeCheck(Settings):
+    """One thing that `serve-check` looked at."""
+
+    model: str
+    check: str
+    verdict: Literal["pass", "fail", "not_measured"]
+    detail: str = Field(description="what was found; of a wrong request the server's words")
+
+
+class ServeCheckResult(Settings):
+    """What `serve-check` found."""
+
+    verdict: Literal["pass", "fail", "not_measured"]
+    repository: str
+    server: str = Field(description="version that the server says")
+    seed: int
+    requests: int = Field(description="made up for each model")
+    checks: tuple[ServeCheck, ...]
+
+
 class TargetInfo(Settings):
     """A device."""
 
@@ -365,6 +385,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "compile": EngineFile,
     "validate": ValidationResult,
     "package": PackageResult,
+    "serve-check": ServeCheckResult,
     "targets": TargetList,
     "doctor": Diagnosis,
     "cache": CacheEntries,

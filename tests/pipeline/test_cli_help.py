@@ -35,6 +35,7 @@ CONTRACT = {
     "compile": "--target -o",
     "validate": "--reference --data --metric --strict",
     "package": "--format -o",
+    "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
     "targets": "--json",
     "doctor": "--json",
     "schema": "",
@@ -58,6 +59,7 @@ ARGUMENTS = {
     "compile": "M.onnx",
     "validate": "DIR_OR_MODEL",
     "package": "BUILD_DIR",
+    "serve-check": "REPO",
 }
 
 
@@ -94,7 +96,7 @@ def test_help_names_every_command_and_exit_code():
     ran = trtcompress("--help")
     assert ran.code == 0
     assert all(re.search(rf"^  {name} ", ran.out, re.M) for name in COMMANDS)
-    assert all(re.search(rf"^ +{code} ", ran.out, re.M) for code in (0, 1, 2, 3, 4, 130))
+    assert all(re.search(rf"^ +{code} ", ran.out, re.M) for code in (0, 1, 2, 3, 4, 5, 130))
     assert CONTRACT.keys() == COMMANDS.keys()
 
 

@@ -30,13 +30,14 @@ COMMANDS = {
     "compile": "Build the engine of an ONNX file for a target.",
     "validate": "Compare an engine or model with its reference.",
     "package": "Pack a build for a server.",
+    "serve-check": "Serve a model repository and check what it answers.",
     "targets": "Devices that engines can be built for.",
     "doctor": "What can be built here, what is missing, what to type.",
     "schema": "JSON Schema of the config, or of a command's --json.",
     "cache": "The artifact store: ls, gc, verify.",
     "completion": "Shell completion.",
 }
-"""Every command and its line in `--help`; the command `x` is `trtcompress.cli.x:command`."""
+"""Every command and its line in `--help`; the command `x-y` is `trtcompress.cli.x_y:command`."""
 
 EXIT_CODES = """
 \b
@@ -46,6 +47,7 @@ Exit codes:
   2    wrong usage or config, a missing path included
   3    unusable model or data
   4    a stage failed
+  5    a server did not come up, or what it serves is not what was packaged
   130  interrupted; what a build had finished is kept, and it goes on from there
 """
 
@@ -61,7 +63,7 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"trtcompress.cli.{cmd_name}").command
+        command: click.Command = import_module(f"trtcompress.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
