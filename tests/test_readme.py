@@ -8,6 +8,7 @@ import click
 import pytest
 import yaml
 
+from trtcompress.asked import known_targets
 from trtcompress.cli.main import COMMANDS, root
 from trtcompress.config_file import check_config
 from trtcompress_graph import errors
@@ -40,9 +41,12 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_config_loads() -> None:
-    (text,) = blocks("yaml")
-    config = check_config(yaml.safe_load(text), (), file="README.md", lines={})
+    whole, *parts = (yaml.safe_load(text) for text in blocks("yaml"))
+    config = check_config(whole, (), file="README.md", lines={})
     assert [target.name for target in config.targets] == ["cpu", "rtx-4090"]
+    for part in parts:
+        known = known_targets(check_config({**whole, **part}, (), file="README.md", lines={}))
+        assert set(part.get("targets", ())) <= known.keys()
 
 
 def test_the_map_names_the_folders() -> None:
