@@ -297,6 +297,22 @@ class PackageResult(Settings):
     notes: tuple[str, ...]
 
 
+class SwitchedModel(Settings):
+    """A served model and its versions."""
+
+    model: str
+    version: int = Field(description="that is served now")
+    former: int = Field(description="that was served before")
+    versions: tuple[int, ...] = Field(description="that lie there")
+
+
+class RollbackResult(Settings):
+    """What `rollback` switched: the model, and of an ensemble first its towers."""
+
+    repository: str
+    models: tuple[SwitchedModel, ...]
+
+
 class ServeCheck(Settings):
     """One thing that `serve-check` looked at."""
 
@@ -386,6 +402,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "validate": ValidationResult,
     "package": PackageResult,
     "serve-check": ServeCheckResult,
+    "rollback": RollbackResult,
     "targets": TargetList,
     "doctor": Diagnosis,
     "cache": CacheEntries,

@@ -36,6 +36,7 @@ CONTRACT = {
     "validate": "--reference --data --metric --strict",
     "package": "--format -o",
     "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
+    "rollback": "--model --version --json",
     "targets": "--json",
     "doctor": "--json",
     "schema": "",
@@ -60,6 +61,7 @@ ARGUMENTS = {
     "validate": "DIR_OR_MODEL",
     "package": "BUILD_DIR",
     "serve-check": "REPO",
+    "rollback": "REPO",
 }
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": "Compare an engine or model with its reference.",
     "package": "Pack a build for a server.",
     "serve-check": "Serve a model repository and check what it answers.",
+    "rollback": "Serve the version of a model that was served before.",
     "targets": "Devices that engines can be built for.",
     "doctor": "What can be built here, what is missing, what to type.",
     "schema": "JSON Schema of the config, or of a command's --json.",

@@ -1,0 +1,56 @@
+"""`trtcompress package --new-version` and `trtcompress rollback`: versions of a served model beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .config import PackageFormat
+from .outputs import RollbackResult, SwitchedModel
+from .repack import Repacked, repack
+
+
+def repack_as_new_version(
+    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path, keep: int
+) -> Repacked:
+    """As `repack`, but a model that is there already stays, as the version before.
+
+    Args:
+        build_dir: whole build folder.
+        form: kind of repository.
+        names: targets; all without any.
+        repository: of one target, or the folder of those of several.
+        keep: versions to leave there, the new one included.
+    """
+    from trtcompress_engines.triton.versions import add_versions, numbers
+
+    with TemporaryDirectory(prefix="trtcompress-") as folder:
+        made = repack(build_dir, form, names, Path(folder))
+        packages, notes = [], []
+        for package in made.packages:
+            place = repository / Path(package.repository).relative_to(folder)
+            model = place / Path(package.model).name
+            notes.append(f"{package.target}: version of {numbers(add_versions(Path(package.repository), place, keep))}")
+            packages.append(package.model_copy(update={"repository": str(place), "model": str(model)}))
+    return replace(made, packages=tuple(packages), notes=(*made.notes, *notes))
+
+
+def rollback(repository: Path, name: str, version: int | None) -> RollbackResult:
+    """Serve the version before, or a certain one.
+
+    Raises:
+        UsageError: there is no such repository, model or version.
+        StoreError: the repository cannot be written.
+    """
+    from trtcompress_engines.triton.served_model import model_names
+    from trtcompress_engines.triton.versions import roll_back
+
+    model_names(repository, (name,))
+    switched = roll_back(repository, name, version)
+    return RollbackResult(
+        repository=str(repository),
+        models=tuple(
+            SwitchedModel(model=s.name, version=s.version, former=s.former, versions=s.versions) for s in switched
+        ),
+    )
