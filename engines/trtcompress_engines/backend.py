@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
+from .tensorrt_options import TensorRTOptions
+
 if TYPE_CHECKING:  # a rebuild that runs nothing loads no numpy
     import numpy as np
     from numpy.typing import NDArray
@@ -18,6 +20,23 @@ if TYPE_CHECKING:  # a rebuild that runs nothing loads no numpy
     Array = NDArray[np.generic]
 
 Shape = tuple[int, ...]
+Profile = tuple[Shape, Shape, Shape]
+"""Least, usual and greatest shape of an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImplicitScales:
+    """INT8 that does not stand in the graph, as TensorRT 8 to 10 takes it and a DLA needs it.
+
+    Attributes:
+        graph: the float model.
+        cache: text of `calibration.cache`: the scales of its tensors. Empty: TensorRT calibrates by itself.
+        batches: folder of `.npz` files that it calibrates on; None where the cache holds the scales.
+    """
+
+    graph: Model
+    cache: str = ""
+    batches: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +46,16 @@ class CompileOptions:
     Attributes:
         profiles: least, usual and greatest shape of each input that has a dynamic axis.
         threads: of the CPU engine; 0 is all cores that this process may use.
+        more_profiles: further ones, each of all dynamic inputs, for which TensorRT is to choose kernels of their own.
+        tensorrt: what else is asked of TensorRT's builder.
+        implicit: in place of the graph's Q/DQ pairs; None builds the graph as it is.
     """
 
-    profiles: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
     threads: int = 0
+    more_profiles: tuple[Mapping[str, Profile], ...] = ()
+    tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
+    implicit: ImplicitScales | None = None
 
 
 class Runner(Protocol):

@@ -14,10 +14,11 @@ from trtcompress_graph.errors import CompileError
 from trtcompress_graph.target import How
 
 from .backends import BY_HOW
-from .backends.trt_load import Flavour, gpu_count, missing_classic, missing_rtx
+from .backends.trt_load import gpu_count, missing_classic, missing_rtx
 from .backends.trt_process import probe
 from .cpu import cpu_features
 from .targets import targets
+from .tensorrt_release import Flavour
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "numpy", "numba")
 LEAST_FREE_GB = 5.0

@@ -11,7 +11,6 @@ from onnx import numpy_helper
 
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
-from trtcompress_engines.backends.tensorrt import how_to_build
 from trtcompress_engines.sparsity import sparse_weights
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.load import read_model
@@ -47,8 +46,9 @@ def test_tensorrt_is_told(tmp_path: Path):
     dense = read_model(write_cnn(tmp_path / "dense.onnx", fp16=True))
     sparse = read_model(zeroed(write_cnn(tmp_path / "sparse.onnx", fp16=True), 1, 2))
     a100, card = resolve_target("a100"), resolve_target("rtx-3090")
-    assert "--sparsity=enable" in how_to_build(sparse, a100, OPTIONS)
-    assert "--sparsity" not in how_to_build(dense, a100, OPTIONS)
+    told = [backend_for(a100).compile(graph, a100, "trt-fp16", OPTIONS, tmp_path / "a") for graph in (dense, sparse)]
+    assert "--sparsity" not in told[0].details["how_to_build"]
+    assert "--sparsity=enable" in told[1].details["how_to_build"]
     built = [backend_for(card).compile(graph, card, "trt-fp16", OPTIONS, tmp_path / "e") for graph in (dense, sparse)]
     assert "sparse_weights" not in built[0].details
     assert built[1].details["sparse_weights"].endswith("are 2:4; sparse kernels may be taken")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import CompileError
+from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner
 from ..files import staged
-from ..sparsity import sparse_weights
+from ..tensorrt_options import TensorRTOptions, pinned, refuse
+from ..tensorrt_release import Release, release_of
 from .trt_load import gpu_count, missing_classic, missing_rtx
-from .trt_process import build_plan
+from .trt_process import build_plan, release_here
+from .trt_profiles import checked_profiles
+from .trt_recipe import CALIBRATION_CACHE, TIMING_CACHE, Recipe, make_recipe
+from .trt_reproduce import write_reproduce
+from .trt_trtexec import as_line, trtexec
+
+FLOAT = "float.onnx"
+"""The float model beside the graph, where the scales stand in a cache."""
 
 _TOLD = ("int8_nodes", "fp8_nodes")
 
@@ -37,10 +47,19 @@ class TensorRTBackend:
         """Build where the card may be here, else check the graph; the engine then is the graph, not built."""
         if target.how == "kit" or self.missing():
             return self._check(graph, target, encoding_name, options, out)
-        file = f"model.{encoding_name}.plan"
+        release, file = release_here("classic"), f"model.{encoding_name}.plan"
+        refuse(options.tensorrt, target, release, gpu=True)
         with staged(out) as folder:
-            result = build_plan("classic", graph, folder / file, options)
+            source = _source(graph, options, folder)
+            recipe = lay_out(source, release, file, options)
+            result = build_plan(source, recipe, folder, options.implicit.batches if options.implicit else None)
             digest = files_digest([folder / file])
+            caches = {
+                name.replace(".", "_"): files_digest([folder / name])
+                for name in (TIMING_CACHE, CALIBRATION_CACHE)
+                if (folder / name).is_file()
+            }
+            write_reproduce(recipe, source, folder)
         return Engine(
             path=out / file,
             digest=digest,
@@ -50,7 +69,7 @@ class TensorRTBackend:
             graph=graph,
             built=True,
             reproducible=False,
-            details={"tensorrt": result.version, **result.details},
+            details={"tensorrt": result.version, **result.details, **caches},
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
@@ -62,7 +81,13 @@ class TensorRTBackend:
         )
 
     def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
+        release = release_of(target, options.tensorrt.version)
+        refuse(options.tensorrt, target, release, gpu=True)
         checked = check_graph(graph, target, options, out)
+        with staged(out) as folder:
+            source = _source(graph, options, folder)
+            recipe = lay_out(source, release, graph.path.with_suffix(".plan").name, options)
+            write_reproduce(recipe, source, folder)
         return Engine(
             path=graph.path,
             digest=graph.digest,
@@ -72,8 +97,30 @@ class TensorRTBackend:
             graph=graph,
             built=False,
             reproducible=True,
-            details={"checked": checked, "how_to_build": how_to_build(graph, target, options)},
+            details={"checked": checked, "how_to_build": how_to_build(recipe, target)},
         )
+
+
+def _source(graph: Model, options: CompileOptions, folder: Path) -> Model:
+    """What TensorRT is given: the graph, or the float model where the scales stand in a cache. Caches lie beside it."""
+    if options.tensorrt.timing_cache is not None:
+        pinned(options.tensorrt)
+        shutil.copyfile(options.tensorrt.timing_cache, folder / TIMING_CACHE)
+    if options.implicit is None:
+        return graph
+    if options.implicit.cache:
+        (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
+    return copy_model(options.implicit.graph, folder / FLOAT)
+
+
+def lay_out(source: Model, release: Release, plan: str, options: CompileOptions) -> Recipe:
+    """The recipe of an engine.
+
+    Raises:
+        CompileError: a profile does not fit the graph.
+    """
+    profiles = checked_profiles(source, options)
+    return make_recipe(release, source, plan, options.tensorrt, profiles, implicit=options.implicit is not None)
 
 
 def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: Path) -> str:
@@ -87,10 +134,13 @@ def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: 
     if lacking := missing_rtx():
         return f"no: {lacking}"
     capability = nearest(target.compute_capabilities[0])
+    profiles = checked_profiles(graph, options)
+    recipe = make_recipe(
+        release_here("rtx"), graph, "check.plan", TensorRTOptions(), profiles, capabilities=(capability,)
+    )
     with staged(scratch) as folder:
-        plan = folder / "check.plan"
-        result = build_plan("rtx", graph, plan, options, (capability,))
-        plan.unlink()
+        result = build_plan(graph, recipe, folder)
+        (folder / recipe.plan).unlink()
     major, minor = capability
     return f"parsed and built by TensorRT for RTX {result.version} for SM{major}{minor}; " + ", ".join(
         f"in {key[:-6].upper()}: {told}" for key, told in result.details.items() if key in _TOLD
@@ -102,23 +152,10 @@ def nearest(capability: tuple[int, int]) -> tuple[int, int]:
     return max((known for known in CHECKED if known <= capability), default=CHECKED[0])
 
 
-def how_to_build(graph: Model, target: Target, options: CompileOptions) -> str:
+def how_to_build(recipe: Recipe, target: Target) -> str:
     """The command that builds the engine on the machine or device that has the card."""
-    plan = graph.path.with_suffix(".plan").name
-    parts = [f"trtexec --onnx={graph.path.name} --saveEngine={plan}"]
-    newest = target.tensorrt[-1][1] if target.tensorrt else "10"
-    if int(newest.split(".")[0]) >= 10:
-        parts.append("--stronglyTyped")
-    else:  # older versions take the types of the graph only where flags allow them
-        parts.append("--fp16 --int8" if target.int8 else "--fp16")
-    if sparse_weights(graph.path):
-        parts.append("--sparsity=enable")
-    for flag, at in (("min", 0), ("opt", 1), ("max", 2)):
-        shapes = [f"{name}:{'x'.join(map(str, profile[at]))}" for name, profile in options.profiles.items()]
-        if shapes:
-            parts.append(f"--{flag}Shapes={','.join(shapes)}")
     place = f"on {target.title}" if target.how == "local" else f"on the device ({target.title}, {_release(target)})"
-    return f"{place}: {' '.join(parts)}"
+    return f"{place}: {as_line(trtexec(recipe))}"
 
 
 def _release(target: Target) -> str:

@@ -11,8 +11,12 @@ from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner
 from ..files import staged
-from .trt_load import missing_rtx
-from .trt_process import build_plan
+from ..tensorrt_options import refuse
+from .trt_load import gpu_count, missing_rtx
+from .trt_process import build_plan, release_here
+from .trt_profiles import checked_profiles
+from .trt_recipe import make_recipe
+from .trt_reproduce import write_reproduce
 
 
 class TensorRTForRTXBackend:
@@ -28,11 +32,14 @@ class TensorRTForRTXBackend:
         """Build a plan. Its bytes differ from build to build (numbers of the compiler), so it is not reproducible."""
         if lacking := self.missing():
             raise CompileError("cannot build for an RTX card", where=target.name, hint=lacking)
-        file = f"model.{encoding_name}.plan"
+        release, file = release_here("rtx"), f"model.{encoding_name}.plan"
+        refuse(options.tensorrt, target, release, gpu=gpu_count() > 0)
+        profiles = checked_profiles(graph, options)
+        recipe = make_recipe(release, graph, file, options.tensorrt, profiles, capabilities=target.compute_capabilities)
         with staged(out) as folder:
-            result = build_plan("rtx", graph, folder / file, options, target.compute_capabilities)
+            result = build_plan(graph, recipe, folder)
             digest = files_digest([folder / file])
-        capabilities = ", ".join(f"SM{major}{minor}" for major, minor in target.compute_capabilities)
+            write_reproduce(recipe, graph, folder)
         return Engine(
             path=out / file,
             digest=digest,
@@ -42,7 +49,11 @@ class TensorRTForRTXBackend:
             graph=graph,
             built=True,
             reproducible=False,
-            details={"tensorrt_rtx": result.version, "compute_capabilities": capabilities, **result.details},
+            details={
+                "tensorrt_rtx": result.version,
+                "compute_capabilities": ", ".join(recipe.capabilities),
+                **result.details,
+            },
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:

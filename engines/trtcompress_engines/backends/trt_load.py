@@ -7,11 +7,10 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Flavour = Literal["rtx", "classic"]
+from ..tensorrt_release import BINDINGS, Flavour
 
-BINDINGS = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
 """In the order in which they need one another."""
 
@@ -64,7 +63,7 @@ def gpu_count() -> int:
 
 
 def _bindings() -> str:
-    return next((name for name in BINDINGS if find_spec(name)), "")
+    return next((name for name in BINDINGS["rtx"] if find_spec(name)), "")
 
 
 def _libraries() -> list[Path | None]:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 
-from ..backend import CompileOptions
 from ..sparsity import sparse_weights
-from .trt_load import Flavour
+from ..tensorrt_release import TITLES, Flavour, Release, installed
+from .trt_recipe import Recipe
 from .trt_worker import Request, Result
 
 WORKER = "trtcompress_engines.backends.trt_worker"
-TITLES: dict[Flavour, str] = {"rtx": "TensorRT for RTX", "classic": "TensorRT"}
 
 
 def probe(flavour: Flavour) -> Result:
@@ -33,34 +31,43 @@ def probe(flavour: Flavour) -> Result:
     return _run(Request(flavour), where=TITLES[flavour])
 
 
-def build_plan(
-    flavour: Flavour,
-    graph: Model,
-    plan: Path,
-    options: CompileOptions,
-    compute_capabilities: Sequence[tuple[int, int]] = (),
-) -> Result:
-    """Build the graph into the file `plan`.
+def release_here(flavour: Flavour) -> Release:
+    """The release that is installed here.
 
     Raises:
-        CompileError: a dynamic input has no profile, or parser or builder refuse; the ONNX node is named.
+        CompileError: it cannot be loaded.
+    """
+    return installed(flavour) or Release(flavour, probe(flavour).version)
+
+
+def build_plan(graph: Model, recipe: Recipe, folder: Path, batches: Path | None = None) -> Result:
+    """Build the graph as the recipe says; plan and caches lie in the folder.
+
+    Raises:
+        CompileError: parser or builder refuse; the ONNX node is named.
     """
     refuse_branches(graph)
-    sparse = sparse_weights(graph.path)
     request = Request(
-        flavour,
+        recipe.flavour,
         onnx=str(graph.path),
-        plan=str(plan),
-        compute_capabilities=[list(capability) for capability in compute_capabilities],
-        profiles=_profiles(graph, options),
-        sparse=bool(sparse),
+        folder=str(folder),
+        recipe=asdict(recipe),
+        batches=str(batches) if batches else "",
     )
     result = _run(request, where=str(graph.path))
+    for lock in folder.glob("*.lock"):  # of Polygraphy
+        lock.unlink()
     if result.error:
         where = f"{graph.path}: node '{result.node}'" if result.node else str(graph.path)
-        raise CompileError(f"{TITLES[flavour]} {result.version} refuses the graph: {result.error}", where=where)
-    told = {"sparse_weights": f"{len(sparse)} are 2:4; sparse kernels may be taken"} if sparse else {}
-    return replace(result, details={**result.details, **told})
+        raise CompileError(f"{TITLES[recipe.flavour]} {result.version} refuses the graph: {result.error}", where=where)
+    return replace(result, details={**result.details, **told_of_sparse(graph, recipe)})
+
+
+def told_of_sparse(graph: Model, recipe: Recipe) -> dict[str, str]:
+    """For the report: whether sparse kernels may be taken, and for how many weights."""
+    if "SPARSE_WEIGHTS" not in recipe.flags:
+        return {}
+    return {"sparse_weights": f"{len(sparse_weights(graph.path))} are 2:4; sparse kernels may be taken"}
 
 
 def refuse_branches(graph: Model) -> None:
@@ -82,37 +89,9 @@ def refuse_branches(graph: Model) -> None:
         )
 
 
-def _profiles(graph: Model, options: CompileOptions) -> dict[str, list[list[int]]]:
-    """Least, usual and greatest shape of each input, where at least one is dynamic."""
-    if all(isinstance(dim, int) for spec in graph.inputs for dim in spec.shape):
-        return {}
-    found: dict[str, list[list[int]]] = {}
-    for spec in graph.inputs:
-        where = f"{graph.path}: input '{spec.name}'"
-        dynamic = [dim for dim in spec.shape if isinstance(dim, str)]
-        fixed = tuple(dim for dim in spec.shape if isinstance(dim, int))
-        shapes = options.profiles.get(spec.name, (fixed, fixed, fixed) if not dynamic else None)
-        if shapes is None:
-            raise CompileError(
-                f"the dynamic axis '{dynamic[0]}' has no range, and TensorRT needs one",
-                where=where,
-                hint="give its least, usual and greatest length: "
-                f"--set 'model.inputs.{spec.name}.{dynamic[0]}=[1, 8, 16]'",
-            )
-        for shape in shapes:
-            if len(shape) != len(spec.shape) or any(
-                length != dim for length, dim in zip(shape, spec.shape, strict=True) if isinstance(dim, int)
-            ):
-                raise CompileError(f"the profile's shape {shape} does not fit {spec.shape}", where=where)
-        if not all(0 < low <= usual <= high for low, usual, high in zip(*shapes, strict=True)):
-            raise CompileError(f"least, usual and greatest shape do not rise: {shapes}", where=where)
-        found[spec.name] = [list(shape) for shape in shapes]
-    return found
-
-
 def _run(request: Request, where: str) -> Result:
     # Beside the plan, so that whoever removes the plan's folder after an interruption removes all
-    place = Path(request.plan).parent if request.plan else None
+    place = request.folder or None
     with tempfile.TemporaryDirectory(prefix="trtcompress-", dir=place) as folder:
         asked, told = Path(folder, "request.json"), Path(folder, "result.json")
         asked.write_text(json.dumps(asdict(request)), encoding="utf-8")

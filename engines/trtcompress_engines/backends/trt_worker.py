@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .trt_load import Flavour, gpu_count, load
+from ..tensorrt_release import Flavour
+from .trt_config import create_config, finish_config
+from .trt_load import gpu_count, load
 from .trt_log import blamed_node, parsed_nodes, plain, summary
+from .trt_recipe import Recipe
 
 _SET_PARENT_DEATH_SIGNAL = 1
 
@@ -27,18 +30,16 @@ class Request:
     Attributes:
         flavour: `rtx` or `classic`.
         onnx: the graph; empty to ask only for versions.
-        plan: where the engine goes.
-        compute_capabilities: for `rtx`.
-        profiles: least, usual and greatest shape by input.
-        sparse: weights are 2:4 sparse, so that sparse kernels are to be tried.
+        folder: the engine goes there; caches lie there.
+        recipe: fields of the `Recipe`.
+        batches: folder of samples that TensorRT calibrates on, or empty.
     """
 
     flavour: Flavour
     onnx: str = ""
-    plan: str = ""
-    compute_capabilities: list[list[int]] = field(default_factory=list)
-    profiles: dict[str, list[list[int]]] = field(default_factory=dict)
-    sparse: bool = False
+    folder: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    batches: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,39 +106,27 @@ def build(request: Request) -> Result:
 
 def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
     """Write the plan. Returns the parser's error and the ONNX node it is about, or nothing twice."""
-    from polygraphy.backend.trt import CreateNetwork, EngineBytesFromNetwork, get_trt_logger
+    from polygraphy.backend.trt import CreateNetwork, EngineBytesFromNetwork, PostprocessConfig, get_trt_logger
 
-    flags = getattr(trt, "NetworkDefinitionCreationFlag", None)
-    typed = request.flavour == "classic" and _major(trt) >= 10 and hasattr(flags, "STRONGLY_TYPED")
-    builder, network = CreateNetwork(strongly_typed=typed)()
+    recipe, folder = Recipe(**request.recipe), Path(request.folder)
+    if not recipe.release.same_as(trt.__version__):
+        return f"the build was laid out for {recipe.release.title}, and {trt.__version__} is installed", ""
+    builder, network = CreateNetwork(explicit_batch=recipe.explicit_batch, strongly_typed=recipe.strongly_typed)()
     # Polygraphy's NetworkFromOnnxPath hides the parser's error objects, which alone name the node
     parser = trt.OnnxParser(network, get_trt_logger())
+    if recipe.native_instance_norm:
+        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     parsed = parser.parse_from_file(request.onnx)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if errors or not parsed:
         return _parser_error(errors)
-    plan = EngineBytesFromNetwork((builder, network, parser), _config(trt, request))()
-    Path(request.plan).write_bytes(plan)
-    return "", ""
-
-
-def _config(trt: Any, request: Request) -> Any:
-    from polygraphy.backend.trt import CreateConfig, Profile
-
-    profile = Profile()
-    for name, (least, usual, greatest) in request.profiles.items():
-        profile.add(name, least, usual, greatest)
-    profiles = [profile] if request.profiles else None
-    if request.flavour == "rtx":
-        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
-
-        capabilities = [(major, minor) for major, minor in request.compute_capabilities]
-        return CreateConfigRTX(compute_capabilities=capabilities, profiles=profiles, sparse_weights=request.sparse)
-    # Before version 10 the types that the graph is written in have to be allowed by flags
-    weakly_typed = _major(trt) < 10
-    return CreateConfig(
-        profiles=profiles, fp16=weakly_typed or None, int8=weakly_typed or None, sparse_weights=request.sparse
+    timing = str(folder / recipe.timing_cache) if recipe.timing_cache else None
+    config = PostprocessConfig(
+        create_config(trt, recipe, folder, request.batches), lambda _, __, made: finish_config(trt, recipe, made)
     )
+    plan = EngineBytesFromNetwork((builder, network, parser), config, save_timing_cache=timing)()
+    (folder / recipe.plan).write_bytes(plan)
+    return "", ""
 
 
 def _parser_error(errors: list[Any]) -> tuple[str, str]:
@@ -164,10 +153,6 @@ def _node_name(error: Any) -> str:
 
 def _operator(error: Any) -> str:
     return str(error.node_operator()) if hasattr(error, "node_operator") else ""
-
-
-def _major(trt: Any) -> int:
-    return int(trt.__version__.split(".")[0])
 
 
 def _listen(trt: Any) -> _Log:

@@ -1,0 +1,99 @@
+"""TensorRT's own INT8 calibration, which 8.x to 10.x have: samples in device buffers, scales in `calibration.cache`.
+
+Polygraphy's Calibrator is the `IInt8EntropyCalibrator2`. It is given pointers into buffers of pycuda, one an input,
+which live as long as the calibration; where pycuda is missing it is given the arrays and copies them itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtcompress_graph.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Batch = dict[str, NDArray[np.generic]]
+
+
+def calibrator(cache: Path, batches: Path | None) -> Any:
+    """An `IInt8EntropyCalibrator2` that hands TensorRT the scales of a cache, or batches where there is none yet.
+
+    Args:
+        cache: read where it is there, else written.
+        batches: folder of `.npz` files, a batch each; see `check_batches`.
+    """
+    from polygraphy.backend.trt import Calibrator
+
+    return Calibrator(data_loader=DeviceBatches(_files(batches)), cache=str(cache))
+
+
+def check_batches(batches: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse samples that TensorRT would read wrongly: it gets bare pointers, and asks no shape.
+
+    Args:
+        batches: folder of `.npz` files, a batch each.
+        shapes: of the inputs, as the usual ones of the last profile.
+
+    Raises:
+        DataError: there is none, or one does not fit.
+    """
+    files = _files(batches)
+    if not files:
+        raise DataError("there are no samples to calibrate on", where=str(batches))
+    for file in files:
+        found = {name: value.shape for name, value in _read(file).items()}
+        if found != dict(shapes):
+            raise DataError(f"a batch of the shapes {found}, where TensorRT reads {dict(shapes)}", where=str(file))
+
+
+def _files(batches: Path | None) -> list[Path]:
+    return sorted(batches.glob("*.npz")) if batches else []
+
+
+class DeviceBatches:
+    """Batches of `.npz` files in the memory of the GPU, as pointers by input; they can be gone through again."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self._buffers: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        on_device = find_spec("pycuda") is not None
+        for file in self.files:
+            batch = _read(file)
+            yield {name: self._upload(name, value) for name, value in batch.items()} if on_device else batch
+
+    def _upload(self, name: str, value: NDArray[np.generic]) -> int:
+        """Copy into the buffer of the input, which grows where it is too small. Returns its address."""
+        import pycuda.autoprimaryctx  # noqa: F401  # the context that TensorRT uses too
+        import pycuda.driver as cuda
+
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < value.nbytes:
+            buffer = self._buffers[name] = _Buffer(cuda.mem_alloc(value.nbytes), value.nbytes)
+        cuda.memcpy_htod(buffer.memory, value)
+        return int(buffer.memory)
+
+
+class _Buffer:
+    """Memory of the GPU; pycuda frees it when nothing holds it any more."""
+
+    def __init__(self, memory: Any, size: int) -> None:
+        self.memory, self.size = memory, size
+
+
+def _read(file: Path) -> Batch:
+    """A batch; floats as float32, which is what a calibrator reads."""
+    import numpy as np
+
+    with np.load(file, allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    return {
+        name: np.ascontiguousarray(value, np.float32 if value.dtype.kind == "f" else value.dtype)
+        for name, value in arrays.items()
+    }

@@ -1,0 +1,133 @@
+"""All decisions of one build, made: what the worker does through Polygraphy, and what `reproduce` does without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trtcompress_graph.load import load_ir
+from trtcompress_graph.model import Model
+
+from ..backend import Profile
+from ..sparsity import sparse_weights
+from ..tensorrt_options import TensorRTOptions
+from ..tensorrt_release import Flavour, Release
+
+TIMING_CACHE = "timing.cache"
+CALIBRATION_CACHE = "calibration.cache"
+_QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make a plan of an ONNX file. Files are named without a folder: they lie beside each other.
+
+    Attributes:
+        flavour: `rtx` or `classic`.
+        version: of TensorRT.
+        onnx: the graph.
+        plan: the engine.
+        profiles: least, usual and greatest shape by input; several where the builder is to optimize for several.
+        explicit_batch: set that flag of the network.
+        strongly_typed: set that flag of the network.
+        native_instance_norm: set that flag of the parser.
+        flags: of the builder, by their names.
+        tf32: whether float32 may be multiplied as TF32; None leaves it to TensorRT.
+        workspace_mb: MiB; None is all.
+        optimization_level: None is TensorRT's own.
+        hardware: name of the compatibility level, or empty.
+        capabilities: what TensorRT for RTX builds for, as `SM86`.
+        timing_cache: measured tactics, read where it is there, and left; or empty.
+        calibration_cache: scales of the implicit path, or empty.
+        dla: core, or None.
+    """
+
+    flavour: Flavour
+    version: str
+    onnx: str
+    plan: str
+    profiles: tuple[Mapping[str, Profile], ...] = ()
+    explicit_batch: bool = False
+    strongly_typed: bool = False
+    native_instance_norm: bool = False
+    flags: tuple[str, ...] = ()
+    tf32: bool | None = None
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    hardware: str = ""
+    capabilities: tuple[str, ...] = ()
+    timing_cache: str = ""
+    calibration_cache: str = ""
+    dla: int | None = None
+
+    @property
+    def release(self) -> Release:
+        """That builds."""
+        return Release(self.flavour, self.version)
+
+
+def make_recipe(
+    release: Release,
+    graph: Model,
+    plan: str,
+    options: TensorRTOptions,
+    profiles: Sequence[Mapping[str, Profile]],
+    *,
+    capabilities: Sequence[tuple[int, int]] = (),
+    implicit: bool = False,
+) -> Recipe:
+    """Decide.
+
+    Args:
+        release: that builds.
+        graph: the ONNX file that is built.
+        plan: name of the engine file.
+        options: what the user asks, and has been granted.
+        profiles: least, usual and greatest shapes; empty where no axis is dynamic.
+        capabilities: compute capabilities for TensorRT for RTX.
+        implicit: the graph is a float one and its scales stand in `calibration.cache`.
+    """
+    classic = release.flavour == "classic"
+    # A DLA takes its types from flags in the releases that have one
+    flagged = implicit or options.dla is not None or release.typing == "flags"
+    return Recipe(
+        flavour=release.flavour,
+        version=release.version,
+        onnx=graph.path.name,
+        plan=plan,
+        profiles=tuple(profiles),
+        explicit_batch=release.explicit_batch,
+        strongly_typed=classic and not flagged,
+        native_instance_norm=release.native_instance_norm
+        and (options.hardware_compatible or options.version_compatible),
+        flags=(*(_precision(graph, implicit) if flagged else ()), *_flags(graph, options)),
+        tf32=False if classic else None,
+        workspace_mb=options.workspace_mb,
+        optimization_level=options.optimization_level,
+        hardware="AMPERE_PLUS" if options.hardware_compatible else "",
+        capabilities=tuple(f"SM{major}{minor}" for major, minor in capabilities),
+        timing_cache=TIMING_CACHE if classic else "",
+        calibration_cache=CALIBRATION_CACHE if implicit else "",
+        dla=options.dla,
+    )
+
+
+def _precision(graph: Model, implicit: bool) -> tuple[str, ...]:
+    """Before version 10, and on the implicit path, flags allow the types that stand in the graph."""
+    quantized = implicit or any(node.op_type in _QUANTIZING for node in load_ir(graph).graph.all_nodes())
+    return ("FP16", "INT8") if quantized else ("FP16",)
+
+
+def _flags(graph: Model, options: TensorRTOptions) -> tuple[str, ...]:
+    sparse = bool(sparse_weights(graph.path)) if options.sparse is None else options.sparse
+    wanted = {
+        "SPARSE_WEIGHTS": sparse,
+        "REFIT": options.refit,
+        "STRIP_PLAN": options.strip,
+        # Weights that come back are those of the same file, so that constants may still be folded around them
+        "REFIT_IDENTICAL": options.strip and not options.refit,
+        "WEIGHT_STREAMING": options.weight_streaming,
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "GPU_FALLBACK": options.dla is not None,
+    }
+    return tuple(name for name, asked in wanted.items() if asked)

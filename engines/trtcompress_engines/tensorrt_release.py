@@ -1,0 +1,182 @@
+"""What each release of TensorRT can do: the one place where releases are told apart.
+
+8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.x and 11 are on servers; TensorRT for RTX counts its
+own releases. Sources: NVIDIA's release notes and migration guides, and for 8.6, 10.x, 11 and RTX the signatures of
+their bindings (tests/engines/trt_signatures).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from trtcompress_graph.errors import UsageError
+from trtcompress_graph.target import Target
+
+Flavour = Literal["rtx", "classic"]
+Typing = Literal["flags", "asked", "always"]
+Feature = Literal[
+    "workspace_mb",
+    "optimization_level",
+    "timing_cache",
+    "hardware_compatible",
+    "version_compatible",
+    "refit",
+    "strip",
+    "weight_streaming",
+    "sparse",
+    "dla",
+    "implicit",
+]
+Number = tuple[int, int]
+
+BINDINGS: Mapping[Flavour, tuple[str, ...]] = MappingProxyType(
+    {"rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"), "classic": ("tensorrt", "tensorrt_bindings")}
+)
+"""Modules that may hold the Python bindings, the usual one first."""
+
+SERVER = "10.13"
+"""What is meant where a card is not here and nothing is said."""
+
+PATCHES: Mapping[str, str] = MappingProxyType({"8.4": "8.4.1", "8.5": "8.5.2", "8.6": "8.6.2", "10.3": "10.3.0"})
+"""Releases with their patch, as JetPack carries them; a calibration cache names it."""
+
+TITLES: Mapping[Flavour, str] = MappingProxyType({"rtx": "TensorRT for RTX", "classic": "TensorRT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Where a feature is there.
+
+    Attributes:
+        since: first release of classic TensorRT that has it.
+        before: first release that has it no more, or None.
+        rtx: empty where TensorRT for RTX has it, else what stands in its place.
+    """
+
+    since: Number
+    before: Number | None = None
+    rtx: str = ""
+
+
+FEATURES: Mapping[Feature, Support] = MappingProxyType(
+    {
+        "workspace_mb": Support((8, 0)),
+        "optimization_level": Support((8, 6)),
+        "timing_cache": Support((8, 0), rtx="no tactics are timed ahead of the card"),
+        "hardware_compatible": Support((8, 6), rtx="one file for several cards is a target such as rtx-3090+rtx-4090"),
+        "version_compatible": Support((8, 6), rtx="its plans load in the release that made them alone"),
+        "refit": Support((8, 0)),
+        "strip": Support((10, 0)),
+        "weight_streaming": Support((10, 0)),
+        "sparse": Support((8, 0)),
+        # NVIDIA's notes on 11: 10.7 was the last release with a DLA before 11.4, which types it strongly
+        "dla": Support((8, 0), (10, 8), rtx="RTX cards have no DLA"),
+        "implicit": Support((8, 0), (11, 0), rtx="types stand in the graph"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of one of the two TensorRTs."""
+
+    flavour: Flavour
+    version: str
+
+    @property
+    def number(self) -> Number:
+        """Major and minor."""
+        found = re.match(r"(\d+)\.(\d+)", self.version)
+        if found is None:
+            raise UsageError(
+                f"'{self.version}' is no version of TensorRT", where="tensorrt.version", hint="give one such as 10.3"
+            )
+        return int(found[1]), int(found[2])
+
+    @property
+    def title(self) -> str:
+        """As people say it."""
+        return f"{TITLES[self.flavour]} {self.version}"
+
+    @property
+    def typing(self) -> Typing:
+        """How the types of a graph are taken: allowed by builder flags, asked for as strong typing, or always."""
+        if self.flavour == "rtx":
+            return "always"
+        return "flags" if self.number < (10, 0) else "asked" if self.number < (11, 0) else "always"
+
+    @property
+    def explicit_batch(self) -> bool:
+        """Whether a network has to be told that its batch is an axis."""
+        return self.flavour == "classic" and self.number < (10, 0)
+
+    @property
+    def native_instance_norm(self) -> bool:
+        """Whether the parser has to be told to leave InstanceNormalization to TensorRT, for compatible engines."""
+        return self.flavour == "classic" and self.number < (10, 0)
+
+    def lacks(self, feature: Feature) -> str:
+        """Why the feature is not there; empty where it is."""
+        support = FEATURES[feature]
+        if self.flavour == "rtx":
+            return f"TensorRT for RTX has none: {support.rtx}" if support.rtx else ""
+        if self.number < support.since:
+            return f"it came with TensorRT {_text(support.since)}, and this is {self.version}"
+        if support.before and self.number >= support.before:
+            return f"TensorRT {_text(support.before)} has it no more, and this is {self.version}"
+        return ""
+
+    def same_as(self, version: str) -> bool:
+        """Whether a plan of that version loads here: major and minor are the same."""
+        return Release(self.flavour, version).number == self.number
+
+
+def installed(flavour: Flavour) -> Release | None:
+    """The release that is installed here, read from its files; None where it does not say. Loads nothing."""
+    for name in BINDINGS[flavour]:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        text = Path(spec.origin).read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^__version__ = [\"']([\d.]+)", text, re.MULTILINE):
+            return Release(flavour, found[1])
+    return None
+
+
+def release_of(target: Target, version: str = "") -> Release:
+    """The release of classic TensorRT that builds for a device.
+
+    Args:
+        target: the device; where its platform carries several, the newest is meant.
+        version: what the user says.
+
+    Raises:
+        UsageError: no platform of the device carries that version.
+    """
+    carried = [known for _, known in target.tensorrt]
+    if not version:
+        here = None if carried else installed("classic")
+        return here or Release("classic", _full(carried[-1]) if carried else SERVER)
+    asked = Release("classic", version)
+    if carried and not any(asked.same_as(known) for known in carried):
+        raise UsageError(
+            f"no platform of '{target.name}' carries TensorRT {version}",
+            where="tensorrt.version",
+            hint="; ".join(f"{platform}: {known}" for platform, known in target.tensorrt),
+        )
+    return Release("classic", _full(version))
+
+
+def _full(version: str) -> str:
+    """With the patch that JetPack carries, where it is not said."""
+    return PATCHES.get(version, version)
+
+
+def _text(number: Number) -> str:
+    return ".".join(map(str, number))

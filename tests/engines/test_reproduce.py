@@ -1,0 +1,114 @@
+"""What lies beside an engine builds it again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from small_cnn import write_cnn
+from trtcompress_engines.backend import CompileOptions, backend_for
+from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.tensorrt_options import TensorRTOptions
+from trtcompress_graph.load import read_model
+from trtcompress_graph.target import Engine
+
+PROFILES = {"x": ((1, 3, 16, 16), (4, 3, 16, 16), (8, 3, 16, 16))}
+
+
+def make(path: Path, name: str, options: CompileOptions) -> Engine:
+    target = resolve_target(name)
+    return backend_for(target).compile(read_model(path), target, "trt", options, path.parent)
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    """The folder of an engine for RTX cards, at another place and without its plan."""
+    (tmp_path / "there").mkdir()
+    path = write_cnn(tmp_path / "there" / "model.onnx")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=64)
+    options = CompileOptions(PROFILES, tensorrt=TensorRTOptions(workspace_mb=256, optimization_level=2))
+    engine = make(path, "rtx-3090+rtx-4090", options)
+    shutil.move(path.parent, tmp_path / "here")
+    (tmp_path / "here" / engine.path.name).replace(tmp_path / "first.plan")
+    return tmp_path / "here"
+
+
+def test_the_python_script_builds_a_real_engine_again(moved: Path):
+    done = run([sys.executable, str(moved / "reproduce.py")])
+    assert done.returncode == 0, done.stderr
+    again, first = (moved / "model.trt.plan").read_bytes(), (moved.parent / "first.plan").read_bytes()
+    assert abs(len(again) - len(first)) < 100  # numbers of the compiler differ from build to build
+    assert "wrote" in done.stdout
+    assert not (moved / "model.trt.plan.partial").exists()
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.onnx.data"])
+def test_another_file_is_refused(moved: Path, file: str):
+    data = bytearray((moved / file).read_bytes())
+    data[-1] ^= 1
+    (moved / file).write_bytes(data)
+    for command in ([sys.executable, str(moved / "reproduce.py")], ["sh", str(moved / "reproduce.sh")]):
+        done = run(command)
+        assert done.returncode == 1
+        assert file in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    (moved / file).unlink()
+    assert "copy the whole folder" in run([sys.executable, str(moved / "reproduce.py")]).stderr
+
+
+def test_another_major_release_is_refused(moved: Path):
+    script = moved / "reproduce.py"
+    script.write_text(script.read_text().replace("'version': '1.7", "'version': '2.0"))
+    done = run([sys.executable, str(script)])
+    assert done.returncode == 1
+    assert "laid out for TensorRT 2.0" in done.stderr
+    assert not (moved / "model.trt.plan").exists()
+
+
+def test_the_shell_script_gives_the_tool_its_arguments(moved: Path, tmp_path: Path):
+    tool = tmp_path / "bin" / "tensorrt_rtx"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    tool.chmod(0o755)
+    done = run(["sh", str(moved / "reproduce.sh")], PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert (moved / "arguments").read_text().splitlines() == [
+        "--onnx=model.onnx",
+        "--saveEngine=model.trt.plan",
+        "--computeCapabilities=86,89",
+        "--memPoolSize=workspace:256",
+        "--builderOptimizationLevel=2",
+        "--minShapes=x:1x3x16x16",
+        "--optShapes=x:4x3x16x16",
+        "--maxShapes=x:8x3x16x16",
+        "--skipInference",
+    ]
+
+
+def test_scripts_are_the_same_each_time(tmp_path: Path):
+    texts = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        make(write_cnn(folder / "model.onnx", int8=True, fp16=True), "a100", CompileOptions(PROFILES))
+        texts.append([(folder / name).read_text() for name in ("reproduce.py", "reproduce.sh")])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9"])
+def test_scripts_run_on_the_python_of_a_device(tmp_path: Path, version: str):
+    python, chosen = f"python{version}", {"PYENV_VERSION": version}  # where pyenv keeps it, it asks which
+    if not shutil.which(python) or run([python, "-c", ""], **chosen).returncode:
+        pytest.skip(f"there is no {python}")
+    make(write_cnn(tmp_path / "model.onnx", int8=True, fp16=True), "jetson-xavier-nx", CompileOptions(PROFILES))
+    done = run([python, str(tmp_path / "reproduce.py")], **chosen)
+    assert "No module named 'tensorrt'" in done.stderr  # it got so far

@@ -1,0 +1,87 @@
+"""Releases of TensorRT are told apart in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from trtcompress_engines import tensorrt_release
+from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.tensorrt_release import FEATURES, Feature, Release, installed, release_of
+from trtcompress_graph.errors import UsageError
+
+NEWEST = {
+    "8.4": {"workspace_mb", "timing_cache", "refit", "sparse", "dla", "implicit"},
+    "8.6": {"optimization_level", "hardware_compatible", "version_compatible"},
+    "10.0": {"strip", "weight_streaming"},
+}
+
+
+def features(release: Release) -> set[Feature]:
+    return {feature for feature in FEATURES if not release.lacks(feature)}
+
+
+def test_what_came_when():
+    eight = features(Release("classic", "8.5.2"))
+    assert eight == NEWEST["8.4"]
+    assert features(Release("classic", "8.6.1")) == eight | NEWEST["8.6"]
+    ten = features(Release("classic", "10.3.0"))
+    assert ten == eight | NEWEST["8.6"] | NEWEST["10.0"]
+    assert features(Release("classic", "10.13.3.9")) == ten - {"dla"}
+    assert features(Release("classic", "11.4.0")) == ten - {"dla", "implicit"}
+    assert features(Release("rtx", "1.7.1")) == {
+        "workspace_mb", "optimization_level", "refit", "strip", "weight_streaming", "sparse",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flavour", "version", "typing", "explicit"),
+    [
+        ("classic", "8.4.1", "flags", True),
+        ("classic", "8.6.2", "flags", True),
+        ("classic", "10.3.0", "asked", False),
+        ("classic", "11.4.0.106", "always", False),
+        ("rtx", "1.7.1.116", "always", False),
+    ],
+)
+def test_how_types_are_taken(flavour, version: str, typing: str, explicit: bool):
+    release = Release(flavour, version)
+    assert (release.typing, release.explicit_batch) == (typing, explicit)
+
+
+def test_a_lack_says_why():
+    assert Release("classic", "8.5.2").lacks("strip") == "it came with TensorRT 10.0, and this is 8.5.2"
+    assert Release("classic", "11.4").lacks("implicit") == "TensorRT 11.0 has it no more, and this is 11.4"
+    assert "rtx-3090+rtx-4090" in Release("rtx", "1.7").lacks("hardware_compatible")
+
+
+def test_plans_load_in_the_release_that_made_them():
+    assert Release("classic", "10.3.0").same_as("10.3.1.2")
+    assert not Release("classic", "10.3.0").same_as("10.30.0")
+    with pytest.raises(UsageError, match="'ten' is no version of TensorRT"):
+        _ = Release("classic", "ten").number
+
+
+def test_the_release_of_a_device_is_that_of_its_platform():
+    orin = resolve_target("jetson-orin-nx")
+    assert release_of(orin).version == "10.3.0"
+    assert release_of(orin, "8.5").version == "8.5.2"
+    with pytest.raises(UsageError, match=r"no platform of 'jetson-orin-nx' carries TensorRT 9\.0") as caught:
+        release_of(orin, "9.0")
+    assert "JetPack 5.1: 8.5" in caught.value.hint
+    assert release_of(resolve_target("a100"), "11.4").version == "11.4"
+
+
+def test_what_is_installed_is_read_and_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = installed("rtx")
+    assert found is not None
+    assert found.version.startswith("1.")
+    module = tmp_path / "__init__.py"
+    module.write_text("raise SystemExit\n__version__ = '8.6.1'\n")
+    held = {"tensorrt": SimpleNamespace(origin=str(module))}
+    monkeypatch.setattr(tensorrt_release, "find_spec", held.get)
+    assert installed("classic") == Release("classic", "8.6.1")
+    held.clear()
+    assert installed("classic") is None
