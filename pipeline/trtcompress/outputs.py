@@ -401,6 +401,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "compile": EngineFile,
     "validate": ValidationResult,
     "package": PackageResult,
+    "import-results": BuildResult,
     "serve-check": ServeCheckResult,
     "rollback": RollbackResult,
     "targets": TargetList,

@@ -1,4 +1,4 @@
-"""`trtcompress package`: the engines of a build folder, packed for a server."""
+"""`trtcompress package`: the engines of a build folder, packed for a server or as kits for devices."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtcompress_graph.errors import CompileError, UsageError
+from trtcompress_graph.target import Engine, Target
 
 from .assemble import MANIFEST
 from .config import BuildConfig, PackageFormat
+from .kit_packing import FORMAT
 from .outputs import PackagedModel
 from .packaging import BROUGHT, pack, with_brought_plan
 from .revalidate import failed_gates, shipped_engines
@@ -24,8 +26,17 @@ class Repacked:
     missing: int
 
 
-def repack(build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path) -> Repacked:
-    """Write model repositories: `repository` itself for one target, `repository/TARGET` for several.
+def repack(
+    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path, *, archive: bool = False
+) -> Repacked:
+    """Write model repositories or kits: `repository` itself for one target, `repository/TARGET` for several.
+
+    Args:
+        build_dir: of the build.
+        form: kind of package.
+        names: of the targets; all where empty.
+        repository: where to write.
+        archive: a kit as `repository.tar.gz`.
 
     Raises:
         UsageError: the build has no such target, or this is no whole build folder.
@@ -38,33 +49,56 @@ def repack(build_dir: Path, form: PackageFormat, names: tuple[str, ...], reposit
         if name not in there:
             raise UsageError(f"the build has no target '{name}'", where="--target", hint=f"it has: {', '.join(there)}")
     wanted = [(engine, target) for engine, target in engines if not names or target.name in names]
+    if form == FORMAT and not names:  # a build for servers too has kits for its devices alone
+        wanted = [(engine, target) for engine, target in wanted if target.how == "kit"] or wanted
     failed = failed_gates(build_dir)
     packed, notes, said = [], [], []
     for engine, target in wanted:
         folder = repository if len(wanted) == 1 else repository / target.name
         engine = with_brought_plan(engine)
-        note = pack(
-            engine,
-            target,
-            folder,
-            name=config.name,
-            form=form,
-            axes=config.model.axes,
-            triton=config.triton,
-            build_dir=str(build_dir.resolve()),
-        )
+        if form == FORMAT:
+            note, place = _kit(build_dir, config, target, folder, archive)
+        else:
+            note, place = _served(build_dir, config, engine, target, folder, form)
         if note:
             notes.append(f"{target.name}: {note}")
         else:
-            packed.append(
-                PackagedModel(target=target.name, format=form, repository=str(folder), model=str(folder / config.name))
-            )
+            packed.append(PackagedModel(target=target.name, format=form, repository=str(folder), model=str(place)))
             said += [f"warning: {target.name}: a gate failed in the build: {gate}" for gate in failed[target.name]]
-            if engine.path.name == BROUGHT:
+            if form != FORMAT and engine.path.name == BROUGHT:
                 said.append(f"{target.name}: packed {engine.path}, which was built elsewhere: it was not run here")
     if not packed:
         raise CompileError("nothing could be packed", where=str(build_dir), hint="\n".join(notes))
     return Repacked(tuple(packed), (*notes, *said), len(notes))
+
+
+def _served(
+    build_dir: Path, config: BuildConfig, engine: Engine, target: Target, folder: Path, form: PackageFormat
+) -> tuple[str, Path]:
+    """Why nothing was packed, or empty; and the model's folder."""
+    note = pack(
+        engine,
+        target,
+        folder,
+        name=config.name,
+        form=form,
+        axes=config.model.axes,
+        triton=config.triton,
+        build_dir=str(build_dir.resolve()),
+    )
+    return note, folder / config.name
+
+
+def _kit(build_dir: Path, config: BuildConfig, target: Target, folder: Path, archive: bool) -> tuple[str, Path]:
+    """Why no kit was packed, or empty; and the kit's folder or archive."""
+    from .kit_build import sources_of
+    from .kit_files import put_archive, put_kit
+    from .kit_packing import no_kit_for
+
+    if note := no_kit_for(target):
+        return note, folder
+    sources = sources_of(build_dir, config, target)
+    return "", (put_archive if archive else put_kit)(sources, folder)
 
 
 def _config(manifest: Path) -> BuildConfig:

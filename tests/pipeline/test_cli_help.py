@@ -34,7 +34,8 @@ CONTRACT = {
     "quantize": "--ranges --target --max-drop --rounding --correct-bias --data -o",
     "compile": "--target -o",
     "validate": "--reference --data --metric --strict",
-    "package": "--format -o",
+    "package": "--format --archive -o",
+    "import-results": "--strict --json",
     "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
     "rollback": "--model --version --json",
     "targets": "--json",
@@ -60,6 +61,7 @@ ARGUMENTS = {
     "compile": "M.onnx",
     "validate": "DIR_OR_MODEL",
     "package": "BUILD_DIR",
+    "import-results": "BUILD_DIR results.json",
     "serve-check": "REPO",
     "rollback": "REPO",
 }
@@ -113,7 +115,7 @@ def test_help_of_a_command(command):
 
 def test_methods_and_formats_that_help_lists():
     assert "[entropy|minmax|percentile|mse|mse-u8|auto]" in trtcompress("calibrate", "--help").out
-    assert "[triton|triton-python]" in trtcompress("package", "--help").out
+    assert "[triton|triton-python|jetson]" in trtcompress("package", "--help").out
 
 
 def test_version():

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .main import say
 
+if TYPE_CHECKING:
+    from ..config import PackageFormat
+
 
 @click.command(name="package")
 @click.argument("build_dir", metavar="BUILD_DIR", type=options.FOLDER)
-@click.option("--format", "form", type=click.Choice(["triton", "triton-python"]), default="triton", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["triton", "triton-python", "jetson"]),
+    default="triton",
+    show_default=True,
+    help="A repository of Triton, or a kit that builds and checks the engines on the device.",
+)
 @click.option(
     "--target",
     "names",
@@ -22,33 +32,42 @@ from .main import say
     shell_complete=options.target_names,
     help="Only this target of the build; repeat it.",
 )
-@options.output("Model repository to write; with several targets one in it for each.", options.FOLDER)
+@click.option("--archive", is_flag=True, help="A kit as OUT.tar.gz.")
+@options.output("Model repository or kit to write; with several targets one in it for each.", options.FOLDER)
 @options.as_json
 def command(
-    build_dir: str, form: Literal["triton", "triton-python"], names: tuple[str, ...], output: str, as_json: bool
+    build_dir: str, form: PackageFormat, names: tuple[str, ...], archive: bool, output: str, as_json: bool
 ) -> int:
-    """Pack the engines of a build as a Triton model repository.
+    """Pack the engines of a build as a Triton model repository, or as a kit for a device.
 
     \b
     trtcompress package build/mnist --format triton -o repository
     tritonserver --model-repository repository
 
+    \b
+    trtcompress package build/mnist --format jetson -o kit
+    on the device: ./build && ./validate; then: trtcompress import-results build/mnist results.json
+
     A plan that was built on the card's machine is packed where it lies as model.plan beside its graph in
     BUILD_DIR/engines/TARGET/ENCODING/. Exit 4 where a target that was named could not be packed.
     """
-    from trtcompress_graph.errors import StageError
+    from trtcompress_graph.errors import StageError, UsageError
 
     from ..outputs import PackageResult
     from ..repack import repack
     from .output import print_json
 
-    done = repack(Path(build_dir), form, names, Path(output))
+    if archive and form != "jetson":
+        raise UsageError("only a kit is archived", where="--archive", hint="--format jetson")
+    done = repack(Path(build_dir), form, names, Path(output), archive=archive)
     code = StageError.exit_code if names and done.missing else 0
     if as_json:
         print_json(PackageResult(packages=done.packages, notes=done.notes))
         return code
     for package in done.packages:
-        say(f"{package.target}: wrote {package.model}; serve it: tritonserver --model-repository {package.repository}")
+        serve = f"serve it: tritonserver --model-repository {package.repository}"
+        kit = "copy it to the device, and there: ./build && ./validate"
+        say(f"{package.target}: wrote {package.model}; {kit if form == 'jetson' else serve}")
     for note in done.notes:
         say(note)
     return code

@@ -1,0 +1,61 @@
+"""`python3 -m device build|validate`, which the scripts `build` and `validate` of a kit call."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from pathlib import Path
+
+from .kit import Kit, KitError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command of the kit and return its exit code; what goes wrong is said in plain words.
+
+    0: done; 1: a gate failed; 2: wrong usage; 3: a damaged kit or one for another device; 4: something failed.
+    """
+    asked = _parser().parse_args(arguments)
+    try:
+        kit = Kit(ROOT)
+        if asked.command == "build":
+            from .build import build
+
+            return build(kit, implicit=asked.implicit, dla=asked.dla, force=asked.force)
+        from .validate import validate
+
+        return validate(kit, asked.backend, asked.seconds, Path(asked.output or ROOT / "results"))
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space left on the device; nothing half-written was kept" if full else str(error)
+        print(f"error: {what}", file=sys.stderr)
+        return 4
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kit")
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", prog="./build", description="Build the engines of this kit on this device.")
+    build.add_argument("--force", action="store_true", help="build again what is there already")
+    build.add_argument(
+        "--implicit", action="store_true", help="also an INT8 engine of the float model and calibration.cache"
+    )
+    build.add_argument(
+        "--dla", type=int, metavar="CORE", help="that engine for a DLA core, with the GPU for what it lacks"
+    )
+    check = commands.add_parser(
+        "validate", prog="./validate", description="Compare the engines with the golden outputs and measure them."
+    )
+    check.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt")
+    check.add_argument("--seconds", type=float, default=2.0, help="of timing a batch size and engine [2]")
+    check.add_argument("-o", "--output", metavar="DIR", help="where results.json and junit.xml go [results]")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""`./build`: the engines of a kit, built on the device; what is there and whole is not built again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from . import trt as api
+from .kit import CACHE, IMPLICIT, Kit, KitError, digest
+
+
+def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool = False) -> int:
+    """Build every engine; each appears whole or not at all, so that a killed build goes on where it was.
+
+    Raises:
+        KitError: another TensorRT than the kit is for, no space, or TensorRT refuses a graph.
+    """
+    trt = api.load(kit.releases)
+    names = [name for name in kit.facts["models"] if name != IMPLICIT]
+    if implicit or dla is not None:
+        if IMPLICIT not in kit.facts["models"]:
+            raise KitError(f"this kit has no {CACHE}: its target is built without INT8", code=2)
+        names.append(IMPLICIT)
+    (kit.root / "engines").mkdir(exist_ok=True)
+    for name in names:
+        core = dla if name == IMPLICIT else None
+        if not force and built(kit, name, trt.__version__, core) is not None:
+            print(f"{name}: there already")
+            continue
+        _enough_space(kit, name)
+        print(f"{name}: building ...", flush=True)
+        start = time.time()
+        plan = _plan(kit, trt, name, core)
+        _write(kit, name, plan, {"tensorrt": trt.__version__, "dla": core, "build_s": round(time.time() - start, 1)})
+        print(f"{name}: {len(plan) / 1e6:.1f} MB in {time.time() - start:.0f} s", flush=True)
+    return 0
+
+
+def built(kit: Kit, name: str, version: str, dla: int | None = None) -> dict[str, Any] | None:
+    """What is known of an engine that was built of this very graph by this TensorRT, or None."""
+    try:
+        note: dict[str, Any] = json.loads(_note(kit, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = (note.get("graph_sha256"), note.get("tensorrt")) == (kit.facts["models"][name]["sha256"], version)
+    same = same and (name != IMPLICIT or dla is None or note.get("dla") == dla)
+    plan = kit.plan(name)
+    return note if same and plan.is_file() and digest(plan) == note.get("sha256") else None
+
+
+def _plan(kit: Kit, trt: Any, name: str, dla: int | None) -> bytes:
+    facts = kit.facts["models"][name]
+    cache = (kit.root / CACHE).read_bytes() if name == IMPLICIT else None
+    profiles = kit.profiles
+    if dla is not None:  # it takes fixed shapes alone: those of the first golden sample
+        inputs = kit.golden()[0].inputs
+        profiles = {held: [list(inputs[held].shape)] * 3 for held in profiles}
+    return api.build_plan(trt, kit.model(name), profiles, facts["flags"], cache, dla)
+
+
+def _enough_space(kit: Kit, name: str) -> None:
+    """An engine is about as large as its graph at the most; half as much again is left free."""
+    folder = kit.model(name).parent
+    needed = int(1.5 * sum(path.stat().st_size for path in folder.iterdir()))
+    free = shutil.disk_usage(str(kit.root)).free
+    if free < needed:
+        what = "no space: {} needs {:.0f} MB in {}, and {:.0f} MB are free"
+        raise KitError(what.format(name, needed / 1e6, kit.root, free / 1e6), code=4)
+
+
+def _write(kit: Kit, name: str, plan: bytes, facts: dict[str, Any]) -> None:
+    path, note = kit.plan(name), _note(kit, name)
+    if note.exists():
+        note.unlink()  # from here on until it is written anew there is no engine
+    _replace(path, plan)
+    known = {"graph_sha256": kit.facts["models"][name]["sha256"], "sha256": digest(path), "size_bytes": len(plan)}
+    _replace(note, (json.dumps(dict(facts, **known), indent=1) + "\n").encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    aside = path.with_name("." + path.name + ".partial")
+    try:
+        with aside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    finally:
+        if aside.exists():
+            aside.unlink()
+
+
+def _note(kit: Kit, name: str) -> Path:
+    return kit.plan(name).with_suffix(".json")

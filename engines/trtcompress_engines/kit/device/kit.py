@@ -1,0 +1,129 @@
+"""A kit on disk: its files are checked against SHA256SUMS before anything is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SUMS = "SHA256SUMS"
+REFERENCE = "reference"
+"""The model as it came, in FP32: what the others are timed against."""
+IMPLICIT = "implicit-int8"
+"""The float model with the scales of calibration.cache, for TensorRT 8 to 10 and the DLA."""
+CACHE = "calibration.cache"
+
+
+class KitError(Exception):
+    """What the user has to know, in plain words; `code` is the exit code."""
+
+    def __init__(self, what: str, code: int = 3) -> None:
+        super().__init__(what)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One batch of real samples and what the reference gives for it.
+
+    Attributes:
+        outputs: of the reference, for the first `count` samples.
+        pruned: of the pruned float model; empty where nothing was pruned.
+        labels: one a real sample, or None.
+        filled: samples in the batch; those from `count` on only fill it up.
+    """
+
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    pruned: Mapping[str, Any]
+    labels: Any | None
+    count: int
+    filled: int
+
+    def real(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs without those of the samples that only fill up the batch."""
+        if self.count == self.filled:
+            return dict(outputs)
+        return {n: v[: self.count] if v.shape[:1] == (self.filled,) else v for n, v in outputs.items()}
+
+
+class Kit:
+    """The folder and its description, `kit.json`.
+
+    Raises:
+        KitError: a file is missing or is not the one that was packed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        sums = _sums(root / SUMS)
+        _check(root, sums)
+        self.facts: dict[str, Any] = json.loads((root / "kit.json").read_text(encoding="utf-8"))
+        self.digest = digest(root / SUMS)
+
+    @property
+    def releases(self) -> list[tuple[str, str]]:
+        """Platform releases of the target, each with its version of TensorRT."""
+        return [(release, version) for release, version in self.facts["tensorrt"]]
+
+    @property
+    def profiles(self) -> dict[str, list[list[int]]]:
+        """Least, usual and greatest shape of each input that has a dynamic axis."""
+        found: dict[str, list[list[int]]] = self.facts["profiles"]
+        return found
+
+    def model(self, name: str) -> Path:
+        """The ONNX file of an engine."""
+        return self.root / str(self.facts["models"][name]["path"])
+
+    def plan(self, name: str) -> Path:
+        """Where the engine goes that is built here."""
+        return self.root / "engines" / (name + ".plan")
+
+    def golden(self) -> list[Golden]:
+        """The golden samples, in order."""
+        return [_golden(path) for path in sorted((self.root / "golden").glob("*.npz"))]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _sums(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise KitError(f"this kit is damaged: {SUMS} is missing or unreadable; copy it again") from None
+    return {line[66:]: line[:64] for line in lines}
+
+
+def _check(root: Path, sums: Mapping[str, str]) -> None:
+    for name, expected in sums.items():
+        path = root / name
+        if not path.is_file():
+            raise KitError(f"this kit is damaged: {name} is missing; copy it again")
+        if digest(path) != expected:
+            raise KitError(f"this kit is damaged: {name} is not the file that was packed; copy it again")
+    if "kit.json" not in sums:
+        raise KitError(f"this kit is damaged: {SUMS} does not name kit.json; copy it again")
+
+
+def _golden(path: Path) -> Golden:
+    with np.load(str(path), allow_pickle=False) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+
+    def part(prefix: str) -> dict[str, Any]:
+        return {name[len(prefix) :]: value for name, value in held.items() if name.startswith(prefix)}
+
+    count, filled = (int(number) for number in held["count"])
+    return Golden(part("input/"), part("output/"), part("pruned/"), held.get("labels"), count, filled)

@@ -1,0 +1,143 @@
+"""`./validate`: each engine against the golden outputs, timed against the reference, judged by the gates."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import compare, results
+from .build import built
+from .kit import IMPLICIT, REFERENCE, Golden, Kit, KitError, digest
+from .measure import time_pair
+from .tegrastats import Sampler
+
+if TYPE_CHECKING:
+    Open = Callable[[str], tuple[Any, dict[str, Any]]]
+    """From the name of an engine to the engine and what is known of its file."""
+
+
+def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
+    """Check and measure, and write results.json and junit.xml. Returns 1 where a gate fails.
+
+    Raises:
+        KitError: an engine is not built, or cannot run.
+    """
+    opened, device = _tensorrt(kit) if backend == "tensorrt" else _onnxruntime(kit)
+    golden = kit.golden()
+    reference, about = opened(REFERENCE)
+    found = [dict(about, **_accuracy(kit, reference, golden), speeds=[], activation_bytes=None, gates=[], **_NOTHING)]
+    for name in kit.facts["models"]:
+        if name == REFERENCE or (name == IMPLICIT and (backend != "tensorrt" or not kit.plan(name).is_file())):
+            continue
+        print(f"{name}: checking {len(golden)} golden samples ...", flush=True)
+        engine, about = opened(name)
+        fixed = about.get("dla") is not None
+        facts = dict(about, **_accuracy(kit, engine, _like_the_first(golden) if fixed else golden))
+        facts["activation_bytes"] = engine.activation_bytes
+        with Sampler() as sampler:
+            facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
+        facts.update(sampler.result())
+        facts["gates"] = results.judge(kit.facts["gates"], facts)
+        for gate in facts["gates"]:
+            print("  {}: {}".format(gate["verdict"].replace("_", " "), results.told(gate)), flush=True)
+        found.append(facts)
+    about_kit = {"name": kit.facts["name"], "target": kit.facts["target"], "digest": kit.digest}
+    whole = {"version": 1, "kit": about_kit, "backend": backend, "device": device, "engines": found}
+    counted = {"golden": sum(one.count for one in golden), "usual_batch": kit.facts["usual_batch"]}
+    results.write(output, dict(whole, **counted))
+    print(f"wrote {output / results.RESULTS} and {output / results.JUNIT}")
+    judged = [gate for engine in found if engine["encoding"] != IMPLICIT for gate in engine["gates"]]
+    return int(any(gate["verdict"] == "fail" for gate in judged))
+
+
+_NOTHING: dict[str, Any] = {"ram_mb": None, "power_w": None, "peak_power_w": None}
+
+
+def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
+    from . import trt as api
+    from .buffers import open_device
+
+    trt = api.load(kit.releases)
+    device = open_device()
+
+    def opened(name: str) -> tuple[Any, dict[str, Any]]:
+        note = built(kit, name, trt.__version__)
+        if note is None:
+            raise KitError(f"{name} is not built, or by another TensorRT: run ./build first", code=2)
+        plan = kit.plan(name).read_bytes()
+        return api.TensorRTEngine(trt, plan, device), dict(note, encoding=name)
+
+    return opened, dict(_machine(), tensorrt=trt.__version__, cuda=device.name)
+
+
+def _onnxruntime(kit: Kit) -> tuple[Open, dict[str, str]]:
+    from .ort import OnnxRuntimeEngine
+
+    def opened(name: str) -> tuple[Any, dict[str, Any]]:
+        path = kit.model(name)
+        size = sum(file.stat().st_size for file in path.parent.iterdir())
+        facts = {"encoding": name, "graph_sha256": kit.facts["models"][name]["sha256"], "sha256": digest(path)}
+        return OnnxRuntimeEngine(path), dict(facts, size_bytes=size)
+
+    return opened, dict(_machine(), tensorrt="", cuda="")
+
+
+def _machine() -> dict[str, str]:
+    """The board by its own name, its release of Jetson Linux, and Python."""
+    release = _line("/etc/nv_tegra_release")
+    model = _line("/proc/device-tree/model") or platform.machine()
+    return {"model": model, "release": release, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def _line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()[0].strip("\0 \n")
+    except (OSError, IndexError):
+        return ""
+
+
+def _accuracy(kit: Kit, engine: Any, golden: list[Golden]) -> dict[str, Any]:
+    parity, to_pruned = compare.ParityMeter(), compare.ParityMeter()
+    outputs = []
+    for one in golden:
+        answer = one.real(engine.infer(one.inputs))
+        parity.add(one.outputs, answer)
+        to_pruned.add(one.pruned, answer)
+        outputs.append({name: answer[name] for name in one.outputs if name in answer})
+    expected, labels = [one.outputs for one in golden], [one.labels for one in golden]
+    metrics = [
+        {
+            "name": name,
+            "reference_hits": compare.hits(name, expected, labels),
+            "hits": compare.hits(name, outputs, labels),
+        }
+        for name in kit.facts["metrics"]
+    ]
+    return {"parity": parity.result(), "to_pruned": to_pruned.result() or None, "metrics": metrics}
+
+
+def _like_the_first(golden: list[Golden]) -> list[Golden]:
+    """Those that an engine of fixed shapes takes."""
+    shapes = {name: value.shape for name, value in golden[0].inputs.items()}
+    return [one for one in golden if {name: value.shape for name, value in one.inputs.items()} == shapes]
+
+
+def _speeds(kit: Kit, engine: Any, reference: Any, first: Golden, seconds: float, fixed: bool) -> list[dict[str, Any]]:
+    """Times at each batch size of the build, on the first golden sample, repeated as far as needed."""
+    sizes: list[int | None] = list(kit.facts["batches"])
+    speeds = []
+    for size in [None] if fixed or not sizes else sizes:
+        feed = dict(first.inputs) if size is None else {n: _tiled(v, size) for n, v in first.inputs.items()}
+        mine, other = engine.bind(feed), reference.bind(feed)
+        speed = time_pair(mine, other, first.filled if size is None else size, seconds)
+        print("  batch {batch}: p50 {p50:.3g} ms, p99 {p99:.3g} ms".format(**speed["engine"]), flush=True)
+        speeds.append(speed)
+    return speeds
+
+
+def _tiled(value: Any, size: int) -> Any:
+    return np.ascontiguousarray(np.resize(value, (size, *value.shape[1:])))

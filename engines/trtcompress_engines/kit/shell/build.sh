@@ -1,0 +1,54 @@
+#!/bin/sh
+# Builds the engines with trtexec; what is there already is not built again.
+set -u
+. "$(dirname "$0")/common.sh"
+force= dla=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --force) force=1 ;;
+    --dla) shift && dla=${1:?a core} ;;
+    *) fail 2 "usage: ./build [--force] [--dla CORE]" ;;
+    esac
+    shift
+done
+mkdir -p "$here/engines" || fail 4 "cannot write in $here"
+
+build() { # name, graph, options
+    plan=$here/engines/$1.plan
+    log=$here/engines/$1.log
+    if [ -z "$force" ] && [ -s "$plan" ]; then
+        echo "$1: there already"
+        return
+    fi
+    needed=$(du -k "$here/$2" | awk '{ print int($1 * 1.5) }')
+    free=$(df -Pk "$here" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge "$needed" ] || fail 4 "no space: $1 needs $needed kB in $here, and $free kB are free"
+    echo "$1: building ..."
+    # the options are words of their own, made when the kit was packed
+    # shellcheck disable=SC2086
+    if ! "$trtexec" --onnx="$here/$2" --saveEngine="$plan.partial" --buildOnly $3 >"$log" 2>&1; then
+        rm -f "$plan.partial"
+        fail 4 "trtexec could not build $1: see $log"
+    fi
+    major=$(version_of "$log" | cut -c1)
+    case $(cat "$kit/majors") in
+    *"$major"*) mv "$plan.partial" "$plan" ;;
+    *)
+        rm -f "$plan.partial"
+        fail 3 "this kit is for TensorRT $(cat "$kit/majors"), and this device has $major"
+        ;;
+    esac
+}
+
+while IFS=$tab read -r name path options; do
+    build "$name" "$path" "$options"
+    last=$here/engines/$name.log
+done <"$kit/models"
+
+if [ -n "$dla" ]; then
+    [ -f "$here/calibration.cache" ] || fail 2 "this kit has no calibration.cache"
+    cache=$here/engines/calibration.cache
+    sed "1s/^TRT-[0-9]*/TRT-$(version_of "$last")/" "$here/calibration.cache" >"$cache" # one of another patch is ignored
+    options="--int8 --fp16 --calib=$cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
+    build implicit-int8 models/implicit-int8/model.onnx "$options"
+fi

@@ -1,0 +1,99 @@
+#!/bin/sh
+# Compares the engines with the golden outputs and measures them, with trtexec, tegrastats and awk.
+set -u
+. "$(dirname "$0")/common.sh"
+out=$here/results
+while [ $# -gt 0 ]; do
+    case $1 in
+    -o | --output) shift && out=${1:?a folder} ;;
+    *) fail 2 "usage: ./validate [-o DIR]" ;;
+    esac
+    shift
+done
+work=$(mktemp -d) || fail 4 "no space for temporary files"
+sampler=
+trap '[ -z "$sampler" ] || kill "$sampler" 2>/dev/null; rm -rf "$work"' EXIT
+
+run() { # log, arguments of trtexec
+    log=$1
+    shift
+    "$trtexec" "$@" >"$log" 2>&1 || {
+        tail -5 "$log" >&2
+        fail 4 "trtexec failed"
+    }
+}
+
+outputs_of() { # plan, numbers to: one line an output of each golden sample
+    for folder in "$kit"/golden/*; do
+        # shellcheck disable=SC2046
+        (cd "$folder" && run "$work/log" --loadEngine="$1" $(cat arguments) --exportOutput="$work/output.json" \
+            --iterations=1 --duration=0 --warmUp=0) || exit 4
+        while IFS=$tab read -r file length output; do
+            awk -v name="$output" -v length_="$length" -f "$kit/parity.awk" "$folder/$file" "$work/output.json"
+        done <"$folder/outputs"
+    done >"$2"
+}
+
+times_of() { # plan, batch, numbers to: percentiles in ms
+    # shellcheck disable=SC2046
+    run "$work/log" --loadEngine="$1" $(awk -F"$tab" -v b="$2" '$1 == b { print $2 }' "$kit/timing") \
+        --exportTimes="$work/times.json" --noDataTransfers --duration=3 --warmUp=500
+    grep -o '"computeMs" : [0-9.e+-]*' "$work/times.json" | awk '{ print $3 }' | sort -g |
+        awk -v batch="$2" '
+            { t[NR - 1] = $1 }
+            function at(q, i) { q *= NR - 1; i = int(q); return t[i] + (i + 1 < NR ? (q - i) * (t[i + 1] - t[i]) : 0) }
+            END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }' >>"$3"
+}
+
+mkdir -p "$out" || fail 4 "cannot write in $out"
+first=1
+: >"$work/engines"
+: >"$work/suites"
+status=0
+while IFS=$tab read -r name path options; do
+    plan=$here/engines/$name.plan
+    [ -s "$plan" ] || fail 2 "$name is not built: run ./build first"
+    echo "$name: checking ..."
+    outputs_of "$plan" "$work/parity" || exit 4
+    : >"$work/times.$name"
+    : >"$work/tegrastats"
+    if command -v tegrastats >/dev/null; then
+        tegrastats --interval 100 >"$work/tegrastats" 2>/dev/null &
+        sampler=$!
+    fi
+    while IFS=$tab read -r batch arguments; do
+        times_of "$plan" "$batch" "$work/times.$name"
+    done <"$kit/timing"
+    [ -z "$sampler" ] || kill "$sampler" 2>/dev/null
+    sampler=
+    [ "$first" = 1 ] || printf ',\n' >>"$work/engines"
+    first=0
+    graph=$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/graphs")
+    digest=$(sha256sum "$plan" | cut -d' ' -f1)
+    awk -F"$tab" -v name="$name" -v graph="$graph" -v digest="$digest" -v size="$(wc -c <"$plan")" \
+        -v suites="$work/suites" -f "$kit/report.awk" \
+        "$kit/gates" "$work/parity" "$work/times.$name" "$work/times.reference" "$work/tegrastats" >>"$work/engines"
+    case $? in
+    0) ;;
+    1) status=1 ;;
+    *) fail 4 "awk failed on the results of $name" ;;
+    esac
+done <"$kit/models"
+
+model=$(cat /proc/device-tree/model 2>/dev/null | tr -d '\0"\\')
+release=$(head -1 /etc/nv_tegra_release 2>/dev/null | tr -d '"\\')
+version=$(version_of "$work/log" | sed 's/^\([0-9]\)\([0-9]\)0*\([0-9]*\)$/\1.\2.\3/')
+{
+    printf '{"version": 1, "kit": {%s, "digest": "%s"},\n' "$(cat "$kit/kit")" "$(sha256sum "$here/SHA256SUMS" | cut -d' ' -f1)"
+    printf ' "backend": "tensorrt", "golden": %s, "usual_batch": %s,\n' "$(cat "$kit/count")" "$(cat "$kit/usual")"
+    printf ' "device": {"model": "%s", "release": "%s", "python": "", "numpy": "", "tensorrt": "%s", "cuda": "trtexec"},\n' \
+        "${model:-$(uname -m)}" "$release" "$version"
+    printf ' "engines": [\n%s]}\n' "$(cat "$work/engines")"
+} >"$out/.results.json.partial" && mv "$out/.results.json.partial" "$out/results.json" || fail 4 "no space in $out"
+{
+    printf '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
+    cat "$work/suites"
+    printf '</testsuites>\n'
+} >"$out/junit.xml" || fail 4 "no space in $out"
+echo "wrote $out/results.json and $out/junit.xml"
+exit $status

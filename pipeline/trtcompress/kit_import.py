@@ -1,0 +1,192 @@
+"""What a device measured, joined into the report of the build; gates that were not measured are applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trtcompress_engines.gates import EMULATED, GateLimits, explain, judge, verdict
+from trtcompress_graph.errors import DataError, MissingPathError, UsageError
+from trtcompress_graph.measured import Gate, Speed
+
+from .assemble import MANIFEST, only_writer
+from .codec import decode, encode
+from .config import BuildConfig
+from .files import write_text
+from .kit_report import with_devices
+from .kit_results import KitEngine, KitResults, metric_result, read_results
+from .outcome import BuildResult
+from .report import REPORT
+from .report.junit import junit_xml
+from .store import store_errors
+
+_EMULATION = "emulation"
+"""Key of a candidate that keeps what was emulated, so that a second import starts from there."""
+
+
+def import_results(build_dir: Path, path: Path) -> BuildResult:
+    """Join results.json into report.json, report.md and junit.xml of a build.
+
+    Returns:
+        The result of the build as it stands then.
+
+    Raises:
+        MissingPathError: there is no such file, or this is no build folder.
+        UsageError: the build has no such target.
+        DataError: the results are damaged, of another build, or not measured on the device.
+        StoreError: the build folder cannot be written.
+    """
+    facts, config = _build(build_dir)
+    results = read_results(path)
+    with only_writer(build_dir):
+        join(facts, results, GateLimits(**config.gates.model_dump()), str(path))
+        with store_errors(build_dir):
+            write_text(build_dir / "report.md", with_devices(facts))
+            write_text(build_dir / "junit.xml", junit_xml(facts))
+            write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
+    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields})
+
+
+def join(facts: dict[str, Any], results: KitResults, limits: GateLimits, where: str) -> None:
+    """Put results into the record of a build.
+
+    Raises:
+        UsageError: the build has no such target.
+        DataError: an engine was built of another graph.
+    """
+    target = results.kit.target
+    validation = next((v for v in facts["validations"] if v["target"] == target), None)
+    if validation is None:
+        there = ", ".join(v["target"] for v in facts["validations"])
+        raise UsageError(f"the build has no target '{target}'", where=where, hint=f"it has: {there}")
+    measured = {engine.encoding: engine for engine in results.engines}
+    for candidate in validation["candidates"]:
+        engine = measured.get(candidate["engine"]["encoding"])
+        if engine is None or engine.graph_sha256 != candidate["engine"]["sha256"]:
+            what = f"these results are of another build: its graph '{candidate['engine']['encoding']}' differs"
+            raise DataError(what, where=where, hint="make the kit of this build: trtcompress package --format jetson")
+    for candidate in validation["candidates"]:
+        _measure(candidate, measured[candidate["engine"]["encoding"]], results, limits)
+    facts.setdefault("devices", {})[target] = {
+        **results.model_dump(mode="json", exclude={"engines"}),
+        "engines": [encode(engine, Path("/")) for engine in results.engines],
+        "notes": _notes(validation, measured),
+    }
+    _retarget(facts, validation)
+
+
+def _measure(candidate: dict[str, Any], engine: KitEngine, results: KitResults, limits: GateLimits) -> None:
+    """Replace what was emulated of an engine by what was measured; the gates on the emulation stay."""
+    kept = candidate.setdefault(
+        _EMULATION, {key: candidate[key] for key in ("parity", "metrics", "to_pruned", "gates")}
+    )
+    doubts = {metric["name"]: metric["doubt"] for metric in kept["metrics"]}
+    metrics = tuple(metric_result(metric, doubts.get(metric.name, "")) for metric in engine.metrics)
+    asked: tuple[Gate, ...] = tuple(_gate(gate) for gate in kept["gates"])
+    to_pruned = None if kept["to_pruned"] is None else engine.to_pruned or ()
+    found = judge(
+        limits,
+        parity=engine.parity,
+        metrics=metrics,
+        speeds=engine.speeds,
+        size_bytes=engine.size_bytes,
+        emulated=False,
+        measured=True,
+        to_pruned=to_pruned,
+    )
+    gates = (*_all_asked(asked, found), *(gate for gate in asked if gate.gate.endswith(EMULATED)))
+    batches = [speed.engine.batch for speed in engine.speeds]
+    where = f"{results.device.model}, TensorRT {results.device.tensorrt}; plan of SHA-256 {engine.sha256}"
+    candidate["engine"] |= {"built": True, "details": {**candidate["engine"]["details"], "built_on": where}}
+    candidate |= {
+        "emulated": False,
+        "size_bytes": engine.size_bytes,
+        "parity": encode(engine.parity, Path("/")),
+        "metrics": encode(metrics, Path("/")),
+        "to_pruned": encode(to_pruned, Path("/")),
+        "speeds": encode(engine.speeds, Path("/")),
+        "headline": batches.index(results.usual_batch) if results.usual_batch in batches else 0,
+        "gates": [{**encode(gate, Path("/")), "explained": explain(gate)} for gate in gates],
+        "verdict": verdict(gates),
+    }
+
+
+def _gate(encoded: Mapping[str, Any]) -> Gate:
+    gate: Gate = decode(Gate, {key: value for key, value in encoded.items() if key != "explained"}, Path("/"))
+    return gate
+
+
+def _all_asked(asked: tuple[Gate, ...], found: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    """What was judged, and each gate of the build that the device could not judge, not measured.
+
+    A metric of the user's own is such a one: without it there would be no gate on it at all.
+    """
+    names = [gate.gate for gate in found]
+    missing = [
+        replace(gate, value=None, verdict="not_measured", note="")
+        for gate in asked
+        if not gate.gate.endswith(EMULATED) and not _among(gate.gate, names)
+    ]
+    names += [gate.gate for gate in missing]
+    return tuple(g for g in (*found, *missing) if g.value is not None or not _has_own(g.gate, names))
+
+
+def _among(name: str, names: Sequence[str]) -> bool:
+    return name in names or _has_own(name, names)
+
+
+def _has_own(name: str, names: Sequence[str]) -> bool:
+    """Whether a gate has become one for each batch size, or one for each metric."""
+    return any(other.startswith(f"{name}:") for other in names)
+
+
+def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> list[str]:
+    """Where INT8 does not pay on the device."""
+    first, last = (validation["candidates"][place]["engine"]["encoding"] for place in (0, -1))
+    if first == last or not measured[first].speeds:
+        return []
+    mine, other = (_fastest(measured[name].speeds) for name in (first, last))
+    if mine < other:
+        return []
+    return [f"{first} ({mine:.3g} ms) is not faster than {last} ({other:.3g} ms) on the device: it does not pay there"]
+
+
+def _fastest(speeds: tuple[Speed, ...]) -> float:
+    return min(speeds, key=lambda speed: speed.engine.batch).engine.p50
+
+
+def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:
+    """Bring what `build --json` prints of the target, and the verdict, up to date."""
+    shipped = next(c for c in validation["candidates"] if c["engine"]["encoding"] == validation["shipped"])
+    speed = shipped["speeds"][shipped["headline"]] if shipped["speeds"] else None
+    target = next(t for t in facts["targets"] if t["target"] == validation["target"])
+    target |= {
+        "size_bytes": shipped["size_bytes"],
+        "latency_ms": {name: speed["engine"][name] for name in ("p50", "p90", "p99")} if speed else None,
+        "speedup": speed["speedup"] if speed else None,
+        "metrics": {m["name"]: {key: m[key] for key in ("reference", "value", "ci")} for m in shipped["metrics"]},
+        "gates": [{key: gate[key] for key in ("gate", "limit", "value", "verdict")} for gate in shipped["gates"]],
+    }
+    chosen = [
+        candidate["verdict"]
+        for one in facts["validations"]
+        for candidate in one["candidates"]
+        if candidate["engine"]["encoding"] == one["shipped"]
+    ]
+    facts["verdict"] = "fail" if "fail" in chosen else "pass" if set(chosen) == {"pass"} else "not_measured"
+
+
+def _build(build_dir: Path) -> tuple[dict[str, Any], BuildConfig]:
+    try:
+        facts: dict[str, Any] = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
+        manifest = json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))
+        return facts, BuildConfig.model_validate(manifest["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingPathError(
+            "this is not a whole build folder: report.json or manifest.json is missing or damaged",
+            where=str(build_dir),
+            hint="build it again: trtcompress build CONFIG.yaml",
+        ) from error

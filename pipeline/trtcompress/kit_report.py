@@ -1,0 +1,46 @@
+"""report.md with a section for each device that brought results back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .report.markdown import markdown
+from .report.table import size
+
+COLUMNS = ("engine", "size", "batch", "p50 ms", "p90 ms", "p99 ms", "samples/s", "speedup", "memory MB", "power W")
+
+
+def with_devices(facts: dict[str, Any]) -> str:
+    """Text of report.md."""
+    sections = [_section(target, device) for target, device in facts.get("devices", {}).items()]
+    return "\n".join([markdown(facts).rstrip("\n") + "\n", *sections])
+
+
+def _section(target: str, device: Mapping[str, Any]) -> str:
+    about = device["device"]
+    where = ", ".join(filter(None, (about["model"], about["release"], f"TensorRT {about['tensorrt']}")))
+    lines = [f"## On the device: {target}", "", f"{where}; {device['golden']} golden samples.", ""]
+    lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines += [_row(cells) for engine in device["engines"] for cells in _cells(engine)]
+    lines += ["", "The speedup is over the model as it came, in FP32 on the same device."]
+    lines += ["", *(f"- {note}" for note in device["notes"])] if device["notes"] else []
+    return "\n".join(lines) + "\n"
+
+
+def _cells(engine: Mapping[str, Any]) -> Iterator[list[str]]:
+    """A row a batch size."""
+    memory, power = (_number(engine[name]) for name in ("ram_mb", "power_w"))
+    for speed in engine["speeds"]:
+        mine = speed["engine"]
+        times = [f"{mine[name]:.4g}" for name in ("p50", "p90", "p99", "throughput")]
+        head = [engine["encoding"], size(engine["size_bytes"]), str(mine["batch"])]
+        yield [*head, *times, f"{speed['speedup']:.2f}", memory, power]
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
+def _row(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"

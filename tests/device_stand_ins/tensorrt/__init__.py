@@ -1,0 +1,258 @@
+"""Stands in for TensorRT's Python module: only what a kit calls, and of each version only what that version has.
+
+An engine is the ONNX graph behind a note of how it was built; ONNX Runtime runs it. The environment variable
+STAND_IN_TENSORRT names the version, 8.4.1 where it is not set.
+"""
+
+import ctypes
+import enum
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+__version__ = os.environ.get("STAND_IN_TENSORRT", "8.4.1")
+_MAJOR, _MINOR = (int(part) for part in __version__.split(".")[:2])
+_NAMED = (_MAJOR, _MINOR) >= (8, 5)
+_TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT32" if _MAJOR < 10 else "INT64"}
+
+
+class DataType(enum.Enum):
+    FLOAT, HALF, INT8, INT32, BOOL, INT64 = range(6)
+
+
+class DeviceType(enum.Enum):
+    GPU, DLA = range(2)
+
+
+class TensorIOMode(enum.Enum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+class BuilderFlag(enum.Enum):
+    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS = range(4)
+
+
+class NetworkDefinitionCreationFlag(enum.IntEnum):
+    EXPLICIT_BATCH = 0
+    if _MAJOR >= 10:
+        STRONGLY_TYPED = 1
+
+
+class Logger:
+    WARNING = 2
+
+    def __init__(self, severity):
+        assert severity == self.WARNING
+
+
+class IInt8EntropyCalibrator2:
+    def __init__(self):
+        self.made = True
+
+
+class _Network:
+    def __init__(self, flags):
+        self.flags, self.model = flags, b""
+
+
+class _ParserError:
+    def desc(self):
+        return "no importer for this"
+
+
+class OnnxParser:
+    def __init__(self, network, logger):
+        self._network, self.num_errors = network, 0
+
+    def parse_from_file(self, model):
+        assert isinstance(model, str)
+        self._network.model = Path(model).read_bytes()
+        self.num_errors = int(os.environ.get("STAND_IN_REFUSES", "nothing") in model)
+        return not self.num_errors
+
+    def get_error(self, index):
+        return _ParserError()
+
+
+class _Profile:
+    def __init__(self):
+        self.shapes = {}
+
+    def set_shape(self, input, min, opt, max):
+        assert all(isinstance(shape, tuple) for shape in (min, opt, max))
+        self.shapes[input] = (min, opt, max)
+
+
+class _Config:
+    default_device_type = DeviceType.GPU
+    DLA_core = -1
+    int8_calibrator = None
+
+    def __init__(self):
+        self.flags, self.profiles, self.calibration_profile = [], [], None
+
+    def set_flag(self, flag):
+        assert isinstance(flag, BuilderFlag)
+        self.flags.append(flag.name)
+
+    def add_optimization_profile(self, profile):
+        self.profiles.append(profile)
+
+    def set_calibration_profile(self, profile):
+        self.calibration_profile = profile
+
+
+class Builder:
+    def __init__(self, logger):
+        assert isinstance(logger, Logger)
+
+    def create_network(self, flags):
+        assert _MAJOR >= 10 or flags == 1 << NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+        return _Network(flags)
+
+    def create_builder_config(self):
+        return _Config()
+
+    def create_optimization_profile(self):
+        return _Profile()
+
+    def build_serialized_network(self, network, config):
+        calibrator = config.int8_calibrator
+        if calibrator is not None:
+            assert calibrator.made
+            assert "INT8" in config.flags
+            assert config.calibration_profile in (None, *config.profiles)
+        note = {
+            "tensorrt": __version__,
+            "typed": bool(network.flags & 2),
+            "flags": sorted(config.flags),
+            "profiles": config.profiles[0].shapes if config.profiles else {},
+            "dla": config.DLA_core if config.default_device_type is DeviceType.DLA else None,
+            "cache": calibrator.read_calibration_cache().decode() if calibrator is not None else "",
+        }
+        return json.dumps(note).encode() + b"\n" + network.model
+
+
+class _Context:
+    def __init__(self, engine):
+        self._engine, self._shapes, self._addresses = engine, {}, {}
+
+    def _set_shape(self, name, shape):
+        least, _, greatest = self._engine.note["profiles"].get(name, [shape] * 3)
+        if not all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True)):
+            return False
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def _shape(self, name):
+        if name in self._shapes:
+            return self._shapes[name]
+        batch = next(iter(self._shapes.values()))[0]
+        return tuple(batch if not isinstance(n, int) else n for n in self._engine.tensors[name].shape)
+
+    def _run(self, addresses):
+        feed = {}
+        for name in self._engine.inputs:
+            kind = np.dtype(self._engine.tensors[name].type[7:-1].replace("float", "float32", 1).replace("3216", "16"))
+            size = int(np.prod(self._shapes[name])) * kind.itemsize
+            feed[name] = np.frombuffer(ctypes.string_at(addresses[name], size), kind).reshape(self._shapes[name])
+        names = [name for name in self._engine.tensors if name not in self._engine.inputs]
+        for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
+            ctypes.memmove(addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
+        return True
+
+
+class _NamedContext(_Context):
+    def set_input_shape(self, name, shape):
+        return self._set_shape(name, shape)
+
+    def get_tensor_shape(self, name):
+        return self._shape(name)
+
+    def set_tensor_address(self, name, memory):
+        assert isinstance(memory, int)
+        self._addresses[name] = memory
+        return True
+
+    def execute_async_v3(self, stream_handle):
+        assert stream_handle == 7
+        return self._run(self._addresses)
+
+
+class _BoundContext(_Context):
+    def set_binding_shape(self, binding, shape):
+        return self._set_shape(self._engine.names[binding], shape)
+
+    def get_binding_shape(self, binding):
+        return self._shape(self._engine.names[binding])
+
+    def execute_async_v2(self, bindings, stream_handle):
+        assert stream_handle == 7
+        return self._run(dict(zip(self._engine.names, bindings, strict=True)))
+
+
+class _Engine:
+    device_memory_size = 4096
+
+    def __init__(self, note, model):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self.note = note
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.inputs = [value.name for value in self.session.get_inputs()]
+        self.tensors = {v.name: v for v in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self.names = list(self.tensors)
+
+    def _type(self, name):
+        return DataType[_TYPES[self.tensors[name].type]]
+
+
+class _NamedEngine(_Engine):
+    @property
+    def num_io_tensors(self):
+        return len(self.names)
+
+    def get_tensor_name(self, index):
+        return self.names[index]
+
+    def get_tensor_dtype(self, name):
+        return self._type(name)
+
+    def get_tensor_mode(self, name):
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
+
+    def create_execution_context(self):
+        return _NamedContext(self)
+
+
+class _BoundEngine(_Engine):
+    @property
+    def num_bindings(self):
+        return len(self.names)
+
+    def get_binding_name(self, index):
+        return self.names[index]
+
+    def get_binding_dtype(self, index):
+        return self._type(self.names[index])
+
+    def binding_is_input(self, index):
+        return self.names[index] in self.inputs
+
+    def create_execution_context(self):
+        return _BoundContext(self)
+
+
+class Runtime:
+    def __init__(self, logger):
+        assert isinstance(logger, Logger)
+
+    def deserialize_cuda_engine(self, serialized_engine):
+        note, _, model = serialized_engine.partition(b"\n")
+        found = json.loads(note)
+        if found["tensorrt"] != __version__:
+            return None
+        return (_NamedEngine if _NAMED else _BoundEngine)(found, model)
