@@ -14,6 +14,8 @@ from trtcompress_graph.encoding import Encoding
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
+from .tensorrt_release import release_of
+
 FORMATS = ("bf16", "fp8", "weight-int8", "weight-int4", "tables")
 """Beside `int8` and `float`: what a target takes is the entry `cpu-FORMAT` or `trt-FORMAT`."""
 
@@ -107,14 +109,10 @@ def _refusal(target: Target, precision: str) -> str:
     if older:
         what = {"fp8": "FP8", "weight-int4": "INT4"}.get(precision, "BF16")
         return f"SM{older[0][0]}{older[0][1]} has no {what}: that came with SM{least[0]}{least[1]}"
-    if target.how == "kit" and target.tensorrt and not _strongly_typed(target):
+    # Flags choose the types before TensorRT 10, and know neither INT4 nor FP8 nor BF16
+    if target.how == "kit" and target.tensorrt and release_of(target).typing == "flags":
         return f"TensorRT {target.tensorrt[-1][1]} of {target.tensorrt[-1][0]} does not take the types of such a graph"
     return ""
-
-
-def _strongly_typed(target: Target) -> bool:
-    """TensorRT 10 takes the types of a graph; before, flags chose them, which know neither INT4 nor FP8 nor BF16."""
-    return int(target.tensorrt[-1][1].split(".")[0]) >= 10
 
 
 def _kind(target: Target) -> str:

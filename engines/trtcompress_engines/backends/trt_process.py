@@ -59,7 +59,12 @@ def build_plan(graph: Model, recipe: Recipe, folder: Path, batches: Path | None 
         lock.unlink()
     if result.error:
         where = f"{graph.path}: node '{result.node}'" if result.node else str(graph.path)
-        raise CompileError(f"{TITLES[recipe.flavour]} {result.version} refuses the graph: {result.error}", where=where)
+        tight = recipe.workspace_mb is not None and "workspace" in result.error
+        raise CompileError(
+            f"{TITLES[recipe.flavour]} {result.version} refuses the graph: {result.error}",
+            where=where,
+            hint=f"tensorrt.workspace_mb is {recipe.workspace_mb}: raise it, or leave it out" if tight else "",
+        )
     return replace(result, details={**result.details, **told_of_sparse(graph, recipe)})
 
 
