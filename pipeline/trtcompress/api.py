@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,17 +22,30 @@ from .plan import Plan, Step, make_plan
 from .report import write_reports
 from .runner import Listener, Run, run_plan
 from .store import Store, store_errors
+from .store_location import locate_store
 from .validation import Packages, Validation
 
 __all__ = ["BuildOptions", "build", "default_store", "load_config"]
 
 
 def default_store() -> Path:
-    """`$TRTCOMPRESS_STORE`, or `trtcompress` in the user's cache folder."""
-    if named := os.environ.get("TRTCOMPRESS_STORE"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "trtcompress"
+    """`$TRTCOMPRESS_STORE` where it is a folder, else `trtcompress` in the user's cache folder."""
+    return locate_store(None).folder
+
+
+def open_store(named: str | Path | None = None) -> Store:
+    """The store that a user means, with the shared one behind it where there is one (see `locate_store`).
+
+    Raises:
+        UsageError: there is no such shared store, or it refuses us.
+        StoreError: the folder cannot be made or written.
+    """
+    location = locate_store(named)
+    if not location.url:
+        return Store(location.folder)
+    from .shared_store import SharedStore
+
+    return Store(location.folder, SharedStore(location.url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class BuildOptions:
 
     Attributes:
         out: the build goes to `out/<name>`; a text will do for a path, here and in `store`.
-        store: artifact store; the user's where None.
+        store: artifact store: a folder, or the URL of one that several machines share; the user's where None.
         jobs: steps that may work at once; 0 for one a core.
         cache: False works in a store of its own that is thrown away.
         until: name of the last stage to run.
@@ -108,9 +120,7 @@ def build(loaded: Loaded, options: BuildOptions = BuildOptions(), listener: List
 
 def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Built:
     """Build, and return everything that is known of it."""
-    root = Path(options.store or default_store()).resolve()
-    with nullcontext(root) if options.cache else Store(root).scratch() as folder:
-        store = Store(folder)
+    with nullcontext(open_store(options.store)) if options.cache else _throw_away(options.store) as store:
         plan = plan_build(loaded, store, options.until)
         build_dir = (Path(options.out) / loaded.config.name).resolve()
         check_writable(build_dir)
@@ -124,6 +134,13 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
             built = Built(result, plan, run, validations, packages, placed.removed)
             write_reports(built, loaded, placed)
     return built
+
+
+@contextmanager
+def _throw_away(named: str | Path | None) -> Iterator[Store]:
+    """A store that is empty and goes when it is done with, inside the folder of the user's."""
+    with Store(locate_store(named).folder).scratch() as folder:
+        yield Store(folder)
 
 
 def check_writable(folder: Path) -> None:

@@ -8,12 +8,12 @@ from .api import plan_build
 from .config import Loaded
 from .fingerprint import fingerprint
 from .outputs import StepState
-from .runner import inputs_of, stored
+from .runner import fetched, inputs_of, stored
 from .store import Store
 
 
 def dry_run(loaded: Loaded, store: Store, until: str | None = None) -> Iterator[tuple[str, StepState]]:
-    """For each step its label and state."""
+    """For each step its label and state; what the shared store has is fetched, since only then it is known."""
     plan = plan_build(loaded, store, until)
     values = dict(plan.given)
     for step in plan.steps:
@@ -21,7 +21,11 @@ def dry_run(loaded: Loaded, store: Store, until: str | None = None) -> Iterator[
         if any(ref not in values for ref in refs):
             yield step.label, "unknown"
             continue
-        found = stored(step, fingerprint(step, inputs_of(step, values)), store)
+        key = fingerprint(step, inputs_of(step, values))
+        found = stored(step, key, store)
+        if found is None and store.shared is not None:
+            with store.lock(key):
+                found = fetched(step, key, store)
         if found is not None:
             values[step.output] = found[0]
         yield step.label, "reuse" if found is not None else "run"

@@ -128,11 +128,14 @@ def _run_step(step: Step, inputs: Mapping[str, Any], store: Store, listener: Lis
     found = stored(step, key, store)
     if found is None:
         with store.lock(key):
-            found = stored(step, key, store)  # another build may have made it while this one waited
+            # Another build may have made it while this one waited, or on another machine
+            found = stored(step, key, store) or fetched(step, key, store)
             if found is None:
                 listener.started(step)
                 value = _work(step, key, inputs, store, listener)
+                store.share(key)
                 return value, _finish(step, key, started, False, listener)
+    store.share(key)
     return found[0], _finish(step, key, started, True, listener)
 
 
@@ -219,6 +222,11 @@ def stored(step: Step, key: str, store: Store) -> tuple[Any] | None:
         return (_read(step, entry),)
     except (OSError, ValueError, ValidationError):
         return None
+
+
+def fetched(step: Step, key: str, store: Store) -> tuple[Any] | None:
+    """The value of a step that another machine has made, brought from the shared store; for who holds the lock."""
+    return stored(step, key, store) if store.fetch(key) else None
 
 
 def _read(step: Step, entry: Path) -> Any:

@@ -4,6 +4,9 @@
     ROOT/tmp/RANDOM/             being written, locked; renamed into objects when whole
     ROOT/locks/abcd...           held (flock) by whoever writes that entry
 
+Behind it may stand a store that several machines share (shared_store.py): what is missing here is fetched from there,
+and what was made here is sent there.
+
 An entry is used only if every file still has the size and digest that entry.json names; else it is a miss.
 """
 
@@ -20,12 +23,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.errors import StoreError
 
-from .digests import file_digest
+from .digests import digest_of, file_digest
 from .files import READ_ONLY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .shared_store import SharedStore
 
 ENTRY = "entry.json"
 
@@ -47,12 +55,17 @@ class Entry:
 class Store:
     """Artifacts under one folder.
 
+    Args:
+        root: the folder.
+        shared: asked for what is not in the folder, and given what is made.
+
     Raises:
         StoreError: the folder cannot be made or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: SharedStore | None = None) -> None:
         self.root = root.resolve()
+        self.shared = shared
         with store_errors(self.root):
             for name in ("objects", "tmp", "locks"):
                 _make(self.root / name)
@@ -116,10 +129,54 @@ class Store:
 
     def commit(self, key: str, scratch: Path, facts: dict[str, Any]) -> Path:
         """Make a scratch folder the entry of `key`: digests noted, all flushed to disk, then renamed."""
+        with store_errors(self.root):
+            return self._seal(key, scratch, {**facts, "key": key, "files": _states(scratch)})
+
+    def fetch(self, key: str) -> bool:
+        """Bring an entry from the shared store, for who holds its lock. Returns whether it is here now.
+
+        It gets its final name after every file was found to be what the entry's note says.
+        """
+        if self.shared is None:
+            return False
+        with self.scratch() as out, store_errors(self.root):
+            facts = self.shared.download(key, out)
+            if facts is None:
+                return False
+            files = _states(out)
+            if {name: _content(state) for name, state in files.items()} != {
+                name: _content(state) for name, state in facts["files"].items()
+            }:
+                self.shared.distrust(key, "its files are not those that were sent")
+                return False
+            entry = self._seal(key, out, {**facts, "files": files})
+        self._mark_shared(entry)
+        return True
+
+    def share(self, key: str) -> None:
+        """Send an entry to the shared store, unless it was sent before; so one is sent later that could not be."""
+        entry = self.path(key)
+        if self.shared is None or self._shared_mark(entry).exists():
+            return
+        try:
+            facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # removed or damaged in this moment
+            return
+        if self.shared.upload(key, entry, facts):
+            self._mark_shared(entry)
+
+    def _shared_mark(self, entry: Path) -> Path:
+        assert self.shared is not None
+        return entry / f".shared-{digest_of(self.shared.url)[:16]}"
+
+    def _mark_shared(self, entry: Path) -> None:
+        with suppress(OSError):  # on a disk that cannot be written it is asked again the next time
+            self._shared_mark(entry).touch()
+
+    def _seal(self, key: str, scratch: Path, facts: Mapping[str, Any]) -> Path:
         final = self.path(key)
         with store_errors(self.root):
-            files = {p.relative_to(scratch).as_posix(): _state(p) for p in sorted(scratch.rglob("*")) if p.is_file()}
-            (scratch / ENTRY).write_text(json.dumps({**facts, "key": key, "files": files}, indent=1), encoding="utf-8")
+            (scratch / ENTRY).write_text(json.dumps(facts, indent=1), encoding="utf-8")
             for path in (*scratch.rglob("*"), scratch):
                 _flush(path)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +293,15 @@ def _stage_of(entry: Path) -> str:
         return str(json.loads((entry / ENTRY).read_text(encoding="utf-8"))["stage"])
     except (OSError, ValueError, KeyError, TypeError):
         return "?"
+
+
+def _states(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of each file in a folder, by its path there."""
+    return {path.relative_to(folder).as_posix(): _state(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _content(state: Mapping[str, Any]) -> tuple[int, str]:
+    return int(state["size"]), str(state["sha256"])
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -46,12 +46,7 @@ def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 @click.option(
     "--out", metavar="DIR", type=shared.FOLDER, default="build", show_default=True, help="The build goes to DIR/NAME."
 )
-@click.option(
-    "--store",
-    metavar="DIR",
-    type=shared.FOLDER,
-    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
-)
+@shared.store
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, help="Stages that may work at once. [default: one a core]"
 )
@@ -68,7 +63,7 @@ def command(
     targets: tuple[str, ...],
     overrides: tuple[str, ...],
     out: str,
-    store: str | None,
+    folder: str | None,
     jobs: int,
     as_json: bool,
     quiet: bool,
@@ -88,7 +83,7 @@ def command(
     from ..api import BuildOptions, build_all, overrides_for
 
     loaded = load(source, [*overrides_for(data, targets, trust_pickle), *overrides])
-    options = BuildOptions(Path(out), Path(store) if store else None, jobs, not no_cache, until)
+    options = BuildOptions(Path(out), folder, jobs, not no_cache, until)
     if not quiet and not source.endswith((".yaml", ".yml")):
         _tell_batch(loaded, overrides)
     if dry_run:
@@ -252,13 +247,12 @@ def _inaccurate(built: Built) -> list[tuple[str, Candidate]]:
 
 
 def _dry_run(loaded: Loaded, options: BuildOptions, as_json: bool) -> None:
-    from ..api import default_store
+    from ..api import open_store
     from ..dry_run import dry_run
     from ..outputs import DryRun, DryStep
-    from ..store import Store
     from .output import print_json
 
-    steps = dry_run(loaded, Store(Path(options.store or default_store())), options.until)
+    steps = dry_run(loaded, open_store(options.store), options.until)
     if as_json:
         print_json(DryRun(name=loaded.config.name, steps=tuple(DryStep(step=s, state=state) for s, state in steps)))
         return

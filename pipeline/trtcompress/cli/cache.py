@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,8 @@ from . import options
 from .main import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..store import Entry, Store
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -21,14 +22,33 @@ _SPANS = {"m": 60, "h": 3600, "d": 86400}
 
 @click.group(name="cache")
 def command() -> None:
-    """The artifact store: what builds reuse."""
+    """The artifact store: what builds reuse. Entries are those of this machine; of a shared store the sum is told."""
 
 
 def _store(folder: str | None) -> Store:
-    from ..api import default_store
-    from ..store import Store
+    from ..api import open_store
 
-    return Store(Path(folder) if folder else default_store())
+    return open_store(folder)
+
+
+def _tell_shared(store: Store, *, checked: bool = False) -> None:
+    """Say how much the shared store holds, or that it does not tell.
+
+    Args:
+        store: the one of this machine.
+        checked: also that nothing of it was read.
+    """
+    if store.shared is None or store.shared.away:
+        return
+    from ..report.table import size
+
+    try:
+        entries, held = store.shared.holds()
+    except Exception as error:  # of whatever kind the store's own library raises
+        say(f"shared store {store.shared.url}: it does not tell what it holds: {error}")
+        return
+    more = "; each is checked by digest when it is fetched" if checked else ""
+    say(f"shared store {store.shared.url}: {entries} entries, {size(held)}{more}")
 
 
 def _print(entries: list[Entry], root: Path, as_json: bool) -> None:
@@ -53,6 +73,7 @@ def ls(folder: str | None, as_json: bool) -> None:
     """List the entries, the longest unused first."""
     store = _store(folder)
     _print(store.entries(), store.root, as_json)
+    _tell_shared(store)
 
 
 @command.command(name="gc")
@@ -71,6 +92,8 @@ def gc(folder: str | None, max_size: str | None, older_than: str | None, as_json
     )
     _print(removed, store.root, as_json)
     say(f"removed {len(removed)} entries, {sum(e.size for e in removed) / 1e6:.1f} MB")
+    if store.shared is not None:
+        say(f"shared store {store.shared.url}: left as it is; expire its objects by a lifecycle rule of the bucket")
 
 
 @command.command(name="verify")
@@ -85,6 +108,7 @@ def verify(folder: str | None, as_json: bool, remove: bool) -> int:
     for entry in damaged if remove else ():
         store.remove(entry)
     say(f"{len(damaged)} damaged entries{' removed' if remove and damaged else ''}")
+    _tell_shared(store, checked=True)
     return 1 if damaged and not remove else 0
 
 

@@ -62,9 +62,10 @@ state: Decorator = click.option(
 store: Decorator = click.option(
     "--store",
     "folder",
-    metavar="DIR",
+    metavar="DIR|URL",
     type=FOLDER,
-    help="Artifact store. [default: $TRTCOMPRESS_STORE or the user's cache]",
+    help="Artifact store; a URL, such as s3://bucket/prefix, is one that several machines share. "
+    "[default: $TRTCOMPRESS_STORE or the user's cache]",
 )
 target: Decorator = click.option(
     "--target",
