@@ -1,0 +1,26 @@
+#!/bin/sh
+# Installs what packaged models of the format `triton-python` import in the server's Python, pinned, and nothing else.
+#   install-serving.sh PYTHON [rtx]        rtx: for plans of TensorRT for RTX, which need the very release they were built by
+set -eu
+python=$1
+kind=${2:-cpu}
+here=$(cd "$(dirname "$0")/.." && pwd)
+
+case $kind in
+cpu) wanted="numpy onnxruntime" ;;
+rtx) wanted="numpy onnxruntime tensorrt-rtx-cu13-bindings" ;;
+*)
+    echo "there is no '$kind' to serve: give nothing, or rtx" >&2
+    exit 2
+    ;;
+esac
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' || {
+    echo "the server's Python is $("$python" --version): served models need 3.8 or newer" >&2
+    exit 1
+}
+# Pins are those of the build host, where they exist for this Python: an older one takes the newest that it can.
+constraints=$here/constraints.txt
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || constraints=/dev/null
+# shellcheck disable=SC2086
+"$python" -m pip install --quiet --constraint "$constraints" $wanted
+"$python" -c 'import numpy, onnxruntime; print("onnxruntime", onnxruntime.__version__, "numpy", numpy.__version__)'

@@ -1,0 +1,67 @@
+"""The install steps of the Triton image: a fresh Python serves a packaged model as the engine answers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from triton_models import BATCH_8, CPU, cnn, engine_of
+from trtcompress_engines.triton import TritonOptions, write_repository
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "docker" / "install-serving.sh"
+RUN = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[1])
+from onnxruntime_runner import Runner
+parameters = {"intra_op_thread_count": "1", "inter_op_thread_count": "1"}
+runner = Runner(sys.argv[1] + "/model.onnx", parameters, {})
+np.save(sys.argv[3], runner.run({"image": np.load(sys.argv[2])})["logits"])
+"""
+
+
+def installed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_fresh_python_runs_a_packaged_model(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    done = installed(python)
+    assert done.returncode == 0, done.stderr
+    pins = dict(re.findall(r"^(onnxruntime|numpy)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    assert done.stdout.split() == ["onnxruntime", pins["onnxruntime"], "numpy", pins["numpy"]]
+    graph = cnn(tmp_path / "cnn.onnx")
+    axes, options = {"image": {"batch": BATCH_8}}, TritonOptions()
+    folder = write_repository(
+        engine_of(graph), CPU, tmp_path / "repository", name="cnn", format="triton-python", axes=axes, options=options
+    )
+    image = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
+    np.save(tmp_path / "image.npy", image)
+    version = next(path.parent for path in folder.rglob("model.onnx"))
+    subprocess.run(
+        [python, "-c", RUN, str(version), str(tmp_path / "image.npy"), str(tmp_path / "logits.npy")], check=True
+    )
+    expected = ort.InferenceSession(str(graph.path)).run(["logits"], {"image": image})[0]
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_another_kind_is_refused_in_words(tmp_path: Path) -> None:
+    done = installed(sys.executable, "tpu")
+    assert (done.returncode, "'tpu'" in done.stderr) == (2, True)
+
+
+def test_the_image_copies_what_is_there() -> None:
+    """Every file that the Dockerfile copies from the checkout exists, and its user is not root."""
+    text = (ROOT / "docker" / "Dockerfile.triton").read_text(encoding="utf-8")
+    copied = [word for line in re.findall(r"^COPY (.*)$", text, re.M) for word in line.split()[:-1]]
+    sources = [word for word in copied if not word.startswith(("--", "${"))]
+    assert sources == ["docker/install-serving.sh", "constraints.txt"]
+    assert all((ROOT / source).is_file() for source in sources)
+    assert re.search(r"^USER serving$", text, re.M)
+    assert "HEALTHCHECK" in text
