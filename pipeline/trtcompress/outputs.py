@@ -297,6 +297,72 @@ class PackageResult(Settings):
     notes: tuple[str, ...]
 
 
+class ServingSetting(Settings):
+    """What `tune` may change of a `config.pbtxt`."""
+
+    instances: int
+    threads: int | None = Field(description="of ONNX Runtime in one operator; null where the model has no such setting")
+    batches: tuple[int, ...] | None = Field(description="that Triton prefers; [] is any size, null no dynamic batching")
+    delay_us: int
+
+
+class LoadPoint(Settings):
+    """What a number of clients got, each with one request on its way; times in milliseconds."""
+
+    clients: int
+    throughput: float = Field(description="requests a second")
+    p50: float
+    p90: float
+    p99: float
+    requests: int
+    stable: bool = Field(description="three windows in a row agreed")
+
+
+class TriedSetting(Settings):
+    """A setting and its curve."""
+
+    setting: ServingSetting
+    points: tuple[LoadPoint, ...]
+    why: str = Field(description="empty, or why it could not be served so")
+
+
+class InTurns(Settings):
+    """The winner and what was there, loaded together and asked in turns."""
+
+    former: LoadPoint
+    winner: LoadPoint
+    ratios: tuple[float, ...] = Field(description="of throughput, turn by turn")
+    ratio: float = Field(description="their median")
+
+
+class TunedModel(Settings):
+    """What `tune` came to for one model; its tuning.json."""
+
+    model: str
+    replaced: bool = Field(description="whether config.pbtxt was replaced; the old one is config.pbtxt.before then")
+    why: str
+    limit_ms: float = Field(description="of p99")
+    limit_why: str
+    former: ServingSetting
+    winner: ServingSetting
+    in_turns: InTurns | None = Field(description="null where nothing was better in the search")
+    complete: bool = Field(description="false: time was up before all was tried")
+    samples: int = Field(description="in a request")
+    seconds: float = Field(description="length of a window")
+    server: str
+    cpu: str
+    cores: int
+    tried: tuple[TriedSetting, ...] = Field(description="what was there comes first")
+
+
+class TuneResult(Settings):
+    """What `tune` came to."""
+
+    repository: str
+    models: tuple[TunedModel, ...]
+    notes: tuple[str, ...]
+
+
 class SwitchedModel(Settings):
     """A served model and its versions."""
 
@@ -403,6 +469,7 @@ OUTPUTS: Mapping[str, type[Settings]] = {
     "package": PackageResult,
     "import-results": BuildResult,
     "serve-check": ServeCheckResult,
+    "tune": TuneResult,
     "rollback": RollbackResult,
     "targets": TargetList,
     "doctor": Diagnosis,

@@ -37,6 +37,7 @@ CONTRACT = {
     "package": "--format --archive -o",
     "import-results": "--strict --json",
     "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
+    "tune": "--model --latency-ms --seconds --minutes --samples --server --json",
     "rollback": "--model --version --json",
     "targets": "--json",
     "doctor": "--json",
@@ -63,6 +64,7 @@ ARGUMENTS = {
     "package": "BUILD_DIR",
     "import-results": "BUILD_DIR results.json",
     "serve-check": "REPO",
+    "tune": "REPO",
     "rollback": "REPO",
 }
 

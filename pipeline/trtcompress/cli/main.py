@@ -32,6 +32,7 @@ COMMANDS = {
     "package": "Pack a build for a server or a device.",
     "import-results": "Join what a device measured into the report of a build.",
     "serve-check": "Serve a model repository and check what it answers.",
+    "tune": "Measure the serving configuration of a model repository.",
     "rollback": "Serve the version of a model that was served before.",
     "targets": "Devices that engines can be built for.",
     "doctor": "What can be built here, what is missing, what to type.",

@@ -1,0 +1,147 @@
+"""`trtcompress tune`: the serving configuration of each model of a repository, measured and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.axes import Axes
+from trtcompress_graph.errors import ServingError, StoreError, UsageError
+
+from .files import write_text
+from .outputs import InTurns, LoadPoint, ServingSetting, TriedSetting, TunedModel, TuneResult
+
+if TYPE_CHECKING:
+    from trtcompress_engines.triton.load import Point
+    from trtcompress_engines.triton.served_model import Served
+    from trtcompress_engines.triton.setting import Setting
+    from trtcompress_engines.triton.tune import Tuned
+
+
+def tune(
+    repository: Path,
+    *,
+    server: Path | None = None,
+    models: Sequence[str] = (),
+    axes: Axes | None = None,
+    latency_ms: float | None = None,
+    seconds: float,
+    minutes: float,
+    samples: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
+) -> TuneResult:
+    """Tune each model; what is not faster in turns with what was there is not written.
+
+    Args:
+        repository: folder of models.
+        server: the tritonserver to run; None: the one that is installed.
+        models: all but ensembles without any.
+        axes: ranges that replace those that were packaged.
+        latency_ms: limit of p99; None: twice that of one request alone.
+        seconds: length of a window.
+        minutes: for the search, of each model.
+        samples: in a request.
+        tell: gets a line for each setting.
+
+    Raises:
+        UsageError: there is no such repository, model or server, or the model is an ensemble.
+        ServingError: the server did not come up, or cannot serve the model as it is configured.
+        StoreError: the result cannot be written.
+    """
+    from trtcompress_engines.triton.installed import find_server
+    from trtcompress_engines.triton.served_model import model_names, read_served
+    from trtcompress_engines.triton.tune import tune as measured
+
+    served = [read_served(repository, name, axes or {}) for name in model_names(repository, models)]
+    notes = []
+    for model in served:
+        if model.towers:
+            note = f"'{model.name}' is an ensemble: its towers are tuned ({', '.join(t.name for t in model.towers)})"
+            if model.name in models:
+                hint = " ".join(f"--model {tower.name}" for tower in model.towers)
+                raise UsageError(note, where=f"--model {model.name}", hint=hint)
+            notes.append(note)
+        elif model.max_batch and samples > model.max_batch:
+            what = f"'{model.name}' takes batches of at most {model.max_batch}"
+            raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
+    found = []
+    installed = find_server(server)
+    for model in served:
+        if model.towers:
+            continue
+        tell(f"tuning {model.name}")
+        before = (model.folder / "config.pbtxt").read_text(encoding="utf-8")
+        tuned = measured(
+            model, installed, latency_ms=latency_ms, seconds=seconds, minutes=minutes, samples=samples, tell=tell
+        )
+        result = _result(tuned, seconds, samples)
+        _write(model, before, tuned.config, result)
+        found.append(result)
+    return TuneResult(repository=str(repository), models=tuple(found), notes=tuple(notes))
+
+
+def _write(model: Served, before: str, after: str, result: TunedModel) -> None:
+    """First the old configuration aside, then the curve, then the new one: a server that polls sees it last."""
+    path = model.folder / "config.pbtxt"
+    try:
+        if path.read_text(encoding="utf-8") != before:
+            raise ServingError("this was changed while it was tuned", where=str(path), hint="tune it again")
+        if after:
+            write_text(path.with_name("config.pbtxt.before"), before)
+        write_text(path.with_name("tuning.json"), result.model_dump_json(indent=2) + "\n")
+        if after:
+            write_text(path, after)
+    except OSError as error:
+        raise StoreError(
+            f"the result cannot be written: {error.strerror or error}", where=str(path), hint="free some space"
+        ) from error
+
+
+def _result(tuned: Tuned, seconds: float, samples: int) -> TunedModel:
+    from trtcompress_engines.cpu import cpu_features
+
+    cpu = cpu_features()
+    turns = tuned.compared
+    return TunedModel(
+        model=tuned.model,
+        replaced=bool(tuned.config),
+        why=tuned.why,
+        limit_ms=tuned.limit_ms,
+        limit_why=tuned.limit_why,
+        former=_setting(tuned.tried[0].setting),
+        winner=_setting(tuned.winner),
+        in_turns=InTurns(
+            former=_point(turns.former), winner=_point(turns.winner), ratios=turns.ratios, ratio=turns.ratio
+        )
+        if turns
+        else None,
+        complete=tuned.complete,
+        samples=samples,
+        seconds=seconds,
+        server=tuned.version,
+        cpu=cpu.name,
+        cores=cpu.cores,
+        tried=tuple(
+            TriedSetting(setting=_setting(one.setting), points=tuple(map(_point, one.points)), why=one.why)
+            for one in tuned.tried
+        ),
+    )
+
+
+def _setting(setting: Setting) -> ServingSetting:
+    return ServingSetting(
+        instances=setting.instances, threads=setting.threads, batches=setting.batches, delay_us=setting.delay_us
+    )
+
+
+def _point(point: Point) -> LoadPoint:
+    return LoadPoint(
+        clients=point.concurrency,
+        throughput=point.throughput,
+        p50=point.p50,
+        p90=point.p90,
+        p99=point.p99,
+        requests=point.requests,
+        stable=point.stable,
+    )

@@ -1,0 +1,219 @@
+"""Tuning: the search on made-up servers whose best setting is known, the verdict, and a real server."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from triton_models import CPU, cnn, encoder, engine_of
+from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
+from trtcompress_engines.triton.installed import find_server
+from trtcompress_engines.triton.load import Point, measure, one_window, request_bytes
+from trtcompress_engines.triton.search import MOST_CLIENTS, Tried, curve, search
+from trtcompress_engines.triton.served_model import read_served
+from trtcompress_engines.triton.server import running
+from trtcompress_engines.triton.setting import Setting, Space, setting_of, with_setting
+from trtcompress_engines.triton.tune import Compared, tune, verdict
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.errors import ServingError
+
+FORMER = Setting(1, 1, (4, 8), 500)
+
+
+def point(clients: int, throughput: float, p99: float) -> Point:
+    return Point(clients, throughput, p99 / 2, p99 * 0.9, p99, 1000, True)
+
+
+def served_by(setting: Setting):
+    """A server whose throughput follows from the setting: best is 2 instances of 2 threads, batches of 4, 100 us."""
+    copies = {(2, 2): 3.0, (4, 1): 2.5, (1, 4): 1.5}.get((setting.instances, setting.threads), 1.0)
+    batches = {(4,): 4.0, (): 3.0, (4, 8): 2.0, None: 1.0}.get(setting.batches, 1.5)
+    delay = {100: 1.2, 0: 1.1}.get(setting.delay_us, 1.0)
+    most = 100 * copies * batches * delay
+
+    def at(clients: int) -> Point:
+        throughput = min(clients * 100.0, most)
+        return point(clients, throughput, clients / throughput * 1e3)
+
+    return at
+
+
+def found(limit_ms: float, in_time=lambda: True, space: Space | None = None) -> list[Tried]:
+    def attempt(setting: Setting) -> Tried:
+        return Tried(setting, curve(served_by(setting), limit_ms, lambda: True))
+
+    space = space or Space(8, 4, limit_ms * 1e3)
+    return list(search(attempt(FORMER), space, limit_ms, attempt, in_time))
+
+
+def test_the_search_finds_what_is_best():
+    tried = found(20.0)
+    assert tried[0].setting == FORMER
+    best = max(tried, key=lambda one: one.score(20.0))
+    assert best.setting == Setting(2, 2, (4,), 100)
+    assert len({one.setting for one in tried}) == len(tried), "nothing twice"
+    assert all(one.setting.instances * one.setting.threads <= 4 for one in tried)
+
+
+def test_no_delay_reaches_the_limit():
+    assert [one.delay_us for one in Space(8, 4, 450.0).delays(FORMER)] == [0, 100]
+
+
+def test_time_ends_the_search():
+    left = iter([True, True, False])
+    assert len(found(20.0, lambda: next(left))) == 3
+
+
+def test_a_model_without_batches_or_threads():
+    alone = Setting(1, None, None, 0)
+    assert Space(0, 4, 1e6).batches(alone) == Space(1, 4, 1e6).batches(alone) == []
+    assert Space(0, 4, 1e6).delays(alone) == []
+    assert [one.instances for one in Space(0, 96, 1e6).copies(alone)] == [1, 2, 4, 8]
+    six = Space(0, 6, 1e6).copies(Setting(1, 1, None, 0))
+    assert {(one.instances, one.threads) for one in six} >= {(1, 6), (6, 1), (2, 2), (4, 1)}
+    assert [one.batches for one in Space(6, 1, 1e6).batches(alone)] == [None, (), (2,), (4,), (6,)]
+
+
+def test_a_curve_ends_where_more_clients_bring_nothing():
+    assert [p.concurrency for p in curve(lambda n: point(n, min(n, 4) * 100, 1), 5, lambda: True)] == [1, 2, 4, 8, 16]
+    assert [p.concurrency for p in curve(lambda n: point(n, n * 100, n), 5, lambda: True)] == [1, 2, 4, 8, 16]
+    assert [p.concurrency for p in curve(lambda n: point(n, n * 100, 1), 5, lambda: True)][-1] == MOST_CLIENTS
+    slow_alone = curve(lambda n: point(n, n * 100, 9 if n == 1 else 3), 5, lambda: True)
+    assert len(slow_alone) == 7, "a batch waits longest where few ask"
+    assert len(curve(lambda n: point(n, n * 100, 1), 5, lambda: False)) == 1
+
+
+def test_within_the_limit_comes_before_fast():
+    fast = Tried(FORMER, (point(1, 10, 30), point(8, 900, 40)))
+    near, kept, none = (
+        Tried(FORMER, (point(1, 5, 22),)),
+        Tried(FORMER, (point(1, 5, 19), point(2, 8, 21))),
+        Tried(FORMER, (), "no memory"),
+    )
+    order = sorted((fast, near, kept, none), key=lambda one: one.score(20))
+    assert order == [none, fast, near, kept]
+    assert kept.best(20) == point(1, 5, 19)
+    assert fast.best(20) is None
+
+
+@pytest.mark.parametrize(
+    ("ratios", "winner_p99", "missed", "good", "told"),
+    [
+        ([1.5] * 8, 9, False, True, "1.5 times the throughput"),
+        ([1.5] * 7 + [0.9], 9, False, True, "faster in 7 of 8 turns"),
+        ([1.5] * 6 + [0.9, 0.8], 9, False, False, "that may be noise"),
+        ([1.01] * 8, 9, False, False, "that may be noise"),
+        ([0.5] * 8, 9, False, False, "what was there stays"),
+        ([1.5] * 8, 11, False, False, "beyond the limit"),
+        ([1.01] * 8, 9, True, True, "which what was there never kept"),
+        ([0.9] * 8, 9, True, False, "what was there stays"),
+    ],
+)
+def test_nothing_slower_is_ever_shipped(ratios, winner_p99, missed, good, told):
+    compared = Compared(point(4, 100, 8), point(4, 150, winner_p99), tuple(ratios))
+    why, replaced = verdict(compared, 10, missed)
+    assert replaced is good
+    assert told in why
+
+
+def test_nothing_better():
+    assert verdict(None, 10, False) == ("nothing that was tried is better than what was there", False)
+    assert verdict(None, 10, True) == ("nothing that was tried keeps the limit", False)
+
+
+# --- config.pbtxt
+
+
+def write(folder: Path, make, axes, **options) -> Path:
+    engine = engine_of(make(folder / "model.onnx"))
+    write_repository(
+        engine, CPU, folder / "r", name="m", format="triton-python", axes=axes, options=TritonOptions(**options)
+    )
+    return folder / "r"
+
+
+IMAGES = {"image": {"batch": AxisRange(1, 4, 8)}}
+
+
+def test_a_setting_is_written_and_all_else_stays(tmp_path: Path):
+    config = parse_config(write(tmp_path, cnn, IMAGES) / "m/config.pbtxt")
+    assert setting_of(config) == FORMER
+    for setting in (Setting(2, 4, (2,), 0), Setting(1, 1, (), 100), Setting(3, 2, None, 0)):
+        made = with_setting(config, setting)
+        assert setting_of(made) == setting
+        assert made.HasField("dynamic_batching") == (setting.batches is not None)
+        assert with_setting(made, FORMER) == config
+    assert made.max_batch_size == 8, "clients count on it"
+    assert str(setting) == "3 instances, 2 threads, no dynamic batching"
+
+
+# --- a real server
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    sequence = {"ids": {"batch": AxisRange(1, 4, 8), "sequence": AxisRange(1, 12, 40)}}
+    with running(write(tmp_path_factory.mktemp("load"), encoder, sequence), find_server()) as server:
+        yield server.grpc
+
+
+def encoded(first: int) -> bytes:
+    return request_bytes("m", {"ids": np.full((1, 12), first, np.int64), "mask": np.ones((1, 12), np.float32)})
+
+
+def test_load_is_measured(address):
+    alone, together = (measure(address, [encoded(1), encoded(2)], clients, 0.1) for clients in (1, 4))
+    assert (alone.concurrency, together.concurrency) == (1, 4)
+    for got in (alone, together):
+        assert got.requests >= 10
+        assert 0 < got.p50 <= got.p90 <= got.p99
+        # as many clients as there are wait all the time: Little's law
+        assert got.concurrency / got.throughput * 1e3 == pytest.approx(got.p50, rel=1)
+    assert one_window(address, [encoded(1)], 2, 0.05).requests >= 10
+
+
+def test_a_request_that_fails_under_load_is_told(address):
+    start = time.monotonic()
+    with pytest.raises(ServingError, match=r"a request failed under load: .*out of data bounds"):
+        measure(address, [encoded(1), encoded(999)], 4, 60)
+    assert time.monotonic() - start < 20
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory) -> Path:
+    """A model whose requests wait 60 ms for a batch that never gets full."""
+    axes = {"image": {"batch": AxisRange(1, 4, 128)}}
+    options = {"preferred_batch_sizes": (128,), "max_queue_delay_us": 60_000}
+    return write(tmp_path_factory.mktemp("waiting"), cnn, axes, **options)
+
+
+def test_a_bad_setting_is_replaced(waiting: Path):
+    before = (waiting / "m/config.pbtxt").read_bytes()
+    lines: list[str] = []
+    tuned = tune(
+        read_served(waiting, "m", {}),
+        find_server(),
+        **{"latency_ms": 55.0, "seconds": 0.1, "minutes": 0.05, "cores": 1},
+        tell=lines.append,
+    )
+    assert tuned.tried[0].best(55.0) is None
+    assert tuned.tried[0].setting == Setting(1, 1, (128,), 60_000)
+    assert tuned.config, tuned.why
+    assert tuned.compared.winner.p99 <= 55.0 < tuned.compared.former.p99
+    config = parse_config(waiting / "m/config.pbtxt")
+    assert tuned.winner != setting_of(config)
+    assert tuned.winner.batches != (128,) or tuned.winner.delay_us < 55_000
+    assert (waiting / "m/config.pbtxt").read_bytes() == before, "the caller writes it"
+    assert [path.name for path in waiting.iterdir()] == ["m"]
+    assert lines[0] == "limit of p99: 55 ms (asked for)"
+    assert len(lines) >= len(tuned.tried) + 2
+
+
+def test_a_model_that_cannot_load_is_told(waiting: Path):
+    served = read_served(waiting, "m", {})
+    broken = replace(served, config=with_setting(served.config, Setting(1, 1, None, 0)))
+    broken.config.parameters["runner"].string_value = "nothing"
+    with pytest.raises(ServingError, match=r"the server cannot load the model: .*nothing"):
+        tune(broken, find_server(), seconds=0.05, minutes=0.01)
