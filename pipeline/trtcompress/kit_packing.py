@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtcompress_graph.axes import Axes
@@ -122,4 +122,5 @@ def calibration_cache(implicit: Implicit, target: Target) -> str:
         version_number(version)
     except UsageError:
         return ""
-    return cache_text(implicit.model, implicit.ranges, implicit.plan, implicit.encoding, version)
+    ranges = replace(implicit.ranges, tensors=dict(sorted(implicit.ranges.tensors.items())))
+    return cache_text(implicit.model, ranges, implicit.plan, implicit.encoding, version)

@@ -14,7 +14,7 @@ from trtcompress_graph.target import Target
 if TYPE_CHECKING:
     from .write import GoldenBatch, KitContents
 
-GOLDEN = 8
+GOLDEN = 4
 """Batches that are compared: trtexec loads the engine anew for each."""
 
 _PYTHON = (8, 4)

@@ -31,7 +31,7 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     reference, about = opened(REFERENCE)
     found = [dict(about, **_accuracy(kit, reference, golden), speeds=[], activation_bytes=None, gates=[], **_NOTHING)]
     for name in kit.facts["models"]:
-        if name == REFERENCE or (name == IMPLICIT and (backend != "tensorrt" or not kit.plan(name).is_file())):
+        if name == REFERENCE or (name == IMPLICIT and not (backend == "tensorrt" and _there(kit, device["tensorrt"]))):
             continue
         print(f"{name}: checking {len(golden)} golden samples ...", flush=True)
         engine, about = opened(name)
@@ -118,6 +118,14 @@ def _accuracy(kit: Kit, engine: Any, golden: list[Golden]) -> dict[str, Any]:
         for name in kit.facts["metrics"]
     ]
     return {"parity": parity.result(), "to_pruned": to_pruned.result() or None, "metrics": metrics}
+
+
+def _there(kit: Kit, version: str) -> bool:
+    """Whether the engine is there that is built on demand alone."""
+    there = built(kit, IMPLICIT, version) is not None
+    if not there and kit.plan(IMPLICIT).is_file():
+        print(f"{IMPLICIT}: passed over, since another TensorRT built it: ./build --implicit or --dla CORE")
+    return there
 
 
 def _like_the_first(golden: list[Golden]) -> list[Golden]:

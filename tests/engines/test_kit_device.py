@@ -1,0 +1,265 @@
+"""What runs on the device: written for Python 3.8, and with the numbers of the build's own report."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trtcompress_engines.gates import GateLimits, judge
+from trtcompress_engines.kit.device import buffers, compare, results, tegrastats, trt
+from trtcompress_engines.kit.device.kit import KitError
+from trtcompress_engines.kit.device.measure import MIN_PAIRS, time_pair
+from trtcompress_engines.metrics import evaluate
+from trtcompress_engines.parity import ParityMeter
+from trtcompress_graph.measured import MetricResult, OutputParity, Speed
+
+DEVICE = Path(compare.__file__).parent
+JETPACK = {"tensorrt", "pycuda", "numpy"}
+ELSEWHERE = {"onnxruntime"}
+
+
+@pytest.mark.parametrize("path", sorted(DEVICE.glob("*.py")), ids=lambda path: path.name)
+def test_the_code_is_that_of_python_3_8_and_imports_only_what_jetpack_has(path: Path):
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module).partition(".")[0])
+    assert names <= sys.stdlib_module_names | JETPACK | ELSEWHERE
+    assert "annotations" in path.read_text(encoding="utf-8") or path.name == "__init__.py"
+
+
+def batches(seed: int) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(3):
+        reference = {
+            "scores": rng.normal(size=(4, 10)).astype(np.float32),
+            "one": rng.normal(size=(4, 1)).astype(np.float32),
+            "equal": rng.integers(0, 9, (4, 3)),
+            "all": np.float32(rng.normal()),
+            "masked": np.where(rng.random((4, 6)) < 0.3, -np.inf, 1.0).astype(np.float32),
+            "zero": np.zeros((4, 2), np.float32),
+        }
+        engine = {name: value.copy() for name, value in reference.items()}
+        for name in ("scores", "one", "all"):
+            engine[name] = np.float32(1.05) * engine[name] + np.float32(rng.normal(scale=1e-2))
+        found.append((reference, engine))
+    return found
+
+
+@pytest.mark.parametrize("fault", ["none", "nan", "shape"])
+def test_differences_are_those_of_the_build(fault: str):
+    mine, theirs = compare.ParityMeter(), ParityMeter()
+    for reference, engine in batches(0):
+        if fault == "nan":
+            engine["scores"][1, 2] = np.nan
+        if fault == "shape":
+            engine["one"] = engine["one"][:2]
+        mine.add(reference, engine)
+        theirs.add(reference, engine)
+    for told, expected in zip(mine.result(), theirs.result(), strict=True):
+        for name in ("output", "max_abs", "max_rel", "cosine", "snr_db", "scale"):
+            assert told[name] == getattr(expected, name), (told["output"], name)
+        assert bool(told["note"]) == bool(expected.note)
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5", "top1:other"])
+def test_accuracy_is_that_of_the_build(metric: str):
+    rng = np.random.default_rng(1)
+    # few distinct scores, so that there are ties
+    outputs = [{"logits": rng.integers(0, 20, (4, 10)) / 2, "other": rng.normal(size=(4, 10))} for _ in range(8)]
+    outputs[0]["logits"][0] = np.nan
+    labels = [rng.integers(0, 10, 4) for _ in outputs]
+    for one, truth in zip(outputs, labels, strict=True):
+        for scores in one.values():
+            scores[np.arange(4), truth] += 1.5
+    whole = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
+    found = compare.hits(metric, outputs, labels)
+    assert np.mean(found) == evaluate(metric, whole, whole, np.concatenate(labels)).value
+    assert 0 < np.mean(found) < 1
+
+
+def test_gates_are_judged_as_the_build_judges_them():
+    parity = OutputParity("a:b", 0.1, 0.2, cosine=0.98, snr_db=12.0, scale=1.0)
+    fast, slow = ({"batch": 2, "p50": p50, "p90": p50, "p99": p50, "throughput": 1.0} for p50 in (2.0, 3.0))
+    engine = {
+        "parity": [vars_of(parity)],
+        "to_pruned": [vars_of(parity)],
+        "metrics": [{"name": "top1", "reference_hits": [1, 1, 1, 0], "hits": [1, 1, 0, 0]}],
+        "speeds": [{"engine": fast, "reference": slow, "speedup": 1.5}],
+        "size_bytes": 3_000_000,
+    }
+    limits = GateLimits(0.3, 0.99, 10.0, min_speedup=1.6, max_latency_ms=2.0, max_size_mb=2.9)
+    metric = MetricResult("top1", 0.75, 0.5, (0, 1), 0.25, (0, 1), 4)
+    expected = judge(
+        limits,
+        parity=(parity,),
+        metrics=(metric,),
+        speeds=(Speed(latency(fast), latency(slow), 1.5),),
+        size_bytes=3_000_000,
+        emulated=False,
+        measured=True,
+    )
+    asked = ["max_metric_drop:top1", "min_cosine:a:b", "min_snr_db:a:b", "min_speedup", "max_latency_ms", "max_size_mb"]
+    by_name = [0.3, 0.99, 10.0, 1.6, 2.0, 2.9]
+    told = results.judge([{"gate": g, "limit": x} for g, x in zip(asked, by_name, strict=True)], engine)
+    assert told == [{"gate": g.gate, "limit": g.limit, "value": g.value, "verdict": g.verdict} for g in expected]
+    assert {gate["verdict"] for gate in told} == {"pass", "fail"}
+    others = ["min_cosine:a:b[to pruned]", "max_metric_drop:my.metric:f", "min_cosine:gone"]
+    told = results.judge([{"gate": name, "limit": 0.9} for name in others], engine)
+    assert [gate["verdict"] for gate in told] == ["pass", "not_measured", "not_measured"]
+    nan = {**engine, "parity": [{**vars_of(parity), "cosine": math.nan}]}
+    assert results.judge([{"gate": "min_cosine:a:b", "limit": 0.9}], nan)[0]["verdict"] == "fail"
+
+
+def vars_of(parity: OutputParity) -> dict[str, object]:
+    return {name: getattr(parity, name) for name in parity.__slots__}
+
+
+def latency(told: dict[str, float]):
+    from trtcompress_graph.measured import Latency
+
+    return Latency(int(told["batch"]), told["p50"], told["p90"], told["p99"], told["throughput"])
+
+
+@pytest.mark.parametrize(
+    ("line", "ram", "power"),
+    [
+        (  # AGX Orin: no rail feeds the whole module
+            "RAM 2448/62840MB (lfb 2x4MB) SWAP 0/31420MB (cached 0MB) CPU [0%@2201,off] EMC_FREQ 0%@3199 GR3D_FREQ 0%"
+            " tj@53.062C VDD_GPU_SOC 3205mW/3205mW VDD_CPU_CV 4405mW/4405mW VIN_SYS_5V0 4767mW/4767mW",
+            2448,
+            3205 + 4405 + 4767,
+        ),
+        (  # Orin Nano
+            "11-26-2026 10:00:00 RAM 1500/7620MB (lfb 1x1MB) CPU [1%@729] VDD_IN 3325mW/3300mW VDD_CPU_GPU_CV "
+            "560mW/560mW VDD_SOC 1080mW/1080mW",
+            1500,
+            3325,
+        ),
+        (  # Nano, JetPack 4
+            "RAM 2594/3956MB (lfb 12x4MB) SWAP 0/1978MB (cached 0MB) IRAM 0/252kB(lfb 252kB) CPU [12%@1479] EMC_FREQ "
+            "8% thermal@40.25C POM_5V_IN 2532/2698 POM_5V_GPU 0/123 POM_5V_CPU 401/452",
+            2594,
+            2532,
+        ),
+        ("RAM 7/8MB (lfb 1x1MB)", 7, None),
+        ("nothing of it", None, None),
+    ],
+)
+def test_tegrastats_of_each_board(line: str, ram: int | None, power: int | None):
+    told = tegrastats.parse(line)
+    assert told["ram_mb"] == ram
+    assert tegrastats.module_mw(told["rails_mw"]) == power
+
+
+def test_tegrastats_is_read_while_the_engine_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program = tmp_path / "tegrastats"
+    program.write_text(
+        '#!/bin/sh\nfor ram in 10 30 20; do echo "RAM $ram/99MB VDD_IN ${ram}00mW/1mW"; done\nexec sleep 60\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(tegrastats, "PROGRAMS", (str(program),))
+    with tegrastats.Sampler() as sampler:
+        while len(sampler._lines) < 3:
+            time.sleep(0.01)
+    assert sampler.result() == {"ram_mb": 30.0, "power_w": 2.0, "peak_power_w": 3.0}
+    monkeypatch.setattr(tegrastats, "PROGRAMS", ("no-such-program",))
+    with tegrastats.Sampler() as sampler:
+        pass
+    assert set(sampler.result().values()) == {None}
+
+
+class Library:
+    """libcudart with the memory of the host."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.held: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self.cudaGetErrorString = _Words()
+
+    def cudaStreamCreate(self, stream):
+        stream._obj.value = 7
+        return self.status
+
+    def cudaStreamSynchronize(self, stream):
+        assert stream.value == 7
+        return self.status
+
+    def cudaMalloc(self, pointer, size):
+        memory = ctypes.create_string_buffer(size.value)
+        self.held[ctypes.addressof(memory)] = memory
+        pointer._obj.value = ctypes.addressof(memory)
+        return self.status
+
+    def cudaFree(self, pointer):
+        del self.held[pointer.value]
+        return 0
+
+    def cudaMemcpy(self, to, source, size, kind):
+        assert (to.value in self.held) == (kind.value == 1)
+        assert (source.value in self.held) == (kind.value == 2)
+        ctypes.memmove(to.value, source.value, size.value)
+        return self.status
+
+
+class _Words:
+    restype = None
+
+    def __call__(self, status):
+        return b"out of memory"
+
+
+def test_buffers_over_the_cuda_runtime():
+    library = Library()
+    device = buffers.CudaRuntime(library)
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    buffer, back = device.allocate(value.nbytes), np.empty_like(value)
+    device.upload(buffer, value)
+    device.synchronize()
+    device.download(back, buffer)
+    np.testing.assert_array_equal(back, value)
+    assert device.stream == 7
+    assert len(library.held) == 1
+    del buffer
+    assert not library.held
+    library.status = 2
+    with pytest.raises(KitError, match=r"cudaMalloc failed: out of memory \(error 2\)"):
+        device.allocate(8)
+
+
+def test_no_cuda_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(buffers, "LIBRARIES", ("libno-such.so",))
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(KitError, match="LD_LIBRARY_PATH"):
+        buffers.open_device()
+
+
+@pytest.mark.parametrize(("version", "number"), [((8, 5, 2), 8502), ((10, 3, 0), 100300), ((8, 6, 11), 8611)])
+def test_the_cache_gets_the_header_of_the_release_on_the_device(version: tuple[int, int, int], number: int):
+    from trtcompress_calibration.trt_cache import version_number
+
+    cache = trt.with_own_header(b"TRT-100300-EntropyCalibration2\nx: 3c010a14\n", version)
+    assert cache == f"TRT-{number}-EntropyCalibration2\nx: 3c010a14\n".encode()
+    assert number == version_number(".".join(map(str, version)))
+
+
+def test_times_come_in_pairs():
+    calls: list[str] = []
+    told = time_pair(lambda: calls.append("e"), lambda: calls.append("r"), batch=4, seconds=0)
+    timed = calls[-2 * MIN_PAIRS :]
+    assert timed[:4] == ["e", "r", "r", "e"]
+    assert timed.count("e") == MIN_PAIRS
+    assert told["engine"]["batch"] == 4
+    assert told["engine"]["throughput"] == pytest.approx(4e3 / told["engine"]["p50"])
+    assert 0 < told["engine"]["p50"] <= told["engine"]["p90"] <= told["engine"]["p99"]

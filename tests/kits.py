@@ -1,0 +1,74 @@
+"""Kits for a Jetson, and running their scripts with stand-ins for what JetPack has."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STAND_INS = Path(__file__).parent / "device_stand_ins"
+SECONDS = ("--seconds", "0.01")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def run(kit: Path, script: str, *arguments: object, python: Path | str = sys.executable, **more: str) -> Done:
+    """Run `./build` or `./validate`; `more` are environment variables."""
+    environment = {**os.environ, "PYTHON": str(python), **more}
+    command = [str(kit / script), *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return Done(ran.returncode, ran.stdout, ran.stderr)
+
+
+def on_jetpack(kit: Path, script: str, *arguments: object, tensorrt: str = "8.5.2", **more: str) -> Done:
+    """The same where Python has TensorRT and pycuda, which stand-ins are for."""
+    python = kit.parent / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{STAND_INS}" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return run(kit, script, *arguments, python=python, STAND_IN_TENSORRT=tensorrt, **more)
+
+
+def on_jetpack_4(kit: Path, script: str, *arguments: object, **more: str) -> Done:
+    """The same where there is no Python that is new enough, but trtexec."""
+    programs = kit.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    trtexec = programs / "trtexec"
+    trtexec.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS / "trtexec"} "$@"\n')
+    trtexec.chmod(0o755)
+    return run(kit, script, *arguments, python="/no/python", PATH=f"{programs}:{os.environ['PATH']}", **more)
+
+
+def results(kit: Path, folder: str = "results") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((kit / folder / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def engine(told: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(one for one in told["engines"] if one["encoding"] == name)
+    return found
+
+
+def note(kit: Path, name: str) -> dict[str, Any]:
+    """How the stand-in for TensorRT was told to build an engine."""
+    found: dict[str, Any] = json.loads((kit / "engines" / f"{name}.plan").read_bytes().partition(b"\n")[0])
+    return found
+
+
+def python_3_8() -> str | None:
+    """Python 3.8 with numpy and ONNX Runtime, if there is one; $PYTHON38 names it, else the path."""
+    found = os.environ.get("PYTHON38") or shutil.which("python3.8")
+    if found is None:
+        return None
+    code = "import sys, numpy, onnxruntime; sys.exit(sys.version_info[:2] != (3, 8))"
+    there = subprocess.run([found, "-c", code], capture_output=True, check=False)
+    return found if there.returncode == 0 else None

@@ -1,0 +1,167 @@
+"""`trtcompress import-results`: what a device measured joins the report, and its gates are applied."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from command_line import done, trtcompress
+from kits import SECONDS, on_jetpack, results
+from small_builds import QUICK, Small, small_classifier, tree
+from trtcompress_engines.metrics import evaluate
+
+TARGETS = ("--target", "jetson-agx-orin", "--target", "cpu:float")
+AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
+GATES = "gates={min_cosine: 0.9, max_metric_drop: 0.5, max_latency_ms: 1000, min_speedup: 0.001, max_size_mb: 1}"
+METRIC = "def flipped(outputs, labels):\n    return (outputs['logits'].argmax(1) != labels).astype(float)\n"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> tuple[Path, Path]:
+    """A build and the results of its kit."""
+    folder = tmp_path_factory.mktemp("import")
+    small = small_classifier(folder)
+    build = build_in(folder, small, "--set", GATES, "--set", "metric=[top1]")
+    return build, measure(build, folder / "kit")
+
+
+def build_in(folder: Path, small: Small, *more: str) -> Path:
+    made = ("--out", folder / "out", "--store", folder / "store")
+    done("build", small.model, "--data", small.data, *TARGETS, *made, *AXES, *QUICK, *more, cwd=folder)
+    return folder / "out/small"
+
+
+def measure(build: Path, kit: Path) -> Path:
+    done("package", build, "--format", "jetson", "-o", kit)
+    assert on_jetpack(kit, "build").code == 0
+    on_jetpack(kit, "validate", *SECONDS)
+    return kit / "results/results.json"
+
+
+@pytest.fixture
+def build(measured, tmp_path) -> Path:
+    return Path(shutil.copytree(measured[0], tmp_path / "small"))
+
+
+def changed(measured: tuple[Path, Path], folder: Path, **facts: Any) -> Path:
+    path = folder / "results.json"
+    path.write_text(json.dumps({**json.loads(measured[1].read_text()), **facts}))
+    return path
+
+
+def test_the_gates_are_applied_and_the_report_tells_of_the_device(measured, build):
+    before = json.loads((build / "report.json").read_text())
+    assert before["verdict"] == "not_measured"
+    ran = done("import-results", build, measured[1], "--json")
+    told = next(target for target in ran.json["targets"] if target["target"] == "jetson-agx-orin")
+    verdicts = {gate["gate"]: gate["verdict"] for gate in told["gates"]}
+    expected = ["max_metric_drop:top1", "min_cosine:logits", "max_latency_ms:batch1", "max_size_mb"]
+    expected += [f"min_speedup:batch{size}" for size in (1, 2, 4)]
+    expected += ["max_metric_drop:top1[emulated]", "min_cosine:logits[emulated]"]
+    assert verdicts == dict.fromkeys(expected, "pass")
+    assert ran.json["verdict"] == "pass"
+    facts = json.loads((build / "report.json").read_text())
+    assert {name: facts[name] for name in ran.json} == ran.json
+    device = facts["devices"]["jetson-agx-orin"]
+    speed = json.loads(measured[1].read_text())["engines"][1]["speeds"][1]
+    assert device["engines"][1]["speeds"][1] == speed
+    assert told["latency_ms"] == {name: speed["engine"][name] for name in ("p50", "p90", "p99")}
+    report = (build / "report.md").read_text()
+    assert "## On the device: jetson-agx-orin" in report
+    assert "TensorRT 8.5.2; 24 golden samples" in report
+    assert f"{speed['engine']['p50']:.3g} ms, batch 2" in report.splitlines()[4]
+    suite = ElementTree.parse(build / "junit.xml").getroot().find("testsuite[@name='jetson-agx-orin']")
+    assert suite is not None
+    assert (suite.get("skipped"), suite.get("failures")) == ("0", "0")
+
+
+def test_the_metric_is_that_of_the_build(measured, build):
+    done("import-results", build, measured[1])
+    hits = json.loads(measured[1].read_text())["engines"][1]["metrics"][0]
+    facts = json.loads((build / "report.json").read_text())["validations"][0]["candidates"][0]["metrics"][0]
+    assert facts["value"] == sum(hits["hits"]) / 24
+    assert facts["samples"] == 24
+    import numpy as np
+
+    # scores that make exactly those hits, judged by the code of the build
+    both = [
+        {"o": np.stack([1 - np.array(one), np.array(one)], 1) * 1.0} for one in (hits["reference_hits"], hits["hits"])
+    ]
+    expected = evaluate("top1", *both, np.ones(24, int))
+    assert (facts["ci"], facts["drop"], facts["drop_ci"]) == (list(expected.ci), expected.drop, list(expected.drop_ci))
+
+
+def test_the_same_results_twice_change_nothing_and_new_ones_replace_them(measured, build, tmp_path):
+    done("import-results", build, measured[1])
+    once = tree(build)
+    done("import-results", build, measured[1])
+    assert tree(build) == once
+    engines = json.loads(measured[1].read_text())["engines"]
+    for engine in engines:
+        for parity in engine["parity"]:
+            parity["cosine"] = 0.5
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, engines=engines), "--json")
+    assert (ran.code, ran.json["verdict"]) == (1, "fail")
+    failed = [gate["gate"] for target in ran.json["targets"] for gate in target["gates"] if gate["verdict"] == "fail"]
+    assert failed == ["min_cosine:logits"]
+    done("import-results", build, measured[1])
+    assert tree(build) == once
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "told"),
+    [
+        ({"backend": "onnxruntime"}, 3, "not of the device"),
+        ({"version": 2}, 3, "not what ./validate of a kit writes: version"),
+        ({"engines": []}, 3, "engines"),
+        ({"kit": {"name": "small", "target": "jetson-thor", "digest": ""}}, 2, "no target 'jetson-thor'"),
+    ],
+)
+def test_results_that_do_not_count_are_refused(measured, build, tmp_path, facts, code, told):
+    before = tree(build)
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, **facts))
+    assert (ran.code, told in ran.err) == (code, True), ran.err
+    assert tree(build) == before
+
+
+def test_results_of_another_build_are_refused(measured, build, tmp_path):
+    engines = json.loads(measured[1].read_text())["engines"]
+    engines[1]["graph_sha256"] = "0" * 64
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, engines=engines))
+    assert (ran.code, "of another build" in ran.err) == (3, True)
+    (tmp_path / "cut.json").write_bytes(measured[1].read_bytes()[:-100])
+    assert trtcompress("import-results", build, tmp_path / "cut.json").code == 3
+    assert trtcompress("import-results", build, tmp_path / "gone.json").code == 2
+    assert trtcompress("import-results", tmp_path, measured[1]).code == 2
+
+
+def test_a_metric_of_the_users_own_stays_not_measured(tmp_path):
+    small = small_classifier(tmp_path)
+    (tmp_path / "mine.py").write_text(METRIC)
+    build = build_in(tmp_path, small, "--set", "metric=[top1, 'mine:flipped']")
+    path = measure(build, tmp_path / "kit")
+    assert [metric["name"] for metric in json.loads(path.read_text())["engines"][1]["metrics"]] == ["top1"]
+    ran = done("import-results", build, path, "--json")
+    gates = next(target for target in ran.json["targets"] if target["target"] == "jetson-agx-orin")["gates"]
+    verdicts = {gate["gate"]: gate["verdict"] for gate in gates}
+    assert verdicts["max_metric_drop:mine:flipped"] == "not_measured"
+    assert verdicts["max_metric_drop:top1"] == verdicts["min_cosine:logits"] == "pass"
+    assert ran.json["verdict"] == "not_measured"
+    assert trtcompress("import-results", build, path, "--strict").code == 1
+
+
+def test_a_pruned_model_is_compared_with_the_pruned_one_too(tmp_path):
+    small = small_classifier(tmp_path)
+    build = build_in(tmp_path, small, "--set", "prune={macs: 0.8, multiple: 2}")
+    path = measure(build, tmp_path / "kit")
+    told = results(tmp_path / "kit")["engines"][1]
+    assert told["to_pruned"][0]["snr_db"] > told["parity"][0]["snr_db"]
+    ran = trtcompress("import-results", build, path, "--json")
+    gates = next(target for target in ran.json["targets"] if target["target"] == "jetson-agx-orin")["gates"]
+    values = {gate["gate"]: gate["value"] for gate in gates}
+    assert values["min_snr_db:logits[to pruned]"] == told["to_pruned"][0]["snr_db"]

@@ -1,0 +1,289 @@
+"""Kits for a Jetson: packed, run with stand-ins for TensorRT, and what goes wrong with them on the device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from command_line import done, trtcompress
+from kits import SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run
+from small_builds import QUICK, small_classifier, tree
+from trtcompress_calibration.trt_cache import read_cache
+from trtcompress_graph.load import read_model
+from trtcompress_graph.ranges import read_ranges
+
+AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
+GATES = ("--set", "gates={min_cosine: 0.9, max_metric_drop: 0.5, max_size_mb: 1, max_latency_ms: 1000}")
+RELEASES = ("8.4.1", "8.5.2", "8.6.2", "10.3.0")
+ENGINES = ("trt-int8", "trt-fp16")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with a build for a CPU, a Jetson Orin and a Xavier in `out/small`."""
+    folder = tmp_path_factory.mktemp("kit")
+    small = small_classifier(folder)
+    targets = [part for name in ("cpu", "jetson-agx-orin", "jetson-xavier-nx") for part in ("--target", name)]
+    made = ("--out", folder / "out", "--store", folder / "store")
+    formats = ("--set", "package=[triton, jetson]")
+    done("build", small.model, "--data", small.data, *targets, *made, *AXES, *GATES, *QUICK, *formats)
+    return folder
+
+
+@pytest.fixture
+def kit(built, tmp_path) -> Path:
+    return Path(shutil.copytree(built / "out/small/jetson/jetson-agx-orin", tmp_path / "kit"))
+
+
+@pytest.fixture
+def old_kit(built, tmp_path) -> Path:
+    return Path(shutil.copytree(built / "out/small/jetson/jetson-xavier-nx", tmp_path / "old/kit"))
+
+
+def test_a_build_leaves_a_kit_for_each_device_and_says_nothing_of_it_for_others(built):
+    build = built / "out/small"
+    assert sorted(path.name for path in (build / "jetson").iterdir()) == ["jetson-agx-orin", "jetson-xavier-nx"]
+    assert (build / "triton/cpu/small/config.pbtxt").is_file()
+    report = json.loads((build / "report.json").read_text())
+    folders = {one["target"]: one["folders"] for one in report["packages"]}
+    assert folders["jetson-agx-orin"] == {"jetson": "jetson/jetson-agx-orin"}
+    assert not any("jetson:" in text for one in report["packages"] for text in one["notes"])
+    checked = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=build / "jetson/jetson-agx-orin")
+    assert checked.returncode == 0
+
+
+def test_it_holds_the_graphs_of_the_build_and_the_answers_of_the_reference(built, kit):
+    build = built / "out/small"
+    facts = json.loads((kit / "kit.json").read_text())
+    assert list(facts["models"]) == ["reference", *ENGINES, "implicit-int8"]
+    for name in ENGINES:
+        graph = (build / "engines/jetson-agx-orin" / name / "model.onnx").read_bytes()
+        assert (kit / facts["models"][name]["path"]).read_bytes() == graph
+    assert facts["models"]["trt-int8"]["flags"] == ["FP16", "INT8"]
+    assert (facts["models"]["trt-fp16"]["flags"], facts["models"]["reference"]["flags"]) == (["FP16"], [])
+    with np.load(built / "samples.npz") as samples, np.load(kit / "golden/0003.npz") as golden:
+        np.testing.assert_array_equal(golden["input/x"], samples["x"][3:4])
+        assert golden["labels"] == samples["labels"][3:4] == golden["output/logits"].argmax(1)
+
+
+def test_the_cache_has_the_scales_of_the_ranges_and_the_version_of_the_platform(built, kit):
+    model = read_model(kit / "models/implicit-int8/model.onnx")
+    ranges = read_ranges(built / "out/small/ranges.json")
+    assert ranges.model_sha256 == model.digest
+    assert (kit / "calibration.cache").read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert set(read_cache(kit / "calibration.cache", model).tensors) == set(ranges.tensors)
+
+
+def test_the_command_packs_the_same_kit(built, tmp_path):
+    build = built / "out/small"
+    asked = ("--format", "jetson", "--target", "jetson-agx-orin")
+    told = done("package", build, *asked, "-o", tmp_path / "kit", "--json").json
+    assert told["packages"][0]["format"] == "jetson"
+    assert tree(tmp_path / "kit") == tree(build / "jetson/jetson-agx-orin")
+    ran = done("package", build, "--format", "jetson", "-o", tmp_path / "both")
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["jetson-agx-orin", "jetson-xavier-nx"]
+    assert "./build && ./validate" in ran.err
+    for name in ("one", "two"):
+        done("package", build, *asked, "--archive", "-o", tmp_path / name)
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    with tarfile.open(tmp_path / "one.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert tree(tmp_path / "small-jetson-agx-orin") == tree(tmp_path / "kit")
+    assert run(tmp_path / "small-jetson-agx-orin", "validate", "--help").code == 0
+
+
+def test_what_is_in_the_way_stays(built, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"dear")
+    asked = ("package", built / "out/small", "--format", "jetson", "--target", "jetson-agx-orin")
+    ran = trtcompress(*asked, "-o", tmp_path)
+    assert (ran.code, "something else than a kit" in ran.err) == (2, True)
+    assert tree(tmp_path) == {"photo.jpg": b"dear"}
+    assert trtcompress("package", built / "out/small", "--archive", "-o", tmp_path / "r").code == 2
+    cpu = trtcompress("package", built / "out/small", "--format", "jetson", "--target", "cpu", "-o", tmp_path / "kit")
+    assert (cpu.code, "a kit is for a device" in cpu.err) == (4, True)
+
+
+def test_other_evaluation_data_than_the_build_saw_is_refused(built, tmp_path):
+    build = Path(shutil.copytree(built / "out/small", tmp_path / "small"))
+    manifest = json.loads((build / "manifest.json").read_text())
+    np.savez(tmp_path / "other.npz", x=np.zeros((2, 3, 16, 16), np.float32))
+    for name, told in (("other.npz", "no longer the evaluation data"), ("gone.npz", "is not there")):
+        manifest["config"]["data"]["calibration"]["source"] = str(tmp_path / name)
+        (build / "manifest.json").write_text(json.dumps(manifest))
+        asked = ("--format", "jetson", "--target", "jetson-agx-orin")
+        ran = trtcompress("package", build, *asked, "-o", tmp_path / "kit")
+        assert (ran.code, told in ran.err, "package: [jetson]" in ran.err) == (2, True, True), ran.err
+    assert not (tmp_path / "kit").exists()
+
+
+def on_onnxruntime(kit: Path, python: str) -> None:
+    ran = run(kit, "validate", "--backend", "onnxruntime", *SECONDS, python=python)
+    assert ran.code == 0, ran.err
+    told = results(kit)
+    assert (told["backend"], told["golden"]) == ("onnxruntime", 24)
+    assert [one["encoding"] for one in told["engines"]] == ["reference", *ENGINES]
+    assert engine(told, "reference")["parity"][0]["snr_db"] > 100
+    for name in ENGINES:
+        held = engine(told, name)
+        assert 0.95 < held["parity"][0]["cosine"] <= 1
+        assert [speed["engine"]["batch"] for speed in held["speeds"]] == [1, 2, 4]
+        assert held["power_w"] is None
+        assert {gate["verdict"] for gate in held["gates"]} == {"pass"}
+    suites = ElementTree.parse(kit / "results/junit.xml").getroot()
+    assert [suite.get("tests") for suite in suites] == ["4", "4"]
+    assert not (kit / "device/__pycache__").exists()
+
+
+def test_a_kit_runs_here_over_onnxruntime(kit):
+    on_onnxruntime(kit, sys.executable)
+
+
+def test_a_kit_runs_under_python_3_8(kit):
+    python = python_3_8()
+    if python is None:
+        pytest.skip("no Python 3.8 with numpy and onnxruntime: name one with PYTHON38")
+    on_onnxruntime(kit, python)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_engines_are_built_and_checked_over_the_api_of_each_release(kit, release):
+    made = on_jetpack(kit, "build", tensorrt=release)
+    assert made.code == 0, made.err
+    typed = release.startswith("10")
+    told = note(kit, "trt-int8")
+    assert (told["typed"], told["flags"]) == (typed, [] if typed else ["FP16", "INT8"])
+    assert [shape[0] for shape in told["profiles"]["x"]] == [1, 2, 4]
+    ran = on_jetpack(kit, "validate", *SECONDS, tensorrt=release)
+    assert ran.code == 0, ran.err
+    found = results(kit)
+    assert (found["backend"], found["device"]["tensorrt"]) == ("tensorrt", release)
+    assert found["device"]["cuda"] == "pycuda"
+    for name in ENGINES:
+        held = engine(found, name)
+        assert held["size_bytes"] == (kit / "engines" / f"{name}.plan").stat().st_size
+        assert held["activation_bytes"] == 4096
+        assert held["metrics"][0]["hits"] == [1] * 24
+    again = on_jetpack(kit, "build", tensorrt=release)
+    assert again.out.count("there already") == 3
+
+
+@pytest.mark.parametrize("release", ["8.4.1", "10.3.0"])
+def test_an_engine_for_the_dla_takes_the_cache_under_its_own_header(kit, release):
+    made = on_jetpack(kit, "build", "--dla", "1", tensorrt=release)
+    assert made.code == 0, made.err
+    told = note(kit, "implicit-int8")
+    assert (told["dla"], told["flags"], told["typed"]) == (1, ["FP16", "GPU_FALLBACK", "INT8"], False)
+    assert {tuple(shape) for shape in told["profiles"]["x"]} == {(1, 3, 16, 16)}
+    header = {"8.4.1": "TRT-8401-", "10.3.0": "TRT-100300-"}[release]
+    cache = (kit / "calibration.cache").read_text().partition("\n")[2]
+    assert told["cache"] == f"{header}EntropyCalibration2\n{cache}"
+    ran = on_jetpack(kit, "validate", *SECONDS, tensorrt=release)
+    assert ran.code == 0, ran.err
+    assert len(engine(results(kit), "implicit-int8")["speeds"]) == 1
+
+
+@pytest.mark.parametrize("path", ["models/trt-int8/model.onnx", "golden/0001.npz", "kit.json", "SHA256SUMS"])
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_a_damaged_kit_says_so_and_does_not_run(old_kit, path, fault):
+    file = old_kit / path
+    if fault == "gone":
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    for where, release in ((on_jetpack, {"tensorrt": "8.5.2"}), (on_jetpack_4, {})):
+        for script in ("build", "validate"):
+            ran = where(old_kit, script, **release)
+            assert (ran.code, "this kit is damaged" in ran.err) == (3, True), ran.err
+            assert "Traceback" not in ran.err
+    assert not (old_kit / "engines").exists()
+    assert not (old_kit / "results").exists()
+
+
+def test_another_major_version_of_tensorrt_is_refused(kit, old_kit):
+    ran = on_jetpack(kit, "build", tensorrt="11.0.0")
+    assert (ran.code, "this kit is for TensorRT 8 or 10, and this device has 11.0.0" in ran.err) == (3, True)
+    ran = run(kit, "build")
+    assert (ran.code, "tensorrt" in ran.err, "nvidia-jetpack" in ran.err) == (3, True, True)
+    ran = on_jetpack_4(old_kit, "build", STAND_IN_TENSORRT="7103")
+    assert (ran.code, "this kit is for TensorRT 8, and this device has 7" in ran.err) == (3, True)
+    assert not list((old_kit / "engines").glob("*.plan*"))
+
+
+def test_engines_of_another_release_are_built_again(kit):
+    assert on_jetpack(kit, "build", tensorrt="8.4.1").code == 0
+    ran = on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2")
+    assert (ran.code, "run ./build first" in ran.err) == (2, True)
+    assert "there already" not in on_jetpack(kit, "build", tensorrt="8.5.2").out
+    assert on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2").code == 0
+
+
+def test_a_build_that_stopped_half_way_goes_on_there(kit):
+    ran = on_jetpack(kit, "build", STAND_IN_REFUSES="trt-fp16")
+    assert (ran.code, "cannot read trt-fp16: no importer" in ran.err) == (4, True)
+    (kit / "engines/trt-int8.plan").write_bytes(b"half")  # as after a power cut without a journal
+    ran = on_jetpack(kit, "build")
+    assert ran.code == 0
+    assert "reference: there already" in ran.out
+    assert "trt-int8: building" in ran.out
+
+
+def test_no_space_says_so(kit, monkeypatch):
+    from trtcompress_engines.kit.device import build as building
+    from trtcompress_engines.kit.device.kit import Kit, KitError
+
+    monkeypatch.setattr(building.api, "load", lambda releases: type("trt", (), {"__version__": "8.5.2"}))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: type("usage", (), {"free": 10}))
+    with pytest.raises(KitError, match=r"no space: reference needs .* MB in .*, and 0 MB are free"):
+        building.build(Kit(kit))
+    assert not list((kit / "engines").iterdir())
+    full = subprocess.run(["/bin/sh", "-c", "exec 3>/dev/full && echo x >&3"], capture_output=True)
+    assert full.returncode != 0  # the system has the device that the next lines write to
+    (kit / "engines/.reference.plan.partial").symlink_to("/dev/full")
+    ran = on_jetpack(kit, "build")
+    assert (ran.code, "no space left on the device" in ran.err) == (4, True), ran.err
+    assert not list((kit / "engines").iterdir())
+
+
+def test_jetpack_4_needs_trtexec_and_a_shell_alone(old_kit):
+    ran = on_jetpack_4(old_kit, "build", "--dla", "0")
+    assert ran.code == 0, ran.err
+    assert (old_kit / "engines/calibration.cache").read_text().startswith("TRT-8201-EntropyCalibration2\n")
+    ran = on_jetpack_4(old_kit, "validate")
+    assert ran.code == 0, ran.err
+    told = results(old_kit)
+    assert (told["golden"], told["device"]["tensorrt"], told["device"]["cuda"]) == (4, "8.2.1", "trtexec")
+    speed = engine(told, "trt-int8")["speeds"][1]
+    times = np.arange(11) + 0.5  # what the stand-in tells
+    p50, p90, p99 = np.percentile(times, [50, 90, 99])
+    expected = {"batch": 2, "p50": p50, "p90": p90, "p99": pytest.approx(p99), "throughput": pytest.approx(2e3 / p50)}
+    assert speed["engine"] == expected
+    assert speed["speedup"] == 1
+    suites = ElementTree.parse(old_kit / "results/junit.xml").getroot()
+    assert [(suite.get("tests"), suite.get("failures"), suite.get("skipped")) for suite in suites] == [
+        ("4", "0", "1")
+    ] * 2
+    assert "there already" in on_jetpack_4(old_kit, "build").out
+
+    # awk counts as the build does
+    for path in sorted((old_kit / "golden").glob("*.npz"))[4:]:
+        path.unlink()
+    lines = (old_kit / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (old_kit / "SHA256SUMS").write_text("".join(line for line in lines if (old_kit / line[66:].strip()).is_file()))
+    assert on_jetpack(old_kit, "build", "--force").code == 0
+    assert on_jetpack(old_kit, "validate", *SECONDS, "-o", old_kit / "py").code == 0
+    for name in ENGINES:
+        one, other = (engine(found, name)["parity"][0] for found in (told, results(old_kit, "py")))
+        assert one["cosine"] == pytest.approx(other["cosine"], abs=1e-6)
+        assert one["snr_db"] == pytest.approx(other["snr_db"], abs=0.2)  # trtexec writes six digits
+        assert one["max_abs"] == pytest.approx(other["max_abs"], rel=0.01)
+        assert one["scale"] == pytest.approx(other["scale"], abs=1e-4)
