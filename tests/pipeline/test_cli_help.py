@@ -34,7 +34,7 @@ CONTRACT = {
     "quantize": "--ranges --target --max-drop --rounding --correct-bias --data -o",
     "compile": "--target -o",
     "validate": "--reference --data --metric --strict",
-    "package": "--format --archive -o",
+    "package": "--format --archive --new-version --keep -o",
     "import-results": "--strict --json",
     "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
     "tune": "--model --latency-ms --seconds --minutes --samples --server --json",

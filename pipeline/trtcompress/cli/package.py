@@ -33,10 +33,24 @@ if TYPE_CHECKING:
     help="Only this target of the build; repeat it.",
 )
 @click.option("--archive", is_flag=True, help="A kit as OUT.tar.gz.")
+@click.option("--new-version", is_flag=True, help="Keep the model that is there as the version before; see rollback.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --new-version: versions to leave there, the new one included. [default: 2]",
+)
 @options.output("Model repository or kit to write; with several targets one in it for each.", options.FOLDER)
 @options.as_json
 def command(
-    build_dir: str, form: PackageFormat, names: tuple[str, ...], archive: bool, output: str, as_json: bool
+    build_dir: str,
+    form: PackageFormat,
+    names: tuple[str, ...],
+    archive: bool,
+    new_version: bool,
+    keep: int | None,
+    output: str,
+    as_json: bool,
 ) -> int:
     """Pack the engines of a build as a Triton model repository, or as a kit for a device.
 
@@ -53,13 +67,20 @@ def command(
     """
     from trtcompress_graph.errors import StageError, UsageError
 
+    from ..new_version import repack_as_new_version
     from ..outputs import PackageResult
     from ..repack import repack
     from .output import print_json
 
     if archive and form != "jetson":
         raise UsageError("only a kit is archived", where="--archive", hint="--format jetson")
-    done = repack(Path(build_dir), form, names, Path(output), archive=archive)
+    options.refuse_idle("--new-version", new_version, {"--keep": keep})
+    if new_version and form == "jetson":
+        raise UsageError("a kit has no versions", where="--new-version", hint="leave it out")
+    if new_version:
+        done = repack_as_new_version(Path(build_dir), form, names, Path(output), keep or 2)
+    else:
+        done = repack(Path(build_dir), form, names, Path(output), archive=archive)
     code = StageError.exit_code if names and done.missing else 0
     if as_json:
         print_json(PackageResult(packages=done.packages, notes=done.notes))
