@@ -13,7 +13,7 @@ from trtcompress_graph.model import TensorSpec
 from .batching import Batching
 from .config import served_dims
 from .datatypes import TRITON_TYPES
-from .modelconfig import parse_config
+from .modelconfig import parameter, parse_config
 from .repository import checksum
 from .versions import served_version
 
@@ -38,7 +38,7 @@ def _check_model(folder: Path) -> None:
     if config.platform == "ensemble":
         _check_ensemble(path, config)
         return
-    model = folder / str(served_version(folder, config)) / config.parameters["model_file"].string_value
+    model = folder / str(served_version(folder, config)) / parameter(config, "model_file")
     if not model.is_file():
         raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
     note = checksum(model)

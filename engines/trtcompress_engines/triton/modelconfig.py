@@ -39,3 +39,8 @@ def to_text(config: Any) -> str:
     from google.protobuf import text_format
 
     return str(text_format.MessageToString(config))
+
+
+def parameter(config: Any, name: str) -> str:
+    """A parameter as text; empty where there is none (asking protobuf itself would add one)."""
+    return str(config.parameters[name].string_value) if name in config.parameters else ""

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..backends.onnxruntime import OnnxRuntimeRunner, open_graph
+from .modelconfig import parameter
 from .served_model import Served
+from .setting import THREADS
 
 if TYPE_CHECKING:
     from ..backend import Array
@@ -65,5 +67,5 @@ def _asked(runner: OnnxRuntimeRunner, model: Served, feed: Mapping[str, Array]) 
 
 
 def _threads(model: Served) -> int:
-    written = model.config.parameters["intra_op_thread_count"].string_value
+    written = parameter(model.config, THREADS)
     return int(written) if written.isdecimal() else 0

@@ -7,20 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import local
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from trtcompress_graph.errors import DataError, ServingError
 
+from .answers import Answer, compared
 from .client import Client, Refusal
 from .reference import Reference, has_reference
 from .requests import At, Feed, find_bounds, make_feed
 from .served_model import Served
 from .wrong import free_name, wrong_requests
-
-if TYPE_CHECKING:
-    from ..backend import Array
 
 Verdict = Literal["pass", "fail", "not_measured"]
 
@@ -112,7 +110,7 @@ def _answers(address: str, served: Served, engine: Reference | None, feeds: Sequ
     own = local()
     opened: list[Client] = []
 
-    def ask(feed: Feed) -> Feed | Refusal | ServingError:
+    def ask(feed: Feed) -> Answer:
         if not hasattr(own, "client"):
             own.client = Client(address)
             opened.append(own.client)
@@ -132,7 +130,7 @@ def _answers(address: str, served: Served, engine: Reference | None, feeds: Sequ
         expected = _expected(engine, feed)
         if expected is None and engine is not None:
             refused += 1
-        distance, why = _compared(served, expected, answer, engine is not None, tolerance)
+        distance, why = compared(served, expected, answer, engine is not None, tolerance)
         worst = max(worst, distance)
         if why:
             wrong.append(f"request {number} ({_shapes(feed)}): {why}")
@@ -157,46 +155,6 @@ def _expected(engine: Reference | None, feed: Feed) -> Feed | None:
         return None
 
 
-def _compared(
-    served: Served, expected: Feed | None, answer: Feed | Refusal | ServingError, compare: bool, tolerance: float
-) -> tuple[float, str]:
-    """How far the answer is, and what is wrong with it if something is."""
-    if isinstance(answer, ServingError):
-        return 0.0, answer.what
-    if isinstance(answer, Refusal):
-        return 0.0, "" if compare and expected is None else f"refused: {answer}"
-    names = {tensor.name for tensor in served.outputs}
-    if answer.keys() != names:
-        return 0.0, f"outputs {sorted(answer)} instead of {sorted(names)}"
-    if not compare:
-        return 0.0, ""
-    if expected is None:
-        return 0.0, "answered, where the engine refuses"
-    worst = 0.0
-    for name, wanted in expected.items():
-        got = answer[name]
-        if (got.dtype, got.shape) != (wanted.dtype, wanted.shape):
-            return worst, f"'{name}' is {got.dtype}{list(got.shape)}, the engine's {wanted.dtype}{list(wanted.shape)}"
-        distance = _distance(got, wanted)
-        if not distance <= tolerance:
-            return distance, f"'{name}' is off by {distance:.2g} of its greatest value"
-        worst = max(worst, distance)
-    return worst, ""
-
-
-def _distance(got: Array, wanted: Array) -> float:
-    """Greatest difference over the greatest value; what is no number has to be equal."""
-    if wanted.dtype.kind not in "fiu" or not wanted.size:
-        return 0.0 if np.array_equal(got, wanted) else float("inf")
-    one, other = np.asarray(got, np.float64), wanted.astype(np.float64)
-    finite = np.isfinite(other)
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-        return float("inf")
-    most = float(np.abs(other[finite]).max(initial=0.0))
-    apart = float(np.abs(one[finite] - other[finite]).max(initial=0.0))
-    return apart / max(most, 1e-6)
-
-
 def _refused(client: Client, model: str, name: str, feed: Feed, outputs: Sequence[str]) -> Check:
     """A wrong request has to be refused as such, in words that name what is asked."""
     try:
@@ -219,10 +177,10 @@ def _still_there(client: Client, served: Served, good: Feed, engine: Reference |
     if not client.ready(served.name):
         return Check(served.name, "stays up", "fail", "the model is no longer served")
     try:
-        answer: Feed | Refusal | ServingError = dict(client.infer(served.name, good))
+        answer: Answer = dict(client.infer(served.name, good))
     except (Refusal, ServingError) as error:
         answer = error
-    _, why = _compared(served, _expected(engine, good), answer, engine is not None, tolerance)
+    _, why = compared(served, _expected(engine, good), answer, engine is not None, tolerance)
     return Check(served.name, "stays up", "fail" if why else "pass", why or "a good request is answered as before")
 
 

@@ -14,7 +14,7 @@ from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model, TensorSpec
 
 from .datatypes import TRITON_TYPES
-from .modelconfig import parse_config
+from .modelconfig import parameter, parse_config
 from .ranged import RANGES, from_text
 from .versions import served_version
 
@@ -94,7 +94,7 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
         towers = tuple(read_served(repository, step, axes) for step in steps)
         return _described(name, folder, config, None, _of_towers(config, towers), towers)
     version = served_version(folder, config)
-    model = folder / str(version) / config.parameters["model_file"].string_value
+    model = folder / str(version) / parameter(config, "model_file")
     if not model.is_file():
         raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
     graph = read_model(model) if model.suffix == ".onnx" else None
@@ -135,9 +135,10 @@ def _tensor(entry: Any) -> Tensor:
 
 def _packaged(config: Any, folder: Path, graph: Model | None) -> dict[tuple[Place, ...], AxisRange]:
     """What `package` wrote; of older packages the lengths of the warm-up, and no others."""
-    if RANGES in config.parameters:
+    text = parameter(config, RANGES)
+    if text:
         try:
-            return from_text(config.parameters[RANGES].string_value)
+            return from_text(text)
         except (ValueError, TypeError, KeyError, json.JSONDecodeError) as error:
             raise CompileError(
                 f"parameter '{RANGES}' is damaged: {error}", where=str(folder / "config.pbtxt"), hint="package it again"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .modelconfig import parameter
+
 THREADS = "intra_op_thread_count"
 """Parameter of `config.pbtxt`: threads in one operator of ONNX Runtime; 0: one a core."""
 
@@ -41,7 +43,7 @@ class Setting:
 
 def setting_of(config: Any) -> Setting:
     """What a configuration says."""
-    threads = config.parameters[THREADS].string_value if THREADS in config.parameters else ""
+    threads = parameter(config, THREADS)
     batching = config.dynamic_batching if config.HasField("dynamic_batching") else None
     return Setting(
         instances=max(1, config.instance_group[0].count) if config.instance_group else 1,
