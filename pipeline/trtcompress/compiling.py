@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.digest import files_digest
@@ -14,16 +15,40 @@ from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
+from .builder import DEFAULT, BuilderRef
 from .codec import decode, encode
 from .files import write_text
 from .profiles import profiles
+
+if TYPE_CHECKING:
+    from trtcompress_engines.backend import ImplicitScales
 
 ENGINE = "engine.json"
 _AGAIN = "make it again with: trtcompress compile, or trtcompress build"
 
 
-def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: Path, *, threads: int = 0) -> Engine:
+def compile_model(
+    model: Model,
+    target: Target,
+    encoding: str,
+    axes: Axes,
+    out: Path,
+    *,
+    threads: int = 0,
+    builder: BuilderRef = DEFAULT,
+    implicit: ImplicitScales | None = None,
+) -> Engine:
     """Build an engine into the folder `out`, with the portable graph beside it.
+
+    Args:
+        model: the graph.
+        target: the device.
+        encoding: name of the encoding of the graph.
+        axes: ranges of its dynamic axes.
+        out: the folder.
+        threads: of a CPU engine; 0 is one a core.
+        builder: what is asked of TensorRT's builder.
+        implicit: float model and scales, where they do not stand in the graph.
 
     Raises:
         CompileError: the backend refuses the graph.
@@ -31,13 +56,22 @@ def compile_model(model: Model, target: Target, encoding: str, axes: Axes, out: 
     """
     from trtcompress_engines.backend import CompileOptions, backend_for
 
-    shapes = {} if target.how == "cpu" else profiles(model, axes)
+    shapes = [] if target.how == "cpu" else [profiles(model, part) for part in builder.parts(axes)]
+    options = CompileOptions(
+        profiles=shapes[0] if shapes else {},
+        threads=threads,
+        more_profiles=tuple(shapes[1:]),
+        tensorrt=builder.options,
+        implicit=implicit,
+    )
     out.mkdir(parents=True, exist_ok=True)
     graph = copy_model(model, out / "model.onnx")
-    return backend_for(target).compile(graph, target, encoding, CompileOptions(shapes, threads), out)
+    return backend_for(target).compile(graph, target, encoding, options, out)
 
 
-def compile_folder(model: Model, target: Target, axes: Axes, folder: Path, *, threads: int = 0) -> Engine:
+def compile_folder(
+    model: Model, target: Target, axes: Axes, folder: Path, *, threads: int = 0, builder: BuilderRef = DEFAULT
+) -> Engine:
     """Build an engine of a graph as it is, with its `engine.json`; other files in the folder stay.
 
     Raises:
@@ -46,7 +80,7 @@ def compile_folder(model: Model, target: Target, axes: Axes, folder: Path, *, th
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
-        engine = compile_model(model, target, "as-given", axes, Path(aside), threads=threads)
+        engine = compile_model(model, target, "as-given", axes, Path(aside), threads=threads, builder=builder)
         folder.mkdir(exist_ok=True)
         (folder / ENGINE).unlink(missing_ok=True)  # from here on until it is written anew there is no engine
         for path in sorted(Path(aside).iterdir()):

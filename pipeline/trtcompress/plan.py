@@ -15,6 +15,7 @@ from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
 from .asked import encodings_of, known_targets, refuse_idle
+from .builder import builder_of
 from .config import ONE_A_DEVICE, BuildConfig, DataSource, Loaded, RecoverSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
 from .stage import DataRef, FunctionRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
@@ -69,6 +70,7 @@ def make_plan(loaded: Loaded, stages: Sequence[Stage | Reserved], files: FileDig
     _refuse_unbuildable(targets.values())
     given = _given(loaded, files)
     given |= {("target", target.name): target for target in targets.values()}
+    given |= {("builder", targets[t.name].name): builder_of(targets[t.name], t, loaded) for t in config.targets}
     given |= {("encoding", e.name): e for encodings in wanted.values() for e in encodings}
     steps = _steps(_until(stages, until), given, wanted, config)
     return Plan(config.name, tuple(steps), given, tuple(targets.values()), wanted)

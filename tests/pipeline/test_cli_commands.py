@@ -181,7 +181,7 @@ def test_compiled_folders_hold_an_engine(made):
         engine = made.folder / told["engine"]
         assert engine.stat().st_size == told["size_bytes"]
         assert (engine.parent / "engine.json").is_file()
-    assert {p.suffix for p in (made.folder / "engine-rtx-4090").iterdir()} == {".onnx", ".plan", ".json"}
+    assert {p.suffix for p in (made.folder / "engine-rtx-4090").iterdir()} == {".onnx", ".plan", ".json", ".py", ".sh"}
 
 
 def test_validate_measures_what_runs_here(made):

@@ -11,10 +11,11 @@ from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
-from ..backend import CompileOptions, Runner
+from ..backend import CompileOptions, Runner, Shape
 from ..files import staged
 from ..tensorrt_options import TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Release, release_of
+from .trt_calibrator import check_batches
 from .trt_load import gpu_count, missing_classic, missing_rtx
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
@@ -108,9 +109,18 @@ def _source(graph: Model, options: CompileOptions, folder: Path) -> Model:
         shutil.copyfile(options.tensorrt.timing_cache, folder / TIMING_CACHE)
     if options.implicit is None:
         return graph
-    if options.implicit.cache:
+    if options.implicit.batches:
+        check_batches(options.implicit.batches, _usual(options.implicit.graph, options))
+    else:
         (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
     return copy_model(options.implicit.graph, folder / FLOAT)
+
+
+def _usual(graph: Model, options: CompileOptions) -> dict[str, Shape]:
+    """Shapes that TensorRT calibrates on: the usual ones of the last profile."""
+    profiles = checked_profiles(graph, options)
+    fixed = {spec.name: tuple(dim for dim in spec.shape if isinstance(dim, int)) for spec in graph.inputs}
+    return fixed | {name: shapes[1] for name, shapes in profiles[-1].items()} if profiles else fixed
 
 
 def lay_out(source: Model, release: Release, plan: str, options: CompileOptions) -> Recipe:

@@ -1,0 +1,149 @@
+"""What a config asks of TensorRT's builder for each target, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from trtcompress_engines.tensorrt_options import SECTION, TensorRTOptions, pinned, refuse
+from trtcompress_engines.tensorrt_release import Release, installed, release_of
+from trtcompress_graph.axes import Axes, AxisRange
+from trtcompress_graph.errors import UsageError
+from trtcompress_graph.target import Target
+
+from .config import BuildConfig, Loaded, TargetSettings, TensorRTSettings
+from .profile_parts import joined, refuse_gaps
+
+Implicit = Literal["", "ranges", "samples"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderRef:
+    """What is asked for one target. The timing cache counts with its digest, which stands in the options.
+
+    Attributes:
+        implicit: where the scales of INT8 come from, if they do not stand in the graph.
+        profiles: ranges of axes that get kernels of their own; what one does not say is as for the whole model.
+    """
+
+    options: TensorRTOptions = field(default_factory=TensorRTOptions)
+    implicit: Implicit = ""
+    profiles: tuple[Axes, ...] = ()
+
+    def parts(self, axes: Axes) -> list[Axes]:
+        """Ranges of all axes, by profile."""
+        return [joined(axes, part) for part in self.profiles] or [axes]
+
+
+DEFAULT = BuilderRef()
+
+
+def builder_of(target: Target, settings: TargetSettings, loaded: Loaded) -> BuilderRef:
+    """What is asked for a target: its own section `tensorrt`, or that of the build.
+
+    Raises:
+        UsageError: options that exclude each other, or that the device or its TensorRT does not have.
+        ConfigError: profiles that do not make up the ranges of the axes.
+        MissingPathError: there is no such timing cache.
+    """
+    config = loaded.config
+    if target.how == "cpu":
+        if settings.tensorrt is not None:
+            raise UsageError("a CPU has no TensorRT", where=f"targets: {target.name}: {SECTION}", hint="remove it")
+        return DEFAULT
+    section = config.tensorrt if settings.tensorrt is None else settings.tensorrt
+    if settings.precision not in ("auto", "int8") and section.implicit:
+        hint = f"leave tensorrt.implicit out, or build {target.name}:int8"
+        raise UsageError(f"'{settings.precision}' has no scales of INT8", where=f"{SECTION}.implicit", hint=hint)
+    made = asked_of(section, target, loaded.base)
+    _refuse_pipeline(made, target, config)
+    refuse_gaps(made.profiles, config.model.axes)
+    return made
+
+
+def asked_of(section: TensorRTSettings, target: Target, base: Path) -> BuilderRef:
+    """A section `tensorrt` for a target.
+
+    Raises:
+        UsageError: options that exclude each other, or that the device or its TensorRT does not have.
+        MissingPathError: there is no such timing cache.
+    """
+    from trtcompress_engines.backends.trt_load import gpu_count
+
+    options = _options(section, base)
+    release = _release(target, options)
+    refuse(options, target, release, gpu=gpu_count() > 0)
+    digest = pinned(options)
+    implicit: Implicit = section.implicit or ("ranges" if section.dla is not None and target.int8 else "")
+    if implicit and (lacking := release.lacks("implicit")):
+        hint = "leave it out: INT8 then stands in the graph"
+        raise UsageError(
+            f"implicit INT8 cannot be had for '{target.name}': {lacking}", where=f"{SECTION}.implicit", hint=hint
+        )
+    profiles = tuple(
+        {name: {axis: AxisRange(*lengths) for axis, lengths in axes.items()} for name, axes in part.items()}
+        for part in section.profiles
+    )
+    return BuilderRef(replace(options, timing_cache_sha256=digest), implicit, profiles)
+
+
+def _options(section: TensorRTSettings, base: Path) -> TensorRTOptions:
+    cache = section.timing_cache
+    return TensorRTOptions(
+        workspace_mb=section.workspace_mb,
+        optimization_level=section.optimization_level,
+        timing_cache=base / cache.source if cache else None,
+        timing_cache_sha256=(cache.sha256 or "") if cache else "",
+        hardware_compatible=section.hardware_compatible,
+        version_compatible=section.version_compatible,
+        refit=section.refit,
+        strip=section.strip,
+        weight_streaming=section.weight_streaming,
+        sparse=section.sparse,
+        dla=section.dla,
+        version=section.version or "",
+    )
+
+
+def _release(target: Target, options: TensorRTOptions) -> Release:
+    """Of the TensorRT that builds."""
+    if target.how != "aot":
+        return release_of(target, options.version)
+    here = installed("rtx") or Release("rtx", options.version or "1.0")
+    if options.version and not here.same_as(options.version):
+        raise UsageError(
+            f"'{target.name}' is built by {here.title}, which is installed here",
+            where=f"{SECTION}.version",
+            hint="leave it out",
+        )
+    return here
+
+
+def _refuse_pipeline(made: BuilderRef, target: Target, config: BuildConfig) -> None:
+    """What the rest of the build cannot do with such an engine."""
+    if made.options.strip and any(form.startswith("triton") for form in config.package):
+        raise UsageError(
+            "a plan without weights cannot be served by Triton",
+            where=f"{SECTION}.strip",
+            hint="set package: [], and put the weights in where it is loaded (refit.py lies beside the plan)",
+        )
+    if made.implicit and config.qat is not None:
+        raise UsageError(
+            "what quantization-aware training learns stands in Q/DQ pairs, which implicit INT8 has not",
+            where="qat",
+            hint="remove it, or tensorrt.implicit and tensorrt.dla",
+        )
+    if made.implicit == "samples" and (lacking := _not_here(target)):
+        raise UsageError(
+            f"TensorRT calibrates '{target.name}' on the machine that builds its engine: {lacking}",
+            where=f"{SECTION}.implicit",
+            hint="tensorrt.implicit=ranges takes our ranges, and builds there too",
+        )
+
+
+def _not_here(target: Target) -> str:
+    """Why engines of a target are not built here; empty where they are."""
+    from trtcompress_engines.backend import backend_for
+
+    return "the device itself builds it" if target.how == "kit" else backend_for(target).missing()

@@ -1,0 +1,181 @@
+"""The section `tensorrt` of a config: refused before any work, or seen in the engines."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from builds import build, project
+from trtcompress.builder import builder_of
+from trtcompress.config_file import load_config
+from trtcompress.implicit import write_batches
+from trtcompress.profile_parts import joined
+from trtcompress.stage import DataRef
+from trtcompress_engines.backends import tensorrt as classic_backend
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.errors import ConfigError, DataError, MissingPathError, TrtCompressError, UsageError
+from trtcompress_graph.load import read_model
+
+CACHE = "calibration.cache"
+
+
+def asked(folder: Path, target: str, *overrides: str) -> Any:
+    loaded = load_config(project(folder, [target]), overrides)
+    return builder_of(resolve_target(target.partition(":")[0]), loaded.config.targets[0], loaded)
+
+
+def recipe_in(folder: Path) -> dict[str, Any]:
+    """The recipe in a script."""
+    found = re.search(r"^RECIPE.*? = (\{.*?\})$", (folder / "reproduce.py").read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    recipe: dict[str, Any] = ast.literal_eval(found[1])
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("target", "overrides", "where", "words"),
+    [
+        ("rtx-4090", ["tensorrt.dla=0"], "tensorrt.dla", "no DLA"),
+        ("jetson-xavier-nx", ["tensorrt.weight_streaming=true"], "weight_streaming", "came with TensorRT 10.0"),
+        ("jetson-orin-nx", ["tensorrt={version: '9.1'}"], "tensorrt.version", "no platform of"),
+        ("rtx-4090", ["tensorrt={version: '10.3'}"], "tensorrt.version", "is built by TensorRT for RTX"),
+        ("a100", ["tensorrt.strip=true"], "tensorrt.strip", "cannot be served by Triton"),
+        ("jetson-orin-nx", ["tensorrt.dla=0", "qat=true"], "qat", "stands in Q/DQ pairs"),
+        ("jetson-orin-nx", ["tensorrt.implicit=samples"], "tensorrt.implicit", "the device itself builds it"),
+        ("a100", ["tensorrt={implicit: ranges, version: '11.4'}"], "tensorrt.implicit", "has it no more"),
+        ("jetson-orin-nx:float", ["tensorrt.implicit=ranges"], "tensorrt.implicit", "has no scales of INT8"),
+        ("cpu", ["targets=[{name: cpu, tensorrt: {sparse: true}}]"], "targets: cpu: tensorrt", "a CPU has no TensorRT"),
+        ("a100", ["tensorrt.timing_cache=none.cache"], "tensorrt.timing_cache", "no such timing cache"),
+        ("rtx-4090", ["tensorrt.profiles=[{x: {batch: 1}}]"], "tensorrt.profiles", "no profile holds the length 2"),
+        ("rtx-4090", ["tensorrt.profiles=[{x: {batch: [1, 2, 9]}}]"], "profiles.0.x.batch", "beyond 1 to 4"),
+        ("rtx-4090", ["tensorrt.profiles=[{y: {batch: 1}}]"], "profiles.0.y.batch", "is not given"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, target: str, overrides: list[str], where: str, words: str
+):
+    with pytest.raises((UsageError, ConfigError, MissingPathError), match=words) as caught:
+        build(project(tmp_path, [target]), tmp_path, *overrides)
+    assert where in caught.value.where
+    assert caught.value.hint
+    assert not list((tmp_path / "store").glob("objects/*"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["optimization_level: 6", "workspace_mb: 0", "unknown: 1", "dla: -1"])
+def test_values_are_checked_by_the_schema(tmp_path: Path, value: str):
+    with pytest.raises(ConfigError, match=r".") as caught:
+        load_config(project(tmp_path), [f"tensorrt={{{value}}}"])
+    assert value.partition(":")[0] in str(caught.value)
+
+
+def test_a_target_has_a_section_of_its_own(tmp_path: Path):
+    text = "targets=[{name: jetson-orin-nx, tensorrt: {dla: 1, version: '8.5'}}]"
+    own = asked(tmp_path, "jetson-orin-nx", text, "tensorrt.workspace_mb=64")
+    assert (own.options.dla, own.options.version, own.options.workspace_mb, own.implicit) == (1, "8.5", None, "ranges")
+    shared = asked(tmp_path, "jetson-orin-nx", "tensorrt.workspace_mb=64")
+    assert (shared.options.workspace_mb, shared.implicit) == (64, "")
+    assert asked(tmp_path, "cpu", "tensorrt.workspace_mb=64").options.workspace_mb is None
+
+
+def test_options_reach_the_engine_and_only_its_own(tmp_path: Path):
+    config = project(tmp_path, ["rtx-3090:int8", "rtx-4090:int8"])
+    parts = "tensorrt.profiles=[{x: {batch: 1}}, {x: {batch: [2, 4, 4]}}]"
+    _, first = build(config, tmp_path, parts)
+    assert {"compile rtx-3090/trt-int8", "compile rtx-4090/trt-int8"} <= set(first.worked)
+    made = recipe_in(tmp_path / "out" / "small" / "engines" / "rtx-4090" / "trt-int8")
+    assert [profile["x"] for profile in made["profiles"]] == [
+        ((1, 3, 8, 8),) * 3,
+        ((2, 3, 8, 8), (4, 3, 8, 8), (4, 3, 8, 8)),
+    ]
+    own = "targets=[{name: rtx-3090, precision: int8}, {name: rtx-4090, precision: int8, tensorrt: {workspace_mb: 99}}]"
+    _, second = build(config, tmp_path, parts, own)
+    assert [step for step in second.worked if step.startswith("compile")] == ["compile rtx-4090/trt-int8"]
+    assert recipe_in(tmp_path / "out" / "small" / "engines" / "rtx-4090" / "trt-int8")["workspace_mb"] == 99
+
+
+def test_a_pinned_timing_cache_counts_by_its_content(tmp_path: Path):
+    config = project(tmp_path, ["a100:int8"])
+    (tmp_path / "one.cache").write_bytes(b"one")
+    pin = "tensorrt.timing_cache=one.cache"
+    build(config, tmp_path, pin)
+    _, again = build(config, tmp_path, pin)
+    assert not [step for step in again.worked if step.startswith("compile")]
+    (tmp_path / "one.cache").write_bytes(b"two")
+    _, changed = build(config, tmp_path, pin)
+    assert [step for step in changed.worked if step.startswith("compile")] == ["compile a100/trt-int8"]
+    engine = tmp_path / "out" / "small" / "engines" / "a100" / "trt-int8"
+    assert (engine / "timing.cache").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize(("version", "header"), [("8.5", "TRT-8502"), ("8.6", "TRT-8602"), ("10.3", "TRT-100300")])
+def test_a_dla_gets_the_float_model_and_the_scales_of_the_quantized_one(tmp_path: Path, version: str, header: str):
+    config = project(tmp_path, ["jetson-orin-nx:int8"])
+    build(config, tmp_path, f"tensorrt={{dla: 1, version: '{version}'}}")
+    folder = tmp_path / "out" / "small" / "engines" / "jetson-orin-nx" / "trt-int8"
+    first, *lines = (folder / CACHE).read_text().splitlines()
+    assert first == f"{header}-EntropyCalibration2"
+    held = {name: bytes.fromhex(bits) for name, bits in (line.rsplit(": ", 1) for line in lines)}
+    graph = onnx.load(folder / "model.onnx").graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = {
+        n.input[0]: constants[n.input[1]] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] in held
+    }
+    assert pairs
+    for name, scale in pairs.items():
+        assert np.float32(scale) == np.frombuffer(held[name], ">f4")[0]
+    assert not any(node.op_type == "QuantizeLinear" for node in onnx.load(folder / "float.onnx").graph.node)
+    made = recipe_in(folder)
+    assert (made["onnx"], made["plan"], made["dla"]) == ("float.onnx", "model.plan", 1)
+    assert (made["flags"], made["strongly_typed"]) == (("FP16", "INT8", "GPU_FALLBACK"), False)
+    shell = (folder / "reproduce.sh").read_text()
+    assert "--useDLACore=1" in shell
+    assert f"--calib=own.{CACHE}" in shell
+
+
+def test_without_the_section_nothing_more_is_read(tmp_path: Path):
+    build(project(tmp_path, ["jetson-orin-nx:int8"]), tmp_path)
+    folder = tmp_path / "out" / "small" / "engines" / "jetson-orin-nx" / "trt-int8"
+    assert not (folder / CACHE).exists()
+    assert recipe_in(folder)["strongly_typed"]
+
+
+def test_tensorrt_calibrates_on_whole_batches_of_the_usual_shapes(tmp_path: Path):
+    project(tmp_path)
+    model = read_model(tmp_path / "model.onnx")
+    data = DataRef("samples.npz", tmp_path, "", None, None)
+    axes = joined({"x": {"batch": AxisRange(1, 2, 8)}}, {"x": {"batch": AxisRange(3, 5, 8)}})
+    (tmp_path / "batches").mkdir()
+    write_batches(model, data, axes, tmp_path / "batches")
+    files = sorted((tmp_path / "batches").iterdir())
+    shapes = [np.load(file)["x"].shape for file in files]
+    assert shapes == [(5, 3, 8, 8)] * 2  # of 12 samples
+    with np.load(tmp_path / "samples.npz") as given:
+        assert np.array_equal(np.load(files[1])["x"], given["x"][5:10])
+    with pytest.raises(DataError, match="no samples make a whole batch"):
+        write_batches(model, data, {"x": {"batch": AxisRange(1, 64, 64)}}, tmp_path / "batches")
+
+
+def test_an_engine_that_is_not_built_here_is_not_calibrated_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UsageError, match="TensorRT calibrates 'a100' on the machine that builds its engine"):
+        asked(tmp_path, "a100", "tensorrt.implicit=samples")
+    monkeypatch.setattr(classic_backend, "missing_classic", lambda: "")
+    monkeypatch.setattr(classic_backend, "gpu_count", lambda: 1)
+    assert asked(tmp_path, "a100", "tensorrt.implicit=samples").implicit == "samples"
+
+
+def test_errors_are_for_the_user(tmp_path: Path):
+    with pytest.raises(TrtCompressError) as caught:
+        asked(tmp_path, "jetson-orin-nano", "tensorrt.dla=0")
+    assert str(caught.value).splitlines() == [
+        "tensorrt.dla: dla cannot be had for 'jetson-orin-nano': it has no DLA",
+        "hint: leave it out, or set it for other targets alone: targets: [{name: jetson-orin-nano, tensorrt: {}}]",
+    ]
