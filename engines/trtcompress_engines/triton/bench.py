@@ -89,14 +89,14 @@ def bench_for(served: Served, installed: Installed, samples: int, seconds: float
     Raises:
         ServingError: the server does not come up.
     """
-    feeds = tuple(_feeds(served, samples))
+    feeds = tuple(usual_feeds(served, samples))
     with TemporaryDirectory(prefix="trtcompress-") as folder:
         explicit = ("--model-control-mode", "explicit")
         with running(Path(folder), installed, explicit) as server, Client(server.grpc) as client:
             yield Bench(served, Path(folder), server.grpc, client, client.version(), feeds, seconds)
 
 
-def _feeds(served: Served, samples: int) -> Iterator[Feed]:
+def usual_feeds(served: Served, samples: int) -> Iterator[Feed]:
     """Requests at the usual lengths, with values that the engine takes."""
     rng = np.random.default_rng(0)
     bounds: dict[str, int] = {}
