@@ -1,14 +1,16 @@
 """`trtcompress tune` on small models and a real server: what it writes, what it leaves, what it says."""
 
 import json
+import signal
 from pathlib import Path
 
 import jsonschema
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc
 
-from command_line import done, trtcompress
+from command_line import done, start, trtcompress
 from triton_models import BATCH_8, CPU, cnn, engine_of, scaled
 from tritonserver import tritonserver
 from trtcompress import tuning
@@ -127,6 +129,24 @@ def test_without_names_all_but_ensembles_are_tuned(repository: Path, monkeypatch
     found = tuning.tune(repository, seconds=1, minutes=1)
     assert len(found.models) == 2
     assert found.notes == ("'all' is an ensemble: its towers are tuned (cnn)",)
+
+
+def test_an_interrupt_ends_the_server_and_leaves_the_repository(repository: Path):
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    process = start("tune", repository, "--model", "cnn", "--seconds", 0.2)
+    try:
+        while "limit of p99" not in (line := process.stderr.readline()):
+            assert line, "it ended by itself"
+        servers = psutil.Process(process.pid).children(recursive=True)
+        assert "tritonserver" in {server.name() for server in servers}
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted: nothing half-written is left" in err
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+    assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
