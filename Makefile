@@ -20,6 +20,7 @@ demo-ocr: setup
 	$(BIN)/trtcompress build examples/ocr/build.yaml
 
 test: check
+	sh docker/install-tests.sh
 	$(BIN)/python -m pytest
 
 check: setup

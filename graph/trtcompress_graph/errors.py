@@ -15,7 +15,13 @@ TrtCompressError            4
     ├── RecoverError        4  a training diverged, or a training loop of the user failed
     ├── CompileError        4  a backend refused the graph
     ├── StoreError          4  the artifact store or the build folder cannot be written
-    └── ServingError        5  a server did not come up, or what it serves is not what was packaged
+    ├── ServingError        5  a server did not come up, or what it serves is not what was packaged
+    └── RemoteError        20  another machine did not do its part
+        ├── UnreachableError    21  it does not answer
+        ├── LoginError          22  it refuses the key, or is not the machine that it was
+        ├── RemoteToolError     23  it lacks TensorRT or the card
+        ├── HostLostError       24  it went away half-way
+        └── RemoteSpaceError    25  no space on it
 """
 
 from __future__ import annotations
@@ -108,3 +114,39 @@ class ServingError(StageError):
     """A server did not come up or is gone, or what it serves is not what was packaged."""
 
     exit_code = 5
+
+
+class RemoteError(StageError):
+    """Another machine did not do its part of a build."""
+
+    exit_code = 20
+
+
+class UnreachableError(RemoteError):
+    """The other machine does not answer."""
+
+    exit_code = 21
+
+
+class LoginError(RemoteError):
+    """The other machine refuses the key, or does not show the host key that is known of it."""
+
+    exit_code = 22
+
+
+class RemoteToolError(RemoteError):
+    """The other machine lacks what builds the engine: TensorRT, or the card."""
+
+    exit_code = 23
+
+
+class HostLostError(RemoteError):
+    """The connection to the other machine broke while it worked."""
+
+    exit_code = 24
+
+
+class RemoteSpaceError(RemoteError):
+    """There is no space on the other machine."""
+
+    exit_code = 25

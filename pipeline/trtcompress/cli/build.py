@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from ..api import BuildOptions, Built
     from ..config import Loaded
+    from ..remote_build import Host
+    from ..remote_join import Joined
     from ..validation import Candidate
 
 ACCURACY = ("max_metric_drop", "min_cosine", "min_snr_db")
@@ -53,6 +55,7 @@ def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON).")
 @click.option("--no-cache", is_flag=True, help="Work everything anew, in a store of its own that is thrown away.")
+@shared.remote
 @click.option("--until", metavar="STAGE", shell_complete=stage_names, help="Stop after this stage.")
 @click.option("--dry-run", is_flag=True, help="Only say which stages would run.")
 @click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
@@ -68,6 +71,7 @@ def command(
     as_json: bool,
     quiet: bool,
     no_cache: bool,
+    remotes: tuple[str, ...],
     until: str | None,
     dry_run: bool,
     strict: bool,
@@ -79,6 +83,7 @@ def command(
     trtcompress build model.onnx --data samples.npz
     trtcompress build build.yaml --target cpu --target rtx-4090
     trtcompress build build.yaml --set quantize.method=minmax --json
+    trtcompress build build.yaml --target h100 --remote me@gpu-server
     """
     from ..api import BuildOptions, build_all, overrides_for
 
@@ -89,26 +94,52 @@ def command(
     if dry_run:
         _dry_run(loaded, options, as_json)
         return 0
+    hosts = _hosts(remotes, loaded, until)
     if quiet:
         from ..api import Silent
 
         built = build_all(loaded, options, Silent())
     else:
         built = _shown(loaded, options)
+    joined = _join(built, loaded, hosts, quiet) if hosts else None
     if as_json:
+        from ..remote_join import with_plans
         from .output import print_json
 
-        print_json(built.result)
+        print_json(with_plans(built.result, joined) if joined else built.result)
     elif not quiet:
-        _summary(built)
-    if built.removed and not quiet:
-        say(f"removed what this build does not make and an earlier one did: {', '.join(built.removed)}")
+        _summary(built, joined)
+    again = {str(folder) for folders in (joined.repositories if joined else {}).values() for folder in folders}
+    removed = [name for name in built.removed if str(Path(built.result.build_dir, name)) not in again]
+    if removed and not quiet:
+        say(f"removed what this build does not make and an earlier one did: {', '.join(removed)}")
     for failure in built.failures:
         say(f"FAILED {failure}")
     for hint in hints(built):
         say(f"hint: {hint}")
     failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
     return 1 if failed else 0
+
+
+def _hosts(remotes: tuple[str, ...], loaded: Loaded, until: str | None) -> tuple[Host, ...]:
+    """The machines of --remote, looked at before any work."""
+    if not remotes:
+        return ()
+    from trtcompress_graph.errors import UsageError
+
+    from ..remote_join import find_hosts, targets_of
+
+    if until:
+        raise UsageError("--remote does nothing with --until", where="--remote", hint="leave one of them out")
+    return find_hosts(remotes, targets_of(loaded.config))
+
+
+def _join(built: Built, loaded: Loaded, hosts: tuple[Host, ...], quiet: bool) -> Joined:
+    """Have the engines built that could only be checked here."""
+    from ..remote_join import join_remote
+
+    tell = (lambda text: None) if quiet else say
+    return join_remote(Path(built.result.build_dir), loaded.config.package, hosts, tell)
 
 
 def _tell_batch(loaded: Loaded, overrides: Sequence[str]) -> None:
@@ -182,7 +213,7 @@ def _shown(loaded: Loaded, options: BuildOptions) -> Built:
         return build_all(loaded, options, listener)
 
 
-def _summary(built: Built) -> None:
+def _summary(built: Built, joined: Joined | None = None) -> None:
     import json
 
     from ..report.table import COLUMNS, rows
@@ -197,9 +228,15 @@ def _summary(built: Built) -> None:
     for validation in facts["validations"]:
         for note in validation["notes"]:
             say(f"{validation['target']}: {note}")
+    brought = joined.brought if joined else {}
     for package in facts["packages"]:
-        for note in package["notes"]:
+        for note in package["notes"] if package["target"] not in brought else ():
             say(f"{package['target']}: {note}")
+    for target, there in brought.items():
+        took = "was built before" if there.seconds is None else f"built in {there.seconds:.1f} s"
+        say(f"{target}: {took} on {there.host}: {there.plan}")
+        for repository in joined.repositories[target] if joined else ():
+            say(f"{target}: packed, but not run here: {repository}")
     say(f"build: {built.result.build_dir} (report.md tells more)")
 
 

@@ -15,10 +15,17 @@ from .main import say
 @options.target
 @options.axis
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of a CPU engine. [default: one a core]")
+@options.remote
 @options.output("Folder to write.", options.FOLDER)
 @options.as_json
 def command(
-    model: str, target_name: str, axis_options: tuple[str, ...], threads: int, output: str, as_json: bool
+    model: str,
+    target_name: str,
+    axis_options: tuple[str, ...],
+    threads: int,
+    remotes: tuple[str, ...],
+    output: str,
+    as_json: bool,
 ) -> None:
     """Build the engine of a graph as it is: its precision is what the graph says (see quantize)."""
     from trtcompress_calibration.placement import quantizes_activations
@@ -27,11 +34,18 @@ def command(
 
     from ..compiling import compile_folder
     from ..outputs import EngineFile
+    from ..packaging import with_brought_plan
+    from ..remote_build import build_there
+    from ..remote_join import find_hosts
     from ..validation import deployed_file, deployed_size
     from .output import print_json
 
     target, read = resolve_target(target_name), read_model(Path(model))
+    hosts = find_hosts(remotes, [target]) if remotes else ()
     engine = compile_folder(read, target, options.axes(axis_options), Path(output), threads=threads)
+    if hosts and not engine.built:
+        build_there(engine, target, hosts, say)
+        engine = with_brought_plan(engine)
     path, digest = deployed_file(engine)
     idle = "fp8_nodes" not in engine.details and engine.details.get("int8_nodes", "").partition(" ")[0] == "0"
     if idle and quantizes_activations(read):

@@ -67,6 +67,13 @@ store: Decorator = click.option(
     help="Artifact store; a URL, such as s3://bucket/prefix, is one that several machines share. "
     "[default: $TRTCOMPRESS_STORE or the user's cache]",
 )
+remote: Decorator = click.option(
+    "--remote",
+    "remotes",
+    metavar="USER@HOST[:PORT]",
+    multiple=True,
+    help="Build the engines of data-centre cards on this machine, over SSH with your keys and its TensorRT; repeat it.",
+)
 target: Decorator = click.option(
     "--target",
     "target_name",

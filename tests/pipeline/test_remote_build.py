@@ -1,0 +1,369 @@
+"""Engines of a data-centre card, built over SSH: a real sshd on loopback, with a trtexec that only looks like one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command_line import Ran, done, trtcompress
+from small_builds import QUICK, small_classifier
+from ssh_server import MISSING, SSHD, SshServer
+from trtcompress.digests import file_digest
+from trtcompress.remote import Remote, parse_remote
+from trtcompress_graph.errors import UsageError
+
+needs_sshd = pytest.mark.skipif(SSHD is None, reason=MISSING)
+ARGUMENTS = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}", "--set", "gates={max_metric_drop: 1, min_cosine: 0.5}")
+COUNT = 'echo run >> "$HOME/runs"; '
+BUILD = 'cat "$onnx" > "$plan"; echo "$*" >> "$plan"'
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, samples, and a store that all builds here share."""
+    folder = tmp_path_factory.mktemp("remote")
+    small_classifier(folder)
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+    started = SshServer(tmp_path / "ssh").start()
+    started.trtexec(COUNT + BUILD)
+    monkeypatch.setenv("TRTCOMPRESS_SSH", started.ssh)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def small_disk(server: SshServer) -> Iterator[Path]:
+    """Little space on the other machine."""
+    cache = server.folder / "cache"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", cache], check=True)
+    yield cache
+    subprocess.run(["umount", cache], check=True)
+
+
+def command(project: Path, out: Path, *more: object, target: str = "h100") -> tuple[object, ...]:
+    made = ("--out", out, "--store", project / "store", "--target", target)
+    return ("build", project / "small.onnx", "--data", project / "samples.npz", *made, *ARGUMENTS, *QUICK, *more)
+
+
+def remote(project: Path, out: Path, server: SshServer, *more: object) -> Ran:
+    return trtcompress(*command(project, out, "--remote", server.address, *more))
+
+
+def engine(out: Path) -> Path:
+    return out / "small/engines/h100/trt-int8"
+
+
+def runs(server: SshServer) -> int:
+    """How often trtexec was run."""
+    log = server.folder / "home/runs"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def whole(out: Path) -> None:
+    """A plan with what belongs to it, and nothing else."""
+    names = {path.name for path in engine(out).iterdir()}
+    assert {"model.plan", "model.plan.log", "remote.json"} <= names
+    assert (engine(out) / "model.plan").read_bytes().startswith((engine(out) / "model.onnx").read_bytes())
+    assert [name for name in names if name.startswith(".")] == []
+
+
+def nothing_joined(out: Path) -> None:
+    assert {path.name for path in engine(out).iterdir()} == {
+        "engine.json",
+        "model.onnx",
+        "reproduce.py",
+        "reproduce.sh",
+    }
+    assert not (out / "small/triton/h100").exists()
+
+
+@needs_sshd
+def test_the_plan_is_built_there_joined_and_packed(project: Path, tmp_path: Path, server: SshServer):
+    out = tmp_path / "out"
+    ran = remote(project, out, server, "--json")
+    assert ran.code == 0, ran.err
+    whole(out)
+    plan = engine(out) / "model.plan"
+    arguments = plan.read_bytes().removeprefix((engine(out) / "model.onnx").read_bytes()).decode()
+    how = json.loads((engine(out) / "engine.json").read_text())["details"]["how_to_build"]
+    assert arguments.strip() == how.partition("trtexec ")[2]
+    assert "RUNNING TensorRT.trtexec" in (engine(out) / "model.plan.log").read_text()
+    record = json.loads((engine(out) / "remote.json").read_text())
+    assert (record["host"], record["sha256"]) == (server.address, file_digest(plan))
+    (target,) = ran.json["targets"]
+    assert (target["engine"], target["sha256"]) == (str(plan), file_digest(plan))
+    served = out / "small/triton/h100/small"
+    assert (served / "1/model.plan").read_bytes() == plan.read_bytes()
+    assert 'platform: "tensorrt_plan"' in (served / "config.pbtxt").read_text()
+    assert list(server.kept.iterdir()) == []
+
+
+@needs_sshd
+def test_a_second_build_takes_the_plan_that_is_there(project: Path, tmp_path: Path, server: SshServer):
+    out = tmp_path / "out"
+    first = remote(project, out, server)
+    assert "building on" in first.err
+    assert f"{engine(out)}/model.plan" in first.err
+    assert "not packed" not in first.err
+    digest = file_digest(engine(out) / "model.plan")
+    again = remote(project, out, server)
+    assert (again.code, runs(server)) == (0, 1)
+    assert "was built before" in again.err
+    (engine(out) / "model.plan").write_bytes(b"another")
+    assert remote(project, out, server).code == 0
+    assert (file_digest(engine(out) / "model.plan"), runs(server)) == (digest, 2)
+    assert "removed" not in again.err
+    packed = done("package", out / "small", "--target", "h100", "-o", tmp_path / "repository")
+    assert "which was built elsewhere" in packed.err
+
+
+@needs_sshd
+def test_a_build_without_the_other_machine_leaves_no_old_repository(project: Path, tmp_path: Path, server: SshServer):
+    out = tmp_path / "out"
+    assert remote(project, out, server).code == 0
+    files = json.loads((out / "small/manifest.json").read_text())["files"]
+    served = out / "small/triton/h100/small"
+    assert files["triton/h100/small/1/model.plan"]["sha256"] == file_digest(served / "1/model.plan")
+    ran = done(*command(project, out, "--set", "quantize.method=minmax"))
+    assert "removed what this build does not make and an earlier one did: triton/h100" in ran.err
+    assert not served.exists()
+    old = trtcompress("package", out / "small", "--target", "h100", "-o", tmp_path / "repository")
+    assert "older than the graph" in old.err
+    assert remote(project, out, server, "--set", "quantize.method=minmax").code == 0
+    assert runs(server) == 2
+    assert (served / "1/model.plan").read_bytes() == (engine(out) / "model.plan").read_bytes()
+
+
+@needs_sshd
+def test_compile_brings_the_plan_beside_the_graph(project: Path, tmp_path: Path, server: SshServer):
+    folder = tmp_path / "engine"
+    made = ("--target", "a100", "--axis", "x.batch=1,2,4", "--remote", server.address, "-o", folder)
+    for times in (1, 1):
+        ran = done("compile", project / "small.onnx", *made, "--json")
+        assert ran.json["built"]
+        assert ran.json["engine"] == str(folder / "model.plan")
+        assert runs(server) == times
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    """Before work, in words, with something to do."""
+    assert ran.code == code, ran.err
+    for word in (*words, "hint: "):
+        assert word in ran.err
+    assert "Traceback" not in ran.err
+
+
+@needs_sshd
+def test_what_cannot_be_reached_or_used_is_refused_before_work(project: Path, tmp_path: Path, server: SshServer):
+    out = tmp_path / "out"
+    host_key = (server.folder / "host_key.pub").read_text()
+    server.know("")
+    refused(remote(project, out, server), 22, "host key is not known", "fingerprint")
+    server.know((server.folder / "other_key.pub").read_text())
+    refused(remote(project, out, server), 22, "host key has changed")
+    server.know(host_key)
+    server.authorize((server.folder / "other_key.pub").read_text())
+    refused(remote(project, out, server), 22, "Permission denied", "ssh-copy-id")
+    server.authorize((server.folder / "key.pub").read_text())
+    (server.folder / "bin/trtexec").unlink()
+    refused(remote(project, out, server), 23, "neither trtexec nor Python's tensorrt", "PATH")
+    server.program("nvidia-smi", "#!/bin/sh\necho 0, 8.0, NVIDIA A100-SXM4-40GB\n")
+    server.trtexec()
+    refused(remote(project, out, server), 23, "SM90", "NVIDIA A100-SXM4-40GB (SM80)")
+    server.stop()
+    refused(remote(project, out, server), 21, "does not answer", "Connection refused")
+    assert not out.exists()
+    server.start()
+
+
+@needs_sshd
+def test_the_card_is_chosen_among_those_that_are_there(project: Path, tmp_path: Path, server: SshServer):
+    server.program("nvidia-smi", "#!/bin/sh\necho 0, 8.0, NVIDIA A100-SXM4-40GB\necho 1, 9.0, NVIDIA H100 80GB HBM3\n")
+    server.trtexec(BUILD + '; echo "device $CUDA_VISIBLE_DEVICES"')
+    out = tmp_path / "out"
+    assert remote(project, out, server).code == 0
+    assert "device 1\n" in (engine(out) / "model.plan.log").read_text()
+    assert json.loads((engine(out) / "remote.json").read_text())["gpu"] == "NVIDIA H100 80GB HBM3"
+
+
+@needs_sshd
+def test_of_several_machines_the_one_with_the_card_is_taken(
+    project: Path, tmp_path: Path, server: SshServer, monkeypatch
+):
+    other = SshServer(tmp_path / "other").start()
+    try:
+        server.program("nvidia-smi", "#!/bin/sh\necho 0, 8.0, NVIDIA A100-SXM4-40GB\n")
+        other.program("nvidia-smi", "#!/bin/sh\necho 0, 9.0, NVIDIA H100 80GB HBM3\n")
+        other.trtexec()
+        both = tmp_path / "both"
+        both.write_text(
+            "".join(
+                f'Match originalhost 127.0.0.1 exec "test %p = {each.port}"\n'
+                f"  IdentityFile {each.folder}/key\n  UserKnownHostsFile {each.folder}/known_hosts\n"
+                for each in (server, other)
+            )
+            + "Host *\n  IdentitiesOnly yes\n"
+        )
+        monkeypatch.setenv("TRTCOMPRESS_SSH", f"ssh -F {both}")
+        out = tmp_path / "out"
+        assert remote(project, out, server, "--remote", other.address).code == 0
+        assert json.loads((engine(out) / "remote.json").read_text())["host"] == other.address
+    finally:
+        other.stop()
+
+
+@needs_sshd
+def test_python_builds_where_there_is_no_trtexec(project: Path, tmp_path: Path, server: SshServer):
+    (server.folder / "bin/trtexec").unlink()
+    server.program(
+        "python3",
+        '#!/bin/sh\ncase "$1" in -c) echo "trtcompress: bindings 10.13.2" ;; '
+        "reproduce.py) cat model.onnx > model.plan; echo built by python ;; esac\n",
+    )
+    out = tmp_path / "out"
+    ran = remote(project, out, server)
+    assert ran.code == 0, ran.err
+    assert "with python3 (10.13.2)" in ran.err
+    whole(out)
+
+
+@needs_sshd
+def test_what_tensorrt_there_says_is_shown(project: Path, tmp_path: Path, server: SshServer):
+    server.trtexec("echo '[E] Error Code 4: no kernel for node conv1'; exit 3")
+    ran = remote(project, tmp_path, server)
+    refused(ran, 4, "no kernel for node conv1", "exit code 3", "failed.log")
+    nothing_joined(tmp_path)
+    assert [path.name for path in server.kept.glob("*/*") if path.name.startswith("work.")] == []
+    server.trtexec("exit 0")
+    refused(remote(project, tmp_path, server), 4, "did not build the engine")
+    server.trtexec()
+    assert remote(project, tmp_path, server).code == 0
+
+
+@needs_sshd
+def test_a_connection_that_breaks_while_it_builds(project: Path, tmp_path: Path, server: SshServer):
+    """The machine builds on, and the next call takes what it made."""
+    server.trtexec(COUNT + 'while [ ! -e "$HOME/go" ]; do sleep 0.05; done; ' + BUILD)
+    broken = threading.Thread(target=hang_up_when_building, args=(server,))
+    broken.start()
+    ran = remote(project, tmp_path, server)
+    broken.join()
+    refused(ran, 24, "connection broke", "building the engine", "goes on from there")
+    nothing_joined(tmp_path)
+    opened = threading.Timer(1.5, (server.folder / "home/go").touch)
+    opened.start()
+    again = remote(project, tmp_path, server)
+    opened.join()
+    assert again.code == 0, again.err
+    assert runs(server) == 1
+    assert "sending" not in again.err
+    whole(tmp_path)
+    assert list(server.kept.iterdir()) == []
+
+
+def hang_up_when_building(server: SshServer) -> None:
+    end = time.monotonic() + 60
+    while not runs(server) and time.monotonic() < end:
+        time.sleep(0.05)
+    server.hang_up()
+
+
+LOSES = """#!/bin/sh
+# As cat, but the connection breaks after a few bytes of {what}.
+{condition} || exec /bin/cat "$@"
+head -c 100 "$@"
+kill -9 "$(cut -d ' ' -f 4 "/proc/$PPID/stat")"
+sleep 0.5
+"""
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("what", "condition", "doing"),
+    [
+        ("what is sent", "[ $# -eq 0 ]", "sending"),
+        ("the plan", 'case "$*" in *model.plan) true ;; *) false ;; esac', "bringing model.plan"),
+    ],
+    ids=["sending", "bringing"],
+)
+def test_a_connection_that_breaks_in_a_file(
+    project: Path, tmp_path: Path, server: SshServer, what: str, condition: str, doing: str
+):
+    server.program("cat", LOSES.format(what=what, condition=condition))
+    refused(remote(project, tmp_path, server), 24, "connection broke", doing)
+    nothing_half_there(tmp_path, server)
+    (server.folder / "bin/cat").unlink()
+    assert remote(project, tmp_path, server).code == 0
+    assert runs(server) == 1
+    whole(tmp_path)
+
+
+def nothing_half_there(out: Path, server: SshServer) -> None:
+    assert not (engine(out) / "model.plan").exists()
+    assert [path.name for path in engine(out).iterdir() if path.name.startswith(".")] == []
+    for path in server.kept.glob("*/[!.]*.*"):
+        assert file_digest(path) == file_digest(engine(out) / path.name)
+
+
+@needs_sshd
+def test_a_file_that_arrives_damaged(project: Path, tmp_path: Path, server: SshServer):
+    server.program("cat", '#!/bin/sh\ncase "$*" in *model.plan) echo damaged ;; *) exec /bin/cat "$@" ;; esac\n')
+    refused(remote(project, tmp_path, server), 20, "model.plan arrived damaged")
+    nothing_half_there(tmp_path, server)
+
+
+@needs_sshd
+def test_no_space_there(project: Path, tmp_path: Path, server: SshServer, small_disk: Path):
+    server.trtexec('head -c 1000000 /dev/zero > "$plan" || exit 1')
+    refused(remote(project, tmp_path, server), 25, "no space left there", "building the engine")
+    nothing_joined(tmp_path)
+    assert list(server.kept.glob("*/work.*")) == []
+    (small_disk / "full").write_bytes(bytes(90_000))
+    for kept in server.kept.iterdir():
+        subprocess.run(["rm", "-r", kept], check=True)
+    refused(remote(project, tmp_path, server), 25, "are free there")
+    (small_disk / "full").unlink()
+    server.trtexec()
+    assert remote(project, tmp_path, server).code == 0
+    whole(tmp_path)
+
+
+@needs_sshd
+def test_no_space_there_for_what_is_sent(project: Path, tmp_path: Path, server: SshServer):
+    """It had space when it was looked at."""
+    server.program("cat", '#!/bin/sh\n[ $# -eq 0 ] || exec /bin/cat "$@"\nexec /bin/cat > /dev/full\n')
+    refused(remote(project, tmp_path, server), 25, "no space left there", "sending")
+
+
+def test_remote_for_nothing_is_wrong_usage(project: Path, tmp_path: Path):
+    ran = trtcompress(*command(project, tmp_path, "--remote", "me@host", target="cpu"))
+    refused(ran, 2, "no target is built on another machine")
+    ran = trtcompress(*command(project, tmp_path, "--remote", "me@host", "--until", "export"))
+    refused(ran, 2, "--until")
+    ran = trtcompress(*command(project, tmp_path, "--remote", "-oProxyCommand=touch x"))
+    refused(ran, 2, "is not user@host[:port]")
+
+
+def test_without_ssh_it_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRTCOMPRESS_SSH", "no-such-ssh")
+    refused(trtcompress(*command(project, tmp_path, "--remote", "me@host")), 20, "no-such-ssh", "openssh-client")
+
+
+def test_addresses():
+    assert parse_remote("me@host:2222") == Remote("me", "host", 2222)
+    assert parse_remote("gpu-1.example") == Remote("", "gpu-1.example", None)
+    assert parse_remote("me@[::1]:22").arguments == ["-p", "22", "--", "me@::1"]
+    assert str(parse_remote("me@host:22")) == "me@host:22"
+    for wrong in ("", "a@b@c", "-l", "me@-x", "host:0", "host:99999", "me@host:x", "a b", "host;touch x"):
+        with pytest.raises(UsageError):
+            parse_remote(wrong)
