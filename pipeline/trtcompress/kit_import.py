@@ -24,7 +24,7 @@ from .report.junit import junit_xml
 from .store import store_errors
 
 _EMULATION = "emulation"
-"""Key of a candidate that keeps what was emulated, so that a second import starts from there."""
+"""Key of a candidate that keeps it as the build left it, so that a second import starts from there."""
 
 
 def import_results(build_dir: Path, path: Path) -> BuildResult:
@@ -63,12 +63,15 @@ def join(facts: dict[str, Any], results: KitResults, limits: GateLimits, where: 
         there = ", ".join(v["target"] for v in facts["validations"])
         raise UsageError(f"the build has no target '{target}'", where=where, hint=f"it has: {there}")
     measured = {engine.encoding: engine for engine in results.engines}
-    for candidate in validation["candidates"]:
-        engine = measured.get(candidate["engine"]["encoding"])
-        if engine is None or engine.graph_sha256 != candidate["engine"]["sha256"]:
+    validation["candidates"] = [candidate.get(_EMULATION, candidate) for candidate in validation["candidates"]]
+    candidates = [c for c in validation["candidates"] if c["engine"]["encoding"] in measured]
+    for candidate in candidates:
+        if measured[candidate["engine"]["encoding"]].graph_sha256 != candidate["engine"]["sha256"]:
             what = f"these results are of another build: its graph '{candidate['engine']['encoding']}' differs"
             raise DataError(what, where=where, hint="make the kit of this build: trtcompress package --format jetson")
-    for candidate in validation["candidates"]:
+    if not candidates:
+        raise DataError("none of the engines of the build was measured", where=where, hint="./build on the device")
+    for candidate in candidates:
         _measure(candidate, measured[candidate["engine"]["encoding"]], results, limits)
     facts.setdefault("devices", {})[target] = {
         **results.model_dump(mode="json", exclude={"engines"}),
@@ -80,9 +83,7 @@ def join(facts: dict[str, Any], results: KitResults, limits: GateLimits, where: 
 
 def _measure(candidate: dict[str, Any], engine: KitEngine, results: KitResults, limits: GateLimits) -> None:
     """Replace what was emulated of an engine by what was measured; the gates on the emulation stay."""
-    kept = candidate.setdefault(
-        _EMULATION, {key: candidate[key] for key in ("parity", "metrics", "to_pruned", "gates")}
-    )
+    kept = dict(candidate)
     doubts = {metric["name"]: metric["doubt"] for metric in kept["metrics"]}
     metrics = tuple(metric_result(metric, doubts.get(metric.name, "")) for metric in engine.metrics)
     asked: tuple[Gate, ...] = tuple(_gate(gate) for gate in kept["gates"])
@@ -100,8 +101,10 @@ def _measure(candidate: dict[str, Any], engine: KitEngine, results: KitResults, 
     gates = (*_all_asked(asked, found), *(gate for gate in asked if gate.gate.endswith(EMULATED)))
     batches = [speed.engine.batch for speed in engine.speeds]
     where = f"{results.device.model}, TensorRT {results.device.tensorrt}; plan of SHA-256 {engine.sha256}"
-    candidate["engine"] |= {"built": True, "details": {**candidate["engine"]["details"], "built_on": where}}
+    built = {"built": True, "details": {**kept["engine"]["details"], "built_on": where}}
     candidate |= {
+        _EMULATION: kept,
+        "engine": {**kept["engine"], **built},
         "emulated": False,
         "size_bytes": engine.size_bytes,
         "parity": encode(engine.parity, Path("/")),
@@ -146,6 +149,9 @@ def _has_own(name: str, names: Sequence[str]) -> bool:
 def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> list[str]:
     """Where INT8 does not pay on the device."""
     first, last = (validation["candidates"][place]["engine"]["encoding"] for place in (0, -1))
+    missing = [f"{name} was not measured: it was not built there" for name in (first, last) if name not in measured]
+    if missing:
+        return list(dict.fromkeys(missing))
     if first == last or not measured[first].speeds:
         return []
     mine, other = (_fastest(measured[name].speeds) for name in (first, last))

@@ -140,6 +140,23 @@ def test_results_of_another_build_are_refused(measured, build, tmp_path):
     assert trtcompress("import-results", tmp_path, measured[1]).code == 2
 
 
+def test_an_engine_that_the_device_refused_stays_not_measured(measured, build, tmp_path):
+    before = json.loads((build / "report.json").read_text())["validations"][0]["candidates"][0]
+    engines = [one for one in json.loads(measured[1].read_text())["engines"] if one["encoding"] != "trt-int8"]
+    ran = done("import-results", build, changed(measured, tmp_path, engines=engines), "--json")
+    assert ran.json["verdict"] == "not_measured"
+    after = json.loads((build / "report.json").read_text())["validations"][0]["candidates"]
+    assert after[0] == before
+    assert after[1]["verdict"] == "pass"
+    assert "trt-int8 was not measured" in (build / "report.md").read_text()
+    once = tree(build)
+    done("import-results", build, measured[1])
+    done("import-results", build, tmp_path / "results.json")
+    assert tree(build) == once
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, engines=engines[:1]))
+    assert (ran.code, "none of the engines" in ran.err) == (3, True)
+
+
 def test_a_metric_of_the_users_own_stays_not_measured(tmp_path):
     small = small_classifier(tmp_path)
     (tmp_path / "mine.py").write_text(METRIC)

@@ -222,19 +222,24 @@ def test_another_major_version_of_tensorrt_is_refused(kit, old_kit):
 def test_engines_of_another_release_are_built_again(kit):
     assert on_jetpack(kit, "build", tensorrt="8.4.1").code == 0
     ran = on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2")
-    assert (ran.code, "run ./build first" in ran.err) == (2, True)
+    assert (ran.code, "reference is not built, or by another TensorRT: run ./build first" in ran.err) == (2, True)
     assert "there already" not in on_jetpack(kit, "build", tensorrt="8.5.2").out
     assert on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2").code == 0
 
 
 def test_a_build_that_stopped_half_way_goes_on_there(kit):
-    ran = on_jetpack(kit, "build", STAND_IN_REFUSES="trt-fp16")
-    assert (ran.code, "cannot read trt-fp16: no importer" in ran.err) == (4, True)
+    ran = on_jetpack(kit, "build", STAND_IN_REFUSES="trt-int8")
+    assert (ran.code, "cannot read trt-int8: no importer" in ran.err) == (4, True)
+    assert "could not be built: trt-int8" in ran.err
+    ran = on_jetpack(kit, "validate", *SECONDS)
+    assert (ran.code, "trt-int8: passed over" in ran.out) == (0, True)
+    assert [one["encoding"] for one in results(kit)["engines"]] == ["reference", "trt-fp16"]
     (kit / "engines/trt-int8.plan").write_bytes(b"half")  # as after a power cut without a journal
     ran = on_jetpack(kit, "build")
     assert ran.code == 0
     assert "reference: there already" in ran.out
     assert "trt-int8: building" in ran.out
+    assert "trt-fp16: there already" in ran.out
 
 
 def test_no_space_says_so(kit, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
     """Build every engine; each appears whole or not at all, so that a killed build goes on where it was.
 
     Raises:
-        KitError: another TensorRT than the kit is for, no space, or TensorRT refuses a graph.
+        KitError: another TensorRT than the kit is for, no space, or TensorRT refused a graph (the others are built).
     """
     trt = api.load(kit.releases)
     names = [name for name in kit.facts["models"] if name != IMPLICIT]
@@ -26,6 +27,7 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
             raise KitError(f"this kit has no {CACHE}: its target is built without INT8", code=2)
         names.append(IMPLICIT)
     (kit.root / "engines").mkdir(exist_ok=True)
+    refused = []
     for name in names:
         core = dla if name == IMPLICIT else None
         if not force and built(kit, name, trt.__version__, core) is not None:
@@ -34,9 +36,17 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
         _enough_space(kit, name)
         print(f"{name}: building ...", flush=True)
         start = time.time()
-        plan = _plan(kit, trt, name, core)
-        _write(kit, name, plan, {"tensorrt": trt.__version__, "dla": core, "build_s": round(time.time() - start, 1)})
-        print(f"{name}: {len(plan) / 1e6:.1f} MB in {time.time() - start:.0f} s", flush=True)
+        try:
+            plan = api.build_plan(trt, kit.model(name), *_options(kit, name, core))
+        except KitError as error:  # the others may do
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            refused.append(name)
+            continue
+        seconds = round(time.time() - start, 1)
+        _write(kit, name, plan, {"tensorrt": trt.__version__, "dla": core, "build_s": seconds})
+        print(f"{name}: {len(plan) / 1e6:.1f} MB in {seconds:.0f} s", flush=True)
+    if refused:
+        raise KitError(f"could not be built: {', '.join(refused)}; ./validate checks the others", code=4)
     return 0
 
 
@@ -52,14 +62,14 @@ def built(kit: Kit, name: str, version: str, dla: int | None = None) -> dict[str
     return note if same and plan.is_file() and digest(plan) == note.get("sha256") else None
 
 
-def _plan(kit: Kit, trt: Any, name: str, dla: int | None) -> bytes:
-    facts = kit.facts["models"][name]
+def _options(kit: Kit, name: str, dla: int | None) -> tuple[Any, list[str], bytes | None, int | None]:
+    """Shapes, flags, calibration.cache and core of the DLA."""
     cache = (kit.root / CACHE).read_bytes() if name == IMPLICIT else None
     profiles = kit.profiles
     if dla is not None:  # it takes fixed shapes alone: those of the first golden sample
         inputs = kit.golden()[0].inputs
         profiles = {held: [list(inputs[held].shape)] * 3 for held in profiles}
-    return api.build_plan(trt, kit.model(name), profiles, facts["flags"], cache, dla)
+    return profiles, list(kit.facts["models"][name]["flags"]), cache, dla
 
 
 def _enough_space(kit: Kit, name: str) -> None:

@@ -24,27 +24,15 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     """Check and measure, and write results.json and junit.xml. Returns 1 where a gate fails.
 
     Raises:
-        KitError: an engine is not built, or cannot run.
+        KitError: nothing is built, or an engine cannot run.
     """
     opened, device = _tensorrt(kit) if backend == "tensorrt" else _onnxruntime(kit)
     golden = kit.golden()
     reference, about = opened(REFERENCE)
     found = [dict(about, **_accuracy(kit, reference, golden), speeds=[], activation_bytes=None, gates=[], **_NOTHING)]
-    for name in kit.facts["models"]:
-        if name == REFERENCE or (name == IMPLICIT and not (backend == "tensorrt" and _there(kit, device["tensorrt"]))):
-            continue
-        print(f"{name}: checking {len(golden)} golden samples ...", flush=True)
+    for name in _to_check(kit, backend, device["tensorrt"]):
         engine, about = opened(name)
-        fixed = about.get("dla") is not None
-        facts = dict(about, **_accuracy(kit, engine, _like_the_first(golden) if fixed else golden))
-        facts["activation_bytes"] = engine.activation_bytes
-        with Sampler() as sampler:
-            facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
-        facts.update(sampler.result())
-        facts["gates"] = results.judge(kit.facts["gates"], facts)
-        for gate in facts["gates"]:
-            print("  {}: {}".format(gate["verdict"].replace("_", " "), results.told(gate)), flush=True)
-        found.append(facts)
+        found.append(_checked(kit, engine, about, reference, golden, seconds))
     about_kit = {"name": kit.facts["name"], "target": kit.facts["target"], "digest": kit.digest}
     whole = {"version": 1, "kit": about_kit, "backend": backend, "device": device, "engines": found}
     counted = {"golden": sum(one.count for one in golden), "usual_batch": kit.facts["usual_batch"]}
@@ -52,6 +40,42 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     print(f"wrote {output / results.RESULTS} and {output / results.JUNIT}")
     judged = [gate for engine in found if engine["encoding"] != IMPLICIT for gate in engine["gates"]]
     return int(any(gate["verdict"] == "fail" for gate in judged))
+
+
+def _to_check(kit: Kit, backend: str, version: str) -> list[str]:
+    """Engines beside the reference; one that is not there is passed over, since the others may be.
+
+    Raises:
+        KitError: there is none.
+    """
+    names = [name for name in kit.facts["models"] if name != REFERENCE]
+    if backend != "tensorrt":
+        return [name for name in names if name != IMPLICIT]
+    there = [name for name in names if built(kit, name, version) is not None]
+    for name in names:
+        if name not in there and (name != IMPLICIT or kit.plan(name).is_file()):
+            again = "./build --implicit, or --dla CORE" if name == IMPLICIT else "./build"
+            print(f"{name}: passed over, it is not built, or by another TensorRT: {again}")
+    if not there:
+        raise KitError("no engine is built: run ./build first", code=2)
+    return there
+
+
+def _checked(
+    kit: Kit, engine: Any, about: dict[str, Any], reference: Any, golden: list[Golden], seconds: float
+) -> dict[str, Any]:
+    """Accuracy, times, memory, power and gates of one engine."""
+    print(f"{about['encoding']}: checking {len(golden)} golden samples ...", flush=True)
+    fixed = about.get("dla") is not None
+    facts = dict(about, **_accuracy(kit, engine, _like_the_first(golden) if fixed else golden))
+    facts["activation_bytes"] = engine.activation_bytes
+    with Sampler() as sampler:
+        facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
+    facts.update(sampler.result())
+    facts["gates"] = results.judge(kit.facts["gates"], facts)
+    for gate in facts["gates"]:
+        print("  {}: {}".format(gate["verdict"].replace("_", " "), results.told(gate)), flush=True)
+    return facts
 
 
 _NOTHING: dict[str, Any] = {"ram_mb": None, "power_w": None, "peak_power_w": None}
@@ -118,14 +142,6 @@ def _accuracy(kit: Kit, engine: Any, golden: list[Golden]) -> dict[str, Any]:
         for name in kit.facts["metrics"]
     ]
     return {"parity": parity.result(), "to_pruned": to_pruned.result() or None, "metrics": metrics}
-
-
-def _there(kit: Kit, version: str) -> bool:
-    """Whether the engine is there that is built on demand alone."""
-    there = built(kit, IMPLICIT, version) is not None
-    if not there and kit.plan(IMPLICIT).is_file():
-        print(f"{IMPLICIT}: passed over, since another TensorRT built it: ./build --implicit or --dla CORE")
-    return there
 
 
 def _like_the_first(golden: list[Golden]) -> list[Golden]:

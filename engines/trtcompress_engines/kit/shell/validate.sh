@@ -52,7 +52,11 @@ first=1
 status=0
 while IFS=$tab read -r name path options; do
     plan=$here/engines/$name.plan
-    [ -s "$plan" ] || fail 2 "$name is not built: run ./build first"
+    if [ ! -s "$plan" ]; then
+        [ "$name" != reference ] || fail 2 "the reference is not built: run ./build first"
+        echo "$name: passed over, it is not built: ./build"
+        continue
+    fi
     echo "$name: checking ..."
     outputs_of "$plan" "$work/parity" || exit 4
     : >"$work/times.$name"
