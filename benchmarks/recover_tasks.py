@@ -28,6 +28,7 @@ class Recovery:
         test: values and truths, by a function that runs a batch.
         minutes: of training, the same for all.
         losses: of ours, where they are not its defaults.
+        cut: options of our cut beyond budget and data.
         data: in words.
     """
 
@@ -39,6 +40,7 @@ class Recovery:
     minutes: float
     data: str
     losses: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 ROWS = (
@@ -144,7 +146,8 @@ def neumf() -> Recovery:
     samples = partial(parts, shuffled, 1024)
     labelled = partial(parts, {**shuffled, "labels": wanted[order]}, 1024)
     data = f"{len(order)} pairs of users and films, the last films of 943 users test"
-    return Recovery(task.TASK, samples, labelled, loss, lambda run: task.test(0, run), 1.0, data)
+    cut = ("--multiple", "1")  # layers of 16 to 64 channels
+    return Recovery(task.TASK, samples, labelled, loss, lambda run: task.test(0, run), 1.0, data, cut=cut)
 
 
 def image_text() -> Recovery:

@@ -121,6 +121,6 @@ TASK = Task(
     calibration=calibration,
     test=test,
     module=lambda: model()[0],
-    spared=("*.linear",),
+    spared=("13",),
     data=f"CIFAR-10: {CALIBRATION} of 20,000 images that were trained on calibrate, 2,000 others test",
 )
