@@ -23,7 +23,7 @@ def repack_as_new_version(
         repository: of one target, or the folder of those of several.
         keep: versions to leave there, the new one included.
     """
-    from trtcompress_engines.triton.versions import add_versions, numbers
+    from trtcompress_engines.triton.switching import add_versions, numbers
 
     with TemporaryDirectory(prefix="trtcompress-") as folder:
         made = repack(build_dir, form, names, Path(folder))
@@ -44,7 +44,7 @@ def rollback(repository: Path, name: str, version: int | None) -> RollbackResult
         StoreError: the repository cannot be written.
     """
     from trtcompress_engines.triton.served_model import model_names
-    from trtcompress_engines.triton.versions import roll_back
+    from trtcompress_engines.triton.switching import roll_back
 
     model_names(repository, (name,))
     switched = roll_back(repository, name, version)

@@ -10,7 +10,7 @@ from trtcompress_engines.triton import TritonOptions, serve_check, write_reposit
 from trtcompress_engines.triton.client import Refusal
 from trtcompress_engines.triton.ranged import from_text, to_text
 from trtcompress_engines.triton.reference import Reference
-from trtcompress_engines.triton.requests import find_bounds, make_shapes
+from trtcompress_engines.triton.requests import find_bounds, make_feed, make_shapes
 from trtcompress_engines.triton.serve_check import Check, check_served
 from trtcompress_engines.triton.served_model import Served, read_served
 from trtcompress_graph.axes import AxisRange
@@ -168,6 +168,18 @@ def test_values_stay_in_the_table_and_lengths_in_their_ranges(served):
     assert all(shapes["ids"] == shapes["mask"] for shapes in drawn)
     assert {shapes["ids"][0] for shapes in drawn} == set(range(1, 9))
     assert {shapes["ids"][1] for shapes in drawn} == set(range(1, 41))
+
+
+def test_equal_seeds_make_equal_requests(served):
+    def made(seed: int) -> list[dict[str, np.ndarray]]:
+        rng = np.random.default_rng(seed)
+        return [make_feed(served, rng, {"ids": 31}) for _ in range(20)]
+
+    def equal(one, other) -> bool:
+        return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
+
+    assert equal(made(1), made(1))
+    assert not equal(made(1), made(2))
 
 
 def test_ranges_come_back_from_the_config(tmp_path: Path):

@@ -16,7 +16,9 @@ from tritonserver import Server, tritonserver
 from trtcompress_engines.triton import TritonOptions, check_repository, parse_config, write_repository
 from trtcompress_engines.triton.batching import Batching
 from trtcompress_engines.triton.ensemble import Tower, write_ensemble
-from trtcompress_engines.triton.versions import Switched, add_versions, roll_back, served_version, versions
+from trtcompress_engines.triton.served_model import read_served
+from trtcompress_engines.triton.switching import Switched, add_versions, roll_back
+from trtcompress_engines.triton.versions import served_version, versions
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import StoreError, UsageError
 from trtcompress_graph.model import Model
@@ -68,6 +70,7 @@ def test_the_first_package_may_be_a_plain_one(tmp_path: Path):
     check_repository(repository)
     assert roll_back(repository, "m") == [Switched("m", 1, 2, (1, 2))]
     check_repository(repository)
+    assert read_served(repository, "m", {}).graph.path.parent.name == "1", "what serve-check and tune look at"
 
 
 def test_equal_packages_are_one_version(tmp_path: Path):

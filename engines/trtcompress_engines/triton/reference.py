@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from trtcompress_graph.errors import DataError
+
 from ..backends.onnxruntime import OnnxRuntimeRunner, open_graph
 from .modelconfig import parameter
 from .served_model import Served
@@ -17,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Reference:
-    """ONNX Runtime on the ONNX model of a version; an ensemble is its towers. To be used in a `with` block.
+    """ONNX Runtime on the ONNX model of a version, in a `with` block; an ensemble is its models, step by step.
 
     Args:
         served: a model for which `has_reference` is true.
     """
 
     def __init__(self, served: Served) -> None:
-        self._models = served.towers or (served,)
+        self._served = served
         self._runners: dict[str, OnnxRuntimeRunner] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        for model in self._models:
+        for model in self._served.towers or (self._served,):
             if model.graph is not None:
                 runner = open_graph(model.graph.path, _threads(model))
                 self._runners[model.name] = self._open.enter_context(runner)
@@ -46,10 +48,18 @@ class Reference:
         Raises:
             DataError: the engine does not take this.
         """
-        found: dict[str, Array] = {}
-        for model in self._models:
-            found |= _asked(self._runners[model.name], model, {t.name: feed[t.name] for t in model.inputs})
-        return found
+        if not self._served.steps:
+            return _asked(self._runners[self._served.name], self._served, feed)
+        tensors, waiting = dict(feed), list(self._served.steps)
+        while waiting:
+            step = next((one for one in waiting if set(one.inputs.values()) <= tensors.keys()), None)
+            if step is None:
+                raise DataError("no step can be run: none has all its inputs", where=f"ensemble '{self._served.name}'")
+            waiting.remove(step)
+            inputs = {name: tensors[theirs] for name, theirs in step.inputs.items()}
+            answers = _asked(self._runners[step.model.name], step.model, inputs)
+            tensors |= {theirs: answers[name] for name, theirs in step.outputs.items()}
+        return {tensor.name: tensors[tensor.name] for tensor in self._served.outputs}
 
 
 def has_reference(served: Served) -> bool:

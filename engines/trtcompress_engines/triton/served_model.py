@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.axes import Axes, AxisRange
 from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.load import read_model
-from trtcompress_graph.model import Model, TensorSpec
+from trtcompress_graph.model import Model
 
 from .datatypes import TRITON_TYPES
 from .modelconfig import parameter, parse_config
-from .ranged import RANGES, from_text
+from .ranged import Place, overridden, packaged
 from .versions import served_version
-
-Place = tuple[str, int]
-"""An input, and the index of an axis as it travels: with the batch, where Triton batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Served:
         graph: the ONNX model that is served, and None where that is a plan or an ensemble.
         max_batch: 0 where Triton does not batch.
         axes: range of each dynamic axis but the batch, and the places where it is.
-        towers: of an ensemble, in the order of its steps.
+        steps: of an ensemble.
     """
 
     name: str
@@ -52,7 +48,21 @@ class Served:
     outputs: tuple[Tensor, ...]
     max_batch: int
     axes: Mapping[tuple[Place, ...], AxisRange]
-    towers: tuple[Served, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def towers(self) -> tuple[Served, ...]:
+        """The models that an ensemble asks."""
+        return tuple({step.model.name: step.model for step in self.steps}.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A model that an ensemble asks: its inputs and outputs, by the names that the ensemble has for them."""
+
+    model: Served
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
 
 
 def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
@@ -90,16 +100,12 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
     folder = repository / name
     config = parse_config(folder / "config.pbtxt")
     if config.platform == "ensemble":
-        steps = list(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
-        towers = tuple(read_served(repository, step, axes) for step in steps)
-        return _described(name, folder, config, None, _of_towers(config, towers), towers)
-    version = served_version(folder, config)
-    model = folder / str(version) / parameter(config, "model_file")
-    if not model.is_file():
-        raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
-    graph = read_model(model) if model.suffix == ".onnx" else None
-    ranges = _overridden(_packaged(config, folder, graph), axes, graph)
-    served = _described(name, folder, config, graph, ranges, ())
+        steps = tuple(_step(repository, entry, axes) for entry in config.ensemble_scheduling.step)
+        served = _described(name, folder, config, None, _of_steps(config, steps), steps)
+    else:
+        graph = _graph(folder, config)
+        ranges = overridden(packaged(config, folder, graph), axes, graph)
+        served = _described(name, folder, config, graph, ranges, ())
     lacking = _lacking(served)
     if lacking:
         raise UsageError(
@@ -110,17 +116,31 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
     return served
 
 
+def _step(repository: Path, entry: Any, axes: Axes) -> Step:
+    model = read_served(repository, entry.model_name, axes)
+    return Step(model, dict(entry.input_map), dict(entry.output_map))
+
+
+def _graph(folder: Path, config: Any) -> Model | None:
+    """The ONNX model that is served; None where it is a plan, or a program that serves no model."""
+    file = parameter(config, "model_file")
+    model = folder / str(served_version(folder, config)) / file
+    if file and not model.is_file():
+        raise MissingPathError("the model is missing", where=str(model), hint="package the model again")
+    return read_model(model) if model.suffix == ".onnx" else None
+
+
 def _described(
     name: str,
     folder: Path,
     config: Any,
     graph: Model | None,
     axes: Mapping[tuple[Place, ...], AxisRange],
-    towers: tuple[Served, ...],
+    steps: tuple[Step, ...],
 ) -> Served:
     batch = int(config.max_batch_size)
     inputs, outputs = (tuple(map(_tensor, entries)) for entries in (config.input, config.output))
-    return Served(name, folder, config, graph, inputs, outputs, batch, axes, towers)
+    return Served(name, folder, config, graph, inputs, outputs, batch, axes, steps)
 
 
 def _tensor(entry: Any) -> Tensor:
@@ -133,53 +153,6 @@ def _tensor(entry: Any) -> Tensor:
     return Tensor(entry.name, numpy_names[written], tuple(int(dim) for dim in entry.dims))
 
 
-def _packaged(config: Any, folder: Path, graph: Model | None) -> dict[tuple[Place, ...], AxisRange]:
-    """What `package` wrote; of older packages the lengths of the warm-up, and no others."""
-    text = parameter(config, RANGES)
-    if text:
-        try:
-            return from_text(text)
-        except (ValueError, TypeError, KeyError, json.JSONDecodeError) as error:
-            raise CompileError(
-                f"parameter '{RANGES}' is damaged: {error}", where=str(folder / "config.pbtxt"), hint="package it again"
-            ) from error
-    start = 1 if config.max_batch_size else 0
-    lengths: dict[tuple[Place, ...], AxisRange] = {}
-    if config.model_warmup:
-        usual = config.model_warmup[-1].inputs
-        for entry in config.input:
-            for index, dim in enumerate(entry.dims):
-                if dim == -1 and entry.name in usual:
-                    length = int(usual[entry.name].dims[index])
-                    places = _places(graph.inputs if graph else (), entry.name, index + start)
-                    lengths[places] = AxisRange(length, length, length)
-    return lengths
-
-
-def _overridden(
-    ranges: Mapping[tuple[Place, ...], AxisRange], axes: Axes, graph: Model | None
-) -> dict[tuple[Place, ...], AxisRange]:
-    """An axis is meant where it is at any of its places; its name is known where there is a graph."""
-    specs: tuple[TensorSpec, ...] = graph.inputs if graph else ()
-    index_of = {(spec.name, str(dim)): index for spec in specs for index, dim in enumerate(spec.shape)}
-    found = dict(ranges)
-    for tensor, named in axes.items():
-        for axis, length in named.items():
-            index = int(axis) if axis.isdigit() else index_of.get((tensor, axis))
-            if index is None:
-                continue
-            places = next((key for key in found if (tensor, index) in key), None)
-            found[places or _places(specs, tensor, index)] = length
-    return found
-
-
-def _places(specs: Sequence[TensorSpec], tensor: str, index: int) -> tuple[Place, ...]:
-    """All places of the axis that is here."""
-    dim = next((spec.shape[index] for spec in specs if spec.name == tensor and index < len(spec.shape)), None)
-    shared = [(spec.name, i) for spec in specs for i, other in enumerate(spec.shape) if other == dim]
-    return tuple(shared) if isinstance(dim, str) else ((tensor, index),)
-
-
 def _lacking(served: Served) -> list[Place]:
     ranged = {place for places in served.axes for place in places}
     start = 1 if served.max_batch else 0
@@ -187,17 +160,17 @@ def _lacking(served: Served) -> list[Place]:
     return [place for place in dynamic if place not in ranged]
 
 
-def _of_towers(config: Any, towers: Sequence[Served]) -> dict[tuple[Place, ...], AxisRange]:
-    """Ranges of an ensemble; where it does not batch itself, a request carries a batch for each tower that does."""
+def _of_steps(config: Any, steps: Sequence[Step]) -> dict[tuple[Place, ...], AxisRange]:
+    """Ranges of an ensemble; where it does not batch itself, a request carries a batch for each model that does."""
+    read = {entry.name for entry in config.input}
     found: dict[tuple[Place, ...], AxisRange] = {}
-    for tower in towers:
-        found |= tower.axes
-        if tower.max_batch and not config.max_batch_size:
-            usual = max(1, tower.max_batch // 2)
-            found[tuple((tensor.name, 0) for tensor in tower.inputs)] = AxisRange(1, usual, tower.max_batch)
+    for step in steps:
+        ranges = dict(step.model.axes)
+        if step.model.max_batch and not config.max_batch_size:
+            most = step.model.max_batch
+            ranges[tuple((name, 0) for name in step.inputs)] = AxisRange(1, max(1, most // 2), most)
+        for places, length in ranges.items():
+            mapped = tuple((step.inputs[name], index) for name, index in places if step.inputs.get(name) in read)
+            if mapped:
+                found[mapped] = length
     return found
-
-
-def at_usual_lengths(served: Served) -> Served:
-    """The same model with every axis at its usual length."""
-    return replace(served, axes={places: AxisRange(r.opt, r.opt, r.opt) for places, r in served.axes.items()})
