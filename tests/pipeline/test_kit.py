@@ -188,6 +188,8 @@ def test_an_engine_for_the_dla_takes_the_cache_under_its_own_header(kit, release
     ran = on_jetpack(kit, "validate", *SECONDS, tensorrt=release)
     assert ran.code == 0, ran.err
     assert len(engine(results(kit), "implicit-int8")["speeds"]) == 1
+    ran = on_jetpack(kit, "build", "--dla", "2", tensorrt=release)
+    assert (ran.code, "there is no DLA core 2: Jetson AGX Orin has 2" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("path", ["models/trt-int8/model.onnx", "golden/0001.npz", "kit.json", "SHA256SUMS"])
@@ -278,6 +280,9 @@ def test_jetpack_4_needs_trtexec_and_a_shell_alone(old_kit):
         ("4", "0", "1")
     ] * 2
     assert "there already" in on_jetpack_4(old_kit, "build").out
+    assert "no DLA core 2" in on_jetpack_4(old_kit, "build", "--dla", "2").err
+    ran = on_jetpack_4(old_kit, "build", "--force", STAND_IN_REFUSES="trt-int8")
+    assert (ran.code, "could not be built: trt-int8" in ran.err) == (4, True)
 
     # awk counts as the build does
     for path in sorted((old_kit / "golden").glob("*.npz"))[4:]:

@@ -55,6 +55,7 @@ def write_shell(
         out / "timing", [(str(size), _shapes(contents, first, size if contents.batches else None)) for size in sizes]
     )
     _lines(out / "majors", [("8",)])
+    _lines(out / "dla", [(str(target.dla),)])
     chosen = golden[:GOLDEN]
     _lines(out / "count", [(str(sum(batch.count for batch in chosen)),)])
     _lines(out / "usual", [(str(contents.usual_batch),)])

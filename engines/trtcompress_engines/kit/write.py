@@ -97,6 +97,7 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
         "target": target.name,
         "title": target.title,
         "tensorrt": target.tensorrt,
+        "dla": target.dla,
         "models": models,
         "profiles": contents.profiles,
         "batches": contents.batches,

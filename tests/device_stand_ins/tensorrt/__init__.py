@@ -150,15 +150,15 @@ class _Context:
     def _shape(self, name):
         if name in self._shapes:
             return self._shapes[name]
-        batch = next(iter(self._shapes.values()))[0]
-        return tuple(batch if not isinstance(n, int) else n for n in self._engine.tensors[name].shape)
+        zeros = {held: np.zeros(self._shapes[held], self._engine.numpy(held)) for held in self._engine.inputs}
+        return self._engine.session.run([name], zeros)[0].shape
 
     def _run(self, addresses):
         feed = {}
         for name in self._engine.inputs:
-            kind = np.dtype(self._engine.tensors[name].type[7:-1].replace("float", "float32", 1).replace("3216", "16"))
-            size = int(np.prod(self._shapes[name])) * kind.itemsize
-            feed[name] = np.frombuffer(ctypes.string_at(addresses[name], size), kind).reshape(self._shapes[name])
+            kind, shape = self._engine.numpy(name), self._shapes[name]
+            size = int(np.prod(shape)) * kind.itemsize
+            feed[name] = np.frombuffer(ctypes.string_at(addresses[name], size), kind).reshape(shape)
         names = [name for name in self._engine.tensors if name not in self._engine.inputs]
         for name, value in zip(names, self._engine.session.run(names, feed), strict=True):
             ctypes.memmove(addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
@@ -205,6 +205,9 @@ class _Engine:
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.tensors = {v.name: v for v in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.names = list(self.tensors)
+
+    def numpy(self, name):
+        return np.dtype({"float": "float32"}.get(kind := self.tensors[name].type[7:-1], kind))
 
     def _type(self, name):
         return DataType[_TYPES[self.tensors[name].type]]

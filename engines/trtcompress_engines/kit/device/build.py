@@ -26,6 +26,8 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
         if IMPLICIT not in kit.facts["models"]:
             raise KitError(f"this kit has no {CACHE}: its target is built without INT8", code=2)
         names.append(IMPLICIT)
+    if dla is not None and not 0 <= dla < kit.facts["dla"]:
+        raise KitError(f"there is no DLA core {dla}: {kit.facts['title']} has {kit.facts['dla']}", code=2)
     (kit.root / "engines").mkdir(exist_ok=True)
     refused = []
     for name in names:

@@ -11,6 +11,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+case ${dla:-0} in
+*[!0-9]*) fail 2 "--dla takes the number of a core, not '$dla'" ;;
+esac
+[ -z "$dla" ] || [ "$dla" -lt "$(cat "$kit/dla")" ] || fail 2 "there is no DLA core $dla: this device has $(cat "$kit/dla")"
 mkdir -p "$here/engines" || fail 4 "cannot write in $here"
 
 build() { # name, graph, options
