@@ -9,6 +9,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from . import remote_scripts as scripts
 from .digests import digest_of, file_digest
 from .files import write_text
 from .packaging import BROUGHT
-from .remote import Answer, Remote, call, no_space
+from .remote import Answer, call, no_space
+from .remote_host import Host, card_for, choose, ensure, is_named
 from .store import store_errors
 
 RECORD = "remote.json"
@@ -32,95 +34,6 @@ _NEEDED = 3
 _SHOWN = 12
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A card of the other machine."""
-
-    index: str
-    capability: tuple[int, int]
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What is known of the other machine.
-
-    Attributes:
-        remote: how to get there.
-        free: bytes.
-        builder: `trtexec` or `python3`; the latter has TensorRT's bindings.
-        version: path of trtexec, or version of the bindings.
-        gpus: its cards; empty where nvidia-smi does not tell.
-    """
-
-    remote: Remote
-    free: int
-    builder: str
-    version: str
-    gpus: tuple[Gpu, ...]
-
-
-def probe(remote: Remote) -> Host:
-    """Look at the other machine.
-
-    Raises:
-        UnreachableError, LoginError: there is no connection.
-        RemoteToolError: it has no TensorRT, or no sha256sum.
-        RemoteSpaceError: nothing can be written there.
-    """
-    answer = call(remote, scripts.PROBE, "looking at it", first=True)
-    _ensure(answer, remote, "looking at it")
-    if not answer.told("sums"):
-        raise RemoteToolError("there is no sha256sum there", where=str(remote), hint="install coreutils there")
-    tools = [("trtexec", path) for path in answer.told("trtexec")]
-    tools += [("python3", version) for version in answer.told("bindings")]
-    if not tools:
-        raise RemoteToolError(
-            "neither trtexec nor Python's tensorrt is there",
-            where=str(remote),
-            hint="install TensorRT there and put trtexec on the PATH that `ssh HOST command -v trtexec` sees, "
-            "or: pip install tensorrt",
-        )
-    free = next((int(text) * 1024 for text in answer.told("free") if text.isdecimal()), 0)
-    return Host(remote, free, *tools[0], tuple(filter(None, map(_gpu, answer.told("gpu")))))
-
-
-def _gpu(line: str) -> Gpu | None:
-    index, _, rest = line.partition(",")
-    capability, _, title = rest.partition(",")
-    major, _, minor = capability.strip().partition(".")
-    if not (major.isdecimal() and minor.isdecimal()):
-        return None
-    return Gpu(index.strip(), (int(major), int(minor)), title.strip())
-
-
-def choose(hosts: Sequence[Host], target: Target) -> Host:
-    """The first machine that has the target's card, or the first that does not tell what it has.
-
-    Raises:
-        RemoteToolError: all have others.
-    """
-    fitting = [host for host in hosts if _card(host, target)] or [host for host in hosts if not host.gpus]
-    if fitting:
-        return fitting[0]
-    found = "; ".join(
-        f"{host.remote} has {', '.join(f'{gpu.title} (SM{gpu.capability[0]}{gpu.capability[1]})' for gpu in host.gpus)}"
-        for host in hosts
-    )
-    major, minor = target.compute_capabilities[0]
-    raise RemoteToolError(
-        f"an engine for {target.title} (SM{major}{minor}) is built on a machine that has that card: {found}",
-        where=f"target '{target.name}'",
-        hint="name one more machine with --remote, or leave the target out",
-    )
-
-
-def _card(host: Host, target: Target) -> Gpu | None:
-    fitting = [gpu for gpu in host.gpus if gpu.capability in target.compute_capabilities]
-    named = [gpu for gpu in fitting if gpu.title.lower().endswith(target.title.removeprefix("NVIDIA ").lower())]
-    return next(iter([*named, *fitting]), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +79,22 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
     key = digest_of([sent, str(folder.resolve()), platform.node()])[:32]
     _send(host, key, folder, sent, tell)
     tell(f"{engine.target}: building on {host.remote} with {host.builder} ({host.version})")
-    card = _card(host, target)
+    card = card_for(host, target)
+    if card and not is_named(card, target):
+        tell(f"warning: {engine.target}: built on {card.title}, whose kernels may not be the fastest on {target.title}")
     device = card.index if card and len(host.gpus) > 1 else ""
     command = f"sh {SHELL}" if host.builder == "trtexec" else f"python3 {PYTHON}"
     answer = call(host.remote, scripts.build(key, list(sent), command, device), "building the engine")
     if answer.code == scripts.FAILED:
         raise _refused(answer, host, key)
-    _ensure(answer, host.remote, "building the engine")
+    ensure(answer, host.remote, "building the engine")
     sha256 = answer.told("built")[0]
     _bring(host, key, folder, scripts.LOG, LOG, None)
     record = {"host": str(host.remote), "gpu": card.title if card else "", "builder": f"{host.builder} {host.version}"}
     with store_errors(folder):
         write_text(folder / RECORD, json.dumps({**record, "built_of": digest_of(sent), "sha256": sha256}, indent=1))
     _bring(host, key, folder, scripts.PLAN, BROUGHT, sha256)
-    call(host.remote, scripts.forget(key), "clearing up")
+    _forget(host, key)
     return Brought(folder / BROUGHT, str(host.remote), time.perf_counter() - started)
 
 
@@ -236,7 +151,7 @@ def _send(host: Host, key: str, folder: Path, sent: Mapping[str, str], tell: Tel
             raise RemoteError(
                 f"{name} arrived damaged", where=str(host.remote), hint="the same command sends it once more"
             )
-        _ensure(answer, host.remote, f"sending {name}")
+        ensure(answer, host.remote, f"sending {name}")
 
 
 def _bring(host: Host, key: str, folder: Path, name: str, final: str, sha256: str | None) -> None:
@@ -250,23 +165,20 @@ def _bring(host: Host, key: str, folder: Path, name: str, final: str, sha256: st
                 answer = call(host.remote, scripts.give(key, name), f"bringing {name}", stdout=stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            _ensure(answer, host.remote, f"bringing {name}")
+            ensure(answer, host.remote, f"bringing {name}")
             if sha256 is not None and file_digest(aside) != sha256:
-                hint = "the same command brings it once more"
+                _forget(host, key)
+                hint = "the same command builds it once more"
                 raise RemoteError(f"{name} arrived damaged", where=str(host.remote), hint=hint)
             aside.replace(folder / final)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _ensure(answer: Answer, remote: Remote, doing: str) -> None:
-    if answer.code:
-        said = (answer.err or answer.out).strip().splitlines()
-        raise RemoteError(
-            f"{doing} failed there with exit code {answer.code}",
-            where=str(remote),
-            hint="it said: " + (said[-1] if said else "nothing"),
-        )
+def _forget(host: Host, key: str) -> None:
+    """Clear up there, if the connection still holds; what stays is removed a month later."""
+    with suppress(RemoteError):
+        call(host.remote, scripts.forget(key), "clearing up")
 
 
 def _refused(answer: Answer, host: Host, key: str) -> CompileError | RemoteError:

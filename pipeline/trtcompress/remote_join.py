@@ -19,7 +19,8 @@ from .files import write_text
 from .outcome import BuildResult, TargetResult
 from .packaging import BROUGHT
 from .remote import parse_remote
-from .remote_build import Brought, Host, Tell, build_there, choose, probe
+from .remote_build import Brought, Tell, build_there
+from .remote_host import Host, choose, probe
 from .repack import repack
 from .revalidate import shipped_engines
 from .store import store_errors

@@ -2,6 +2,7 @@
 
     URL/entries/ab/abcd....json     an entry: its facts, and name, size and SHA-256 of each of its files
     URL/files/12/1234....           contents, each under its own SHA-256
+    URL/store.json                  a random name: a store that was emptied, and filled again, is another one
 
 The note of an entry is written last, so that nothing half-sent counts. Contents stand under what they are, so that two
 machines that make the same entry at once cannot mix their files. What comes from here is not trusted: names are checked
@@ -25,19 +26,11 @@ from typing import Any, Literal
 
 from trtcompress_graph.errors import MissingPathError, UsageError
 
+from .shared_access import open_url, puts_whole, refusing
+
 Doing = Literal["reading", "writing"]
 
 _TOLD = logging.getLogger("trtcompress.stages")
-_WHOLE_PUTS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Protocols whose objects appear whole, or not at all; elsewhere files are written aside and moved."""
-
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}}
-}
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError")
-_RIGHTS = (
-    "the credentials need to list the bucket and to get and put objects; AWS_PROFILE or AWS_ACCESS_KEY_ID say whose"
-)
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -50,6 +43,9 @@ class SharedStore:
     Args:
         url: such as `s3://bucket/prefix` or `file:///mnt/store`.
 
+    Attributes:
+        identity: its name; empty where nothing was ever sent to it, or it does not answer.
+
     Raises:
         UsageError: no such kind of store, it needs a package that is missing, or the credentials are refused.
         MissingPathError: there is no such bucket or folder.
@@ -57,13 +53,18 @@ class SharedStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._fs, self._root = _open(url)
+        self.identity = ""
+        self._fs, self._root = open_url(url)
+        self._name = f"{self._root}/store.json"
         self._off: set[Doing] = set()
         self._damaged: set[str] = set()
         self._lock = threading.Lock()
+        if not puts_whole(self._fs) and not self._fs.isdir(self._root):
+            raise MissingPathError("no such folder to share", where=url, hint=f"mkdir -p {self._root}")
         try:
-            self._probe()
-        except (UsageError, KeyboardInterrupt):
+            with refusing(url):
+                self.identity = self._read_identity()
+        except UsageError:
             raise
         except Exception as error:
             self._stop("reading", error)
@@ -125,6 +126,8 @@ class SharedStore:
             return False
         again = key in self._damaged
         with self._watched("writing"), _unless_removed(entry):
+            if not self.identity:
+                self._identify()
             if again or not self._fs.exists(self._note(key)):
                 for name, state in facts["files"].items():
                     path = self._content(state["sha256"])
@@ -158,7 +161,7 @@ class SharedStore:
             return False
 
     def _put(self, path: str, write: Callable[[str], Any]) -> None:
-        if _protocol(self._fs) in _WHOLE_PUTS:
+        if puts_whole(self._fs):
             write(path)
             return
         self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -171,29 +174,22 @@ class SharedStore:
                 self._fs.rm_file(aside)
             raise
 
-    def _probe(self) -> None:
-        """Ask for something: a wrong bucket and refused credentials answer to it.
+    def _identify(self) -> None:
+        """Name the store, if no machine has; of two that do so at once the later counts for both."""
+        if not self._fs.exists(self._name):
+            text = json.dumps({"id": secrets.token_hex(8)}).encode()
+            self._put(self._name, lambda to: self._fs.pipe_file(to, text))
+        self.identity = self._read_identity()
 
-        Raises:
-            UsageError: they did.
-        """
-        if _protocol(self._fs) not in _WHOLE_PUTS:
-            if not self._fs.isdir(self._root):
-                raise MissingPathError("no such folder to share", where=self.url, hint=f"mkdir -p {self._root}")
-            return
+    def _read_identity(self) -> str:
+        """Empty where the store has no name yet."""
         try:
-            self._fs.cat_file(f"{self._root}/entries/none")
-        except FileNotFoundError as error:
-            if error.__cause__ is not None:  # the bucket; of an object that is not there nothing is the cause
-                raise MissingPathError("there is no such bucket", where=self.url, hint=_hint()) from error
-        except PermissionError as error:
-            raise UsageError(f"the shared store refuses us: {error}", where=self.url, hint=_RIGHTS) from error
-        except Exception as error:
-            if type(error).__name__ in _NO_CREDENTIALS:
-                raise UsageError(f"no credentials: {error}", where=self.url, hint=_RIGHTS) from error
-            if isinstance(error, ValueError) or type(error).__name__ == "ParamValidationError":
-                raise UsageError(f"this names no shared store: {error}", where=self.url, hint=_hint()) from error
-            raise
+            name = str(json.loads(self._fs.cat_file(self._name))["id"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+                raise
+            return ""
+        return name if name.isalnum() else ""
 
     @contextmanager
     def _watched(self, doing: Doing) -> Iterator[None]:
@@ -240,38 +236,3 @@ def _read_note(text: bytes, key: str) -> Mapping[str, Any] | None:
         return facts if facts["key"] == key and inside and hexadecimal else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """File system and path of a URL.
-
-    Raises:
-        UsageError: no such kind of store, or the package for it is missing.
-    """
-    from fsspec.core import url_to_fs
-
-    protocol, _, place = url.partition("://")
-    hint = "such as s3://bucket/prefix, or file:///mnt/store for a folder that several machines mount"
-    if not place.strip("/"):
-        raise UsageError("this names no bucket or folder", where=url, hint=hint)
-    options = {} if protocol in ("file", "local") else {"skip_instance_cache": True, "use_listings_cache": False}
-    try:
-        fs, root = url_to_fs(url, **options, **_OPTIONS.get(protocol, {}))
-    except ImportError as error:
-        raise UsageError(f"this kind of store needs a package: {error}", where=url, hint=_install(protocol)) from error
-    except ValueError as error:
-        raise UsageError(f"this names no shared store: {error}", where=url, hint=hint) from error
-    return fs, str(root).rstrip("/")
-
-
-def _install(protocol: str) -> str:
-    return "pip install 'trtcompress[s3]'" if protocol == "s3" else f"install the package of fsspec for {protocol}://"
-
-
-def _hint() -> str:
-    return "make it, or check the name; another service than AWS is named by AWS_ENDPOINT_URL"
-
-
-def _protocol(fs: Any) -> str:
-    named: str | tuple[str, ...] = fs.protocol
-    return named if isinstance(named, str) else named[0]

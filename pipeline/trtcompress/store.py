@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.errors import StoreError
 
-from .digests import digest_of, file_digest
+from .digests import file_digest
 from .files import READ_ONLY
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Store:
     def share(self, key: str) -> None:
         """Send an entry to the shared store, unless it was sent before; so one is sent later that could not be."""
         entry = self.path(key)
-        if self.shared is None or self._shared_mark(entry).exists():
+        if self.shared is None or (self.shared.identity and self._shared_mark(entry).exists()):
             return
         try:
             facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
@@ -166,8 +166,9 @@ class Store:
             self._mark_shared(entry)
 
     def _shared_mark(self, entry: Path) -> Path:
+        """Says that the shared store has the entry."""
         assert self.shared is not None
-        return entry / f".shared-{digest_of(self.shared.url)[:16]}"
+        return entry / f".shared-{self.shared.identity}"
 
     def _mark_shared(self, entry: Path) -> None:
         with suppress(OSError):  # on a disk that cannot be written it is asked again the next time

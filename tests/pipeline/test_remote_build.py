@@ -16,10 +16,13 @@ from small_builds import QUICK, small_classifier
 from ssh_server import MISSING, SSHD, SshServer
 from trtcompress.digests import file_digest
 from trtcompress.remote import Remote, parse_remote
+from trtcompress.remote_host import Gpu, is_named
+from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import UsageError
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason=MISSING)
 ARGUMENTS = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}", "--set", "gates={max_metric_drop: 1, min_cosine: 0.5}")
+COMPILED = ("--axis", "x.batch=1,2,4", "--target")
 COUNT = 'echo run >> "$HOME/runs"; '
 BUILD = 'cat "$onnx" > "$plan"; echo "$*" >> "$plan"'
 
@@ -147,7 +150,7 @@ def test_a_build_without_the_other_machine_leaves_no_old_repository(project: Pat
 @needs_sshd
 def test_compile_brings_the_plan_beside_the_graph(project: Path, tmp_path: Path, server: SshServer):
     folder = tmp_path / "engine"
-    made = ("--target", "a100", "--axis", "x.batch=1,2,4", "--remote", server.address, "-o", folder)
+    made = (*COMPILED, "a100", "--remote", server.address, "-o", folder)
     for times in (1, 1):
         ran = done("compile", project / "small.onnx", *made, "--json")
         assert ran.json["built"]
@@ -357,6 +360,22 @@ def test_remote_for_nothing_is_wrong_usage(project: Path, tmp_path: Path):
 def test_without_ssh_it_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRTCOMPRESS_SSH", "no-such-ssh")
     refused(trtcompress(*command(project, tmp_path, "--remote", "me@host")), 20, "no-such-ssh", "openssh-client")
+
+
+@pytest.mark.parametrize(
+    ("title", "target", "same"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100", True),
+        ("NVIDIA A100-SXM4-40GB", "a100", True),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb", True),
+        ("NVIDIA A30", "a100", False),
+        ("Tesla T4", "t4", True),
+        ("NVIDIA L40S", "l4", False),
+        ("NVIDIA L4", "l4", True),
+    ],
+)
+def test_models_of_cards(title: str, target: str, same: bool):
+    assert is_named(Gpu("0", (8, 0), title), resolve_target(target)) is same
 
 
 def test_addresses():

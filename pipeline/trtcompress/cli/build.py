@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..api import BuildOptions, Built
     from ..config import Loaded
-    from ..remote_build import Host
+    from ..remote_host import Host
     from ..remote_join import Joined
     from ..validation import Candidate
 
