@@ -24,14 +24,15 @@ AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
 GATES = ("--set", "gates={min_cosine: 0.9, max_metric_drop: 0.5, max_size_mb: 1, max_latency_ms: 1000}")
 RELEASES = ("8.4.1", "8.5.2", "8.6.2", "10.3.0")
 ENGINES = ("trt-int8", "trt-fp16")
+DEVICES = ("jetson-agx-orin", "jetson-nano", "jetson-xavier-nx")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder with a build for a CPU, a Jetson Orin and a Xavier in `out/small`."""
+    """A folder with a build for a CPU and three devices in `out/small`."""
     folder = tmp_path_factory.mktemp("kit")
     small = small_classifier(folder)
-    targets = [part for name in ("cpu", "jetson-agx-orin", "jetson-xavier-nx") for part in ("--target", name)]
+    targets = [part for name in ("cpu", *DEVICES) for part in ("--target", name)]
     made = ("--out", folder / "out", "--store", folder / "store")
     formats = ("--set", "package=[triton, jetson]")
     done("build", small.model, "--data", small.data, *targets, *made, *AXES, *GATES, *QUICK, *formats)
@@ -50,7 +51,7 @@ def old_kit(built, tmp_path) -> Path:
 
 def test_a_build_leaves_a_kit_for_each_device_and_says_nothing_of_it_for_others(built):
     build = built / "out/small"
-    assert sorted(path.name for path in (build / "jetson").iterdir()) == ["jetson-agx-orin", "jetson-xavier-nx"]
+    assert sorted(path.name for path in (build / "jetson").iterdir()) == [*DEVICES]
     assert (build / "triton/cpu/small/config.pbtxt").is_file()
     report = json.loads((build / "report.json").read_text())
     folders = {one["target"]: one["folders"] for one in report["packages"]}
@@ -82,14 +83,22 @@ def test_the_cache_has_the_scales_of_the_ranges_and_the_version_of_the_platform(
     assert set(read_cache(kit / "calibration.cache", model).tensors) == set(ranges.tensors)
 
 
+def test_a_device_without_int8_gets_no_cache(built, tmp_path):
+    kit = Path(shutil.copytree(built / "out/small/jetson/jetson-nano", tmp_path / "kit"))
+    assert list(json.loads((kit / "kit.json").read_text())["models"]) == ["reference", "trt-fp16"]
+    assert not (kit / "calibration.cache").exists()
+    ran = on_jetpack(kit, "build", "--implicit")
+    assert (ran.code, "no calibration.cache" in ran.err) == (2, True)
+
+
 def test_the_command_packs_the_same_kit(built, tmp_path):
     build = built / "out/small"
     asked = ("--format", "jetson", "--target", "jetson-agx-orin")
     told = done("package", build, *asked, "-o", tmp_path / "kit", "--json").json
     assert told["packages"][0]["format"] == "jetson"
     assert tree(tmp_path / "kit") == tree(build / "jetson/jetson-agx-orin")
-    ran = done("package", build, "--format", "jetson", "-o", tmp_path / "both")
-    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["jetson-agx-orin", "jetson-xavier-nx"]
+    ran = done("package", build, "--format", "jetson", "-o", tmp_path / "all")
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [*DEVICES]
     assert "./build && ./validate" in ran.err
     for name in ("one", "two"):
         done("package", build, *asked, "--archive", "-o", tmp_path / name)
@@ -231,7 +240,7 @@ def test_engines_of_another_release_are_built_again(kit):
 
 def test_a_build_that_stopped_half_way_goes_on_there(kit):
     ran = on_jetpack(kit, "build", STAND_IN_REFUSES="trt-int8")
-    assert (ran.code, "cannot read trt-int8: no importer" in ran.err) == (4, True)
+    assert (ran.code, "cannot read trt-int8: no importer for this (node 3)" in ran.err) == (4, True)
     assert "could not be built: trt-int8" in ran.err
     ran = on_jetpack(kit, "validate", *SECONDS)
     assert (ran.code, "trt-int8: passed over" in ran.out) == (0, True)

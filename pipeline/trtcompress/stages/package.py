@@ -107,7 +107,7 @@ def package(
                     metrics=tuple(metric.name for metric in shipped.metrics),
                     reference=exported,
                     pruned=student if settings.pruned else None,
-                    implicit=implicit_of(equalized, ranges, plans, encodings),
+                    implicit=implicit_of(equalized, ranges, plans, encodings) if equalized and ranges else None,
                     data=evaluation,
                     axes=axes,
                     measure=settings.measure,

@@ -62,6 +62,9 @@ class _ParserError:
     def desc(self):
         return "no importer for this"
 
+    def node(self):
+        return 3
+
 
 class OnnxParser:
     def __init__(self, network, logger):

@@ -85,7 +85,7 @@ def build_plan(
     network = builder.create_network(sum(1 << int(flag) for flag in asked))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
-        words = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        words = "; ".join(_told(parser.get_error(i)) for i in range(parser.num_errors))
         raise KitError(f"TensorRT cannot read {model.parent.name}: {words}", code=4)
     config = builder.create_builder_config()
     for flag in flags:
@@ -112,6 +112,13 @@ def build_plan(
     if plan is None:
         raise KitError(f"TensorRT could not build {model.parent.name}; its messages above say why", code=4)
     return bytes(plan)
+
+
+def _told(error: Any) -> str:
+    """What the parser says, with the node by its name where that is told (from 10 on)."""
+    if not hasattr(error, "node_name"):
+        return f"{error.desc()} (node {error.node()})"
+    return f"{error.desc()} (node {error.node_name()}, {error.node_operator()})"
 
 
 def _calibrator(trt: Any, cache: bytes) -> Any:
