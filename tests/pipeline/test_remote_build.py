@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from command_line import Ran, done, trtcompress
+from command_line import Ran, done, start, trtcompress
 from small_builds import QUICK, small_classifier
 from ssh_server import MISSING, SSHD, SshServer
 from trtcompress.digests import file_digest
@@ -274,11 +276,30 @@ def test_a_connection_that_breaks_while_it_builds(project: Path, tmp_path: Path,
     assert list(server.kept.iterdir()) == []
 
 
+@needs_sshd
+def test_a_build_that_is_killed_while_the_other_machine_builds(project: Path, tmp_path: Path, server: SshServer):
+    server.trtexec(COUNT + 'while [ ! -e "$HOME/go" ]; do sleep 0.05; done; ' + BUILD)
+    process = start(*command(project, tmp_path, "--remote", server.address), env={"TRTCOMPRESS_SSH": server.ssh})
+    wait_until(lambda: runs(server) > 0)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    nothing_joined(tmp_path)
+    (server.folder / "home/go").touch()
+    again = remote(project, tmp_path, server)
+    assert (again.code, runs(server)) == (0, 1)
+    whole(tmp_path)
+
+
 def hang_up_when_building(server: SshServer) -> None:
-    end = time.monotonic() + 60
-    while not runs(server) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: runs(server) > 0)
     server.hang_up()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 LOSES = """#!/bin/sh
