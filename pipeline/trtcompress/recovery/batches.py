@@ -13,6 +13,9 @@ from .pool import Ints, Pool
 LEAST_HELD = 16
 """Samples that are held out at the least, where there are enough."""
 
+MOST_HELD = 2048
+"""Samples that are held out at the most: more would only take time."""
+
 Rows = tuple[int, Ints]
 """Samples of one group by their rows in it."""
 
@@ -26,11 +29,11 @@ class Share:
 
 
 def held_out(total: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of `total` samples are held out: every eighth, of few samples up to a fourth, of a handful none."""
+    """Which of `total` samples are held out: every eighth, 2,048 at most; of few up to a fourth, of a handful none."""
     held = np.zeros(total, bool)
     if total < LEAST_HELD:
         return held
-    count = max(min(LEAST_HELD, total // 4), total // 8)
+    count = min(max(min(LEAST_HELD, total // 4), total // 8), MOST_HELD)
     held[np.linspace(0, total - 1, count).round().astype(int)] = True  # from all over: data is often sorted
     return held
 

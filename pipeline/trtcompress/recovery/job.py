@@ -87,9 +87,10 @@ def open_subjects(job: Job) -> Subjects:
         OperatorError: an operator that the view does not have.
         ModelError: the models cannot be compared.
     """
-    student = to_torch(job.student)
+    # Convolutions of channels that lie side by side take half to two thirds of the time, on CPUs too
+    student = to_torch(job.student).to(memory_format=torch.channels_last)
     keep_zeros(student)
-    teacher = to_torch(job.teacher).requires_grad_(False)
+    teacher = to_torch(job.teacher).to(memory_format=torch.channels_last).requires_grad_(False)
     share_equal(student, teacher)
     found = load(job.folder / BLOCKS)
     if found is not None:

@@ -31,6 +31,12 @@ ROLLBACKS = 8
 SKIPPED = 20
 """Steps in a row that the scaler of float16 gradients may leave out while it looks for its scale."""
 
+JUDGEMENTS = 40
+"""How often a long training is judged on what is held out."""
+
+JUDGING = 0.2
+"""Share of the minutes of a training that judgements may take."""
+
 Told = Callable[[str, int, int | None], None]
 Metric = Callable[[], float | None]
 
@@ -120,7 +126,9 @@ class Loop:
 
     def _begin(self) -> None:
         """Judge the student as it came, pick a rate, and lay out the steps."""
+        started = time.perf_counter()
         loss, metric = self._loss_held_out(), self._metric()
+        judging = time.perf_counter() - started
         if not math.isfinite(loss):
             raise RecoverError(
                 "the loss of the student is not finite before any training",
@@ -131,10 +139,13 @@ class Loop:
         self._good = cloned(self._state())
         rate, seconds = self._probe()
         total = planned_steps(self._training, self._feed.batches.per_epoch)
+        judgements = JUDGEMENTS
         if total is None:
-            total = max(1, int(60 * (self._training.minutes or 0) / seconds))
-        total, rate = self._fabric.broadcast((total, rate))
-        every = max(1, total // 40) if total >= 400 else max(1, total // 10)
+            budget = 60 * (self._training.minutes or 0)
+            judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
+            total = max(1, int((budget - judgements * judging) / seconds))
+        total, rate, judgements = self._fabric.broadcast((total, rate, judgements))
+        every = max(1, total // judgements) if total >= 10 * judgements else max(1, total // min(10, judgements))
         self._facts |= {"rate": rate, "total": total, "every": every}
         self._say(f"learning rate {rate:g}, {total} steps; held out {loss:.4g}{_with(metric)}")
         self._keep()

@@ -36,7 +36,7 @@ class PruneStageSettings(StageSettings):
 @stage(
     output="pruned",
     takes="simplified",
-    version=1,
+    version=2,
     leaves="models/pruned",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
     device=on_this_machine,

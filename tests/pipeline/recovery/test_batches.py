@@ -72,7 +72,9 @@ def test_processes_share_a_batch(tmp_path):
 
 
 def test_how_many_are_held_out():
-    assert [int(held_out(total).sum()) for total in (1, 15, 16, 64, 128, 800)] == [0, 0, 4, 16, 16, 100]
+    assert [int(held_out(total).sum()) for total in (1, 15, 16, 64, 128, 800, 1 << 17)] == [
+        *(0, 0, 4, 16, 16, 100, 2048)
+    ]
 
 
 def test_a_model_of_fixed_batch_gets_full_batches(tmp_path):
