@@ -15,7 +15,7 @@ from trtcompress_engines.triton.search import MOST_CLIENTS, Tried, curve, search
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import running
 from trtcompress_engines.triton.setting import Setting, Space, setting_of, with_setting
-from trtcompress_engines.triton.tune import Compared, tune, verdict
+from trtcompress_engines.triton.tune import Compared, _challenger, tune, verdict
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import ServingError
 
@@ -119,8 +119,22 @@ def test_nothing_slower_is_ever_shipped(ratios, winner_p99, missed, good, told):
 
 
 def test_nothing_better():
-    assert verdict(None, 10, False) == ("nothing that was tried is better than what was there", False)
+    assert verdict(None, 10, False) == ("nothing that was tried comes near to what was there", False)
     assert verdict(None, 10, True) == ("nothing that was tried keeps the limit", False)
+
+
+def test_who_is_compared_with_what_was_there():
+    former, near, far, slow = (
+        Tried(FORMER, (point(4, 100, 9),)),
+        Tried(replace(FORMER, delay_us=0), (point(4, 90, 9), point(8, 200, 30))),
+        Tried(replace(FORMER, delay_us=100), (point(4, 80, 9),)),
+        Tried(replace(FORMER, delay_us=2000), (point(4, 500, 11),)),
+    )
+    assert _challenger([former, far, near, slow], 10) is near, "the machine may have been busier"
+    assert _challenger([former, far, slow], 10) is former
+    assert _challenger([former], 10) is former
+    assert _challenger([slow, far], 10) is far, "what keeps the limit, where what was there does not"
+    assert _challenger([slow, replace(slow, setting=FORMER)], 10) is slow
 
 
 # --- config.pbtxt

@@ -88,7 +88,7 @@ def test_the_winner_is_written_and_served(repository: Path, monkeypatch):
     ran = done("tune", repository, "--model", "cnn", "--latency-ms", 6, *QUICK)
     assert (folder / "config.pbtxt.before").read_text() == before
     assert setting_of(parse_config(folder / "config.pbtxt")) == WINNER
-    assert [word in ran.out for word in ("before", "winner", "off", "4/8")] == [True] * 4
+    assert [word in ran.out for word in ("before", "after", "off", "4/8")] == [True] * 4
     assert "cnn: replaced: 2 times the throughput" in ran.err
     assert "time was up after 3 settings" in ran.err
     check_repository(repository)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trtcompress_graph.cores import usable_cores
@@ -26,6 +26,9 @@ ROUNDS = 8
 
 BETTER = 1.02
 """The winner has to be faster by this factor, in the median of the turns: less is noise."""
+
+NEAR = 0.85
+"""What is this near to what was there is compared with it in turns, too: the machine may have been busier then."""
 
 _LOWER = 2
 """How many times the winner is asked with half the clients where it misses the limit at the end."""
@@ -53,7 +56,7 @@ class Tuned:
         limit_ms: of p99.
         limit_why: who set it.
         tried: every setting with its curve; what was there comes first.
-        winner: the best of the search; the former itself where nothing was better.
+        winner: the best but for what was there; the former itself where nothing came near.
         compared: the two in turns; None where they are the same.
         config: the new `config.pbtxt`, empty where the former stays.
         why: why it stays, or was replaced.
@@ -133,8 +136,8 @@ def tune(
         for one in search(start, space, limit, attempt, in_time):
             tried.append(one)
             tell(f"{one.setting}: {_told(one, limit)}")
-        best = max(tried, key=lambda one: one.score(limit))
-        compared = None if best is start or best.best(limit) is None else _compare(bench, start, best, limit, tell)
+        best = _challenger(tried, limit)
+        compared = None if best is start else _compare(bench, start, best, limit, tell)
         why, good = verdict(compared, limit, start.best(limit) is None)
         return Tuned(
             model=served.name,
@@ -148,6 +151,15 @@ def tune(
             why=why,
             complete=complete,
         )
+
+
+def _challenger(tried: Sequence[Tried], limit_ms: float) -> Tried:
+    """The best but for what was there, if it comes near; else what was there."""
+    former = tried[0]
+    best = max(tried[1:], key=lambda one: one.score(limit_ms), default=former)
+    point, there = best.best(limit_ms), former.best(limit_ms)
+    near = point is not None and (there is None or point.throughput >= NEAR * there.throughput)
+    return best if near else former
 
 
 def _compare(bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Callable[[str], None]) -> Compared:
@@ -181,7 +193,7 @@ def _compare(bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Cal
 def verdict(compared: Compared | None, limit_ms: float, missed: bool) -> tuple[str, bool]:
     """What to do, in words, and whether to replace the former; `missed`: no load let that keep the limit."""
     if compared is None:
-        what = "keeps the limit" if missed else "is better than what was there"
+        what = "keeps the limit" if missed else "comes near to what was there"
         return f"nothing that was tried {what}", False
     if compared.winner.p99 > limit_ms:
         return (
