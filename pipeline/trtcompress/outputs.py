@@ -344,8 +344,8 @@ class TunedModel(Settings):
     limit_ms: float = Field(description="of p99")
     limit_why: str
     former: ServingSetting
-    winner: ServingSetting
-    in_turns: InTurns | None = Field(description="null where nothing was better in the search")
+    winner: ServingSetting = Field(description="the best but for the former; itself where nothing came near")
+    in_turns: InTurns | None = Field(description="null where nothing came near to what was there")
     complete: bool = Field(description="false: time was up before all was tried")
     samples: int = Field(description="in a request")
     seconds: float = Field(description="length of a window")

@@ -83,10 +83,13 @@ def command(
 
 
 def _rows(model: TunedModel) -> list[tuple[str, ...]]:
-    """What was there, and the winner where it is another."""
+    """What was there, and what was compared with it."""
     turns = model.in_turns
+    shown = [("before", model.former)]
+    if turns:
+        shown.append(("after" if model.replaced else "other", model.winner))
     rows = []
-    for name, setting in (("before", model.former), ("winner", model.winner))[: 2 if turns else 1]:
+    for name, setting in shown:
         points = [p for tried in model.tried if tried.setting == setting for p in tried.points]
         within = [p for p in points if p.p99 <= model.limit_ms] or points[:1]
         best = max(within, key=lambda point: point.throughput)
