@@ -94,11 +94,16 @@ def load_empty_libraries(extension: Path, folder: Path) -> None:
 
 
 def signatures(trt: ModuleType) -> dict[str, Any]:
-    """Version, enumerations with their values, and of each class methods, properties and values that it exports."""
+    """Version, values and enumerations of the module, and of each class methods, properties and values."""
     enums = {name: _members(getattr(trt, name)) for name in ENUMS if hasattr(trt, name)}
     classes = {name: of_class(getattr(trt, name)) for name in CLASSES if hasattr(trt, name)}
     severity = {"ILogger.Severity": _members(trt.ILogger.Severity)}
-    return {"version": trt.__version__, "enums": {**enums, **severity}, "classes": classes}
+    values = {
+        name: [type(member).__name__, member.name]
+        for name, member in sorted(vars(trt).items())
+        if type(member).__name__ in enums
+    }
+    return {"version": trt.__version__, "values": values, "enums": {**enums, **severity}, "classes": classes}
 
 
 def _members(enumeration: Any) -> dict[str, int]:

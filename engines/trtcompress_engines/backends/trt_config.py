@@ -57,13 +57,24 @@ def create_config(trt: Any, recipe: Recipe, folder: Path, batches: str = "") -> 
     return CreateConfig(use_dla=recipe.dla is not None, tf32=recipe.tf32, **given)
 
 
-def finish_config(trt: Any, recipe: Recipe, config: Any) -> None:
-    """Set what Polygraphy has no argument for: other flags, and which DLA core."""
+def finish_config(trt: Any, recipe: Recipe, folder: Path, config: Any) -> None:
+    """Set what Polygraphy has no argument for: other flags, and which DLA core.
+
+    Raises:
+        PolygraphyException: the timing cache is of another release or GPU, of which Polygraphy is silent.
+    """
+    from polygraphy.exception import PolygraphyException
+
     for flag in recipe.flags:
         if flag not in _BY_FLAG:
             config.set_flag(getattr(trt.BuilderFlag, flag))
     if recipe.dla is not None:
         config.DLA_core = recipe.dla
+    given = folder / recipe.timing_cache
+    if recipe.timing_cache and given.exists():
+        held = config.create_timing_cache(given.read_bytes())
+        if not config.set_timing_cache(held, False):
+            raise PolygraphyException("the timing cache is of another release of TensorRT or another GPU")
 
 
 def _profile(shapes: Mapping[str, Any]) -> Any:

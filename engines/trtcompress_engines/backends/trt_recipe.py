@@ -129,5 +129,6 @@ def _flags(graph: Model, options: TensorRTOptions) -> tuple[str, ...]:
         "WEIGHT_STREAMING": options.weight_streaming,
         "VERSION_COMPATIBLE": options.version_compatible,
         "GPU_FALLBACK": options.dla is not None,
+        "PREFER_PRECISION_CONSTRAINTS": options.dla is not None,
     }
     return tuple(name for name, asked in wanted.items() if asked)

@@ -17,6 +17,7 @@ _BY_FLAG: Mapping[str, str] = {
     "WEIGHT_STREAMING": "--allowWeightStreaming",
     "VERSION_COMPATIBLE": "--versionCompatible",
     "GPU_FALLBACK": "--allowGPUFallback",
+    "PREFER_PRECISION_CONSTRAINTS": "--precisionConstraints=prefer",
     "REFIT_IDENTICAL": "",  # what --stripWeights does alone
 }
 _POOLS = (8, 4)

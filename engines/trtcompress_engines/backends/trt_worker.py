@@ -122,7 +122,8 @@ def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
         return _parser_error(errors)
     timing = str(folder / recipe.timing_cache) if recipe.timing_cache else None
     config = PostprocessConfig(
-        create_config(trt, recipe, folder, request.batches), lambda _, __, made: finish_config(trt, recipe, made)
+        create_config(trt, recipe, folder, request.batches),
+        lambda _builder, _network, made: finish_config(trt, recipe, folder, made),
     )
     plan = EngineBytesFromNetwork((builder, network, parser), config, save_timing_cache=timing)()
     (folder / recipe.plan).write_bytes(plan)

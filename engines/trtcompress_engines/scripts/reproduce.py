@@ -94,8 +94,9 @@ def build(trt: Any) -> bytes:
     if not parser.parse_from_file(str(HERE / RECIPE["onnx"])):
         sys.exit("error: " + "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors)))
     config = configure(trt, builder)
-    if RECIPE["calibration_cache"]:
-        config.int8_calibrator = scales(trt)
+    calibrator = scales(trt) if RECIPE["calibration_cache"] else None  # TensorRT does not keep it alive
+    if calibrator is not None:
+        config.int8_calibrator = calibrator
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         sys.exit("error: TensorRT could not build the engine; it has said why")
@@ -129,6 +130,8 @@ def configure(trt: Any, builder: Any) -> Any:
         for name, (least, usual, greatest) in shapes.items():
             profile.set_shape(name, tuple(least), tuple(usual), tuple(greatest))
         config.add_optimization_profile(profile)
+    if RECIPE["calibration_cache"] and RECIPE["profiles"]:
+        config.set_calibration_profile(profile)
     if RECIPE["timing_cache"]:
         path = HERE / RECIPE["timing_cache"]
         held = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
