@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,9 @@ class BuilderRef:
 
 DEFAULT = BuilderRef()
 
+_ALONE = {"name": "alone", "model": "alone.onnx", "data": {"calibration": "none"}}
+"""A config for the sake of one section."""
+
 
 def builder_of(target: Target, settings: TargetSettings, loaded: Loaded) -> BuilderRef:
     """What is asked for a target: its own section `tensorrt`, or that of the build.
@@ -59,6 +63,36 @@ def builder_of(target: Target, settings: TargetSettings, loaded: Loaded) -> Buil
     made = asked_of(section, target, loaded.base)
     _refuse_pipeline(made, target, config)
     refuse_gaps(made.profiles, config.model.axes)
+    return made
+
+
+def builder_from(overrides: Sequence[str], target: Target, axes: Axes) -> BuilderRef:
+    """What `--set tensorrt.KEY=VALUE` asks for one graph.
+
+    Raises:
+        UsageError: another key, or what the device or its TensorRT does not have.
+        ConfigError: a value that a config could not hold either, or profiles with gaps.
+        MissingPathError: there is no such timing cache.
+    """
+    from .config_file import check_config
+
+    if not overrides:
+        return DEFAULT
+    for override in overrides:
+        if not override.startswith(f"{SECTION}."):
+            hint = f"--set {SECTION}.workspace_mb=512; the rest of a config is for trtcompress build"
+            raise UsageError(f"'{override}' is nothing that one engine is built by", where="--set", hint=hint)
+    if target.how == "cpu":
+        raise UsageError("a CPU has no TensorRT", where="--set", hint="leave it out")
+    section = check_config(_ALONE, overrides, file="--set", lines={}).tensorrt
+    if section.by_cache and target.int8:
+        raise UsageError(
+            "a graph alone has no ranges, of which the scales for a DLA and implicit INT8 are made",
+            where=f"--set {SECTION}.{'implicit' if section.implicit else 'dla'}",
+            hint="trtcompress build has them; trtcompress quantize --cache writes them",
+        )
+    made = asked_of(section, target, Path())
+    refuse_gaps(made.profiles, axes)
     return made
 
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from builds import build, project
+from command_line import trtcompress
 from trtcompress.builder import builder_of
 from trtcompress.config_file import load_config
 from trtcompress.implicit import write_batches
@@ -25,6 +26,7 @@ from trtcompress_graph.errors import ConfigError, DataError, MissingPathError, T
 from trtcompress_graph.load import read_model
 
 CACHE = "calibration.cache"
+DLA_FLAGS = ("FP16", "INT8", "GPU_FALLBACK", "PREFER_PRECISION_CONSTRAINTS")
 
 
 def asked(folder: Path, target: str, *overrides: str) -> Any:
@@ -135,7 +137,7 @@ def test_a_dla_gets_the_float_model_and_the_scales_of_the_quantized_one(tmp_path
     assert not any(node.op_type == "QuantizeLinear" for node in onnx.load(folder / "float.onnx").graph.node)
     made = recipe_in(folder)
     assert (made["onnx"], made["plan"], made["dla"]) == ("float.onnx", "model.plan", 1)
-    assert (made["flags"], made["strongly_typed"]) == (("FP16", "INT8", "GPU_FALLBACK"), False)
+    assert (made["flags"], made["strongly_typed"]) == (DLA_FLAGS, False)
     shell = (folder / "reproduce.sh").read_text()
     assert "--useDLACore=1" in shell
     assert f"--calib=own.{CACHE}" in shell
@@ -179,3 +181,21 @@ def test_errors_are_for_the_user(tmp_path: Path):
         "tensorrt.dla: dla cannot be had for 'jetson-orin-nano': it has no DLA",
         "hint: leave it out, or set it for other targets alone: targets: [{name: jetson-orin-nano, tensorrt: {}}]",
     ]
+
+
+def test_one_engine_is_asked_on_the_command_line(tmp_path: Path):
+    project(tmp_path)
+    command = ("compile", tmp_path / "model.onnx", "--axis", "x.batch=1,2,4", "-o", tmp_path / "engine", "--target")
+    made = trtcompress(*command, "rtx-4090", "--set", "tensorrt.workspace_mb=128", "--json", cwd=tmp_path)
+    assert made.code == 0, made.err
+    assert recipe_in(tmp_path / "engine")["workspace_mb"] == 128
+    for target, override, words in (
+        ("rtx-4090", "tensorrt.dla=0", "a graph alone has no ranges"),
+        ("rtx-4090", "tensorrt.version_compatible=true", "in the release that made them alone"),
+        ("rtx-4090", "tensorrt.workspace=1", "did you mean 'workspace_mb'?"),
+        ("rtx-4090", "quantize.method=mse", "is nothing that one engine is built by"),
+        ("cpu", "tensorrt.sparse=true", "a CPU has no TensorRT"),
+    ):
+        refused = trtcompress(*command, target, "--set", override, cwd=tmp_path)
+        assert refused.code == 2
+        assert words in refused.err

@@ -16,6 +16,13 @@ from .main import say
 @options.axis
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of a CPU engine. [default: one a core]")
 @options.remote
+@click.option(
+    "--set",
+    "overrides",
+    metavar="tensorrt.KEY=VALUE",
+    multiple=True,
+    help="What is asked of TensorRT's builder, as in the section `tensorrt` of a config; repeat it.",
+)
 @options.output("Folder to write.", options.FOLDER)
 @options.as_json
 def command(
@@ -24,6 +31,7 @@ def command(
     axis_options: tuple[str, ...],
     threads: int,
     remotes: tuple[str, ...],
+    overrides: tuple[str, ...],
     output: str,
     as_json: bool,
 ) -> None:
@@ -32,6 +40,7 @@ def command(
     from trtcompress_engines.targets import resolve_target
     from trtcompress_graph.load import read_model
 
+    from ..builder import builder_from
     from ..compiling import compile_folder
     from ..outputs import EngineFile
     from ..packaging import with_brought_plan
@@ -42,7 +51,9 @@ def command(
 
     target, read = resolve_target(target_name), read_model(Path(model))
     hosts = find_hosts(remotes, [target]) if remotes else ()
-    engine = compile_folder(read, target, options.axes(axis_options), Path(output), threads=threads)
+    axes = options.axes(axis_options)
+    builder = builder_from(overrides, target, axes)
+    engine = compile_folder(read, target, axes, Path(output), threads=threads, builder=builder)
     if hosts and not engine.built:
         build_there(engine, target, hosts, say)
         engine = with_brought_plan(engine)
