@@ -121,11 +121,11 @@ def pictures(part: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.int
 TASK = Task(
     source="tasks.image_text:model",
     axes=(
-        "image.images=1,20,64",
+        "image.images@0=1,20,64",
         *(
             f"{name}.{axis}"
             for name in ("input_ids", "attention_mask")
-            for axis in ("texts=1,10,64", "sequence=2,8,32")
+            for axis in ("texts@0=1,10,64", "sequence@1=2,8,32")
         ),
     ),
     kept=(0.6,),
