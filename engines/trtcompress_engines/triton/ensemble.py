@@ -16,9 +16,8 @@ from .aside import put_folder
 from .batching import Batching
 from .config import served_dims
 from .datatypes import TRITON_TYPES
+from .repository import VERSION
 from .textproto import Message, Symbol, to_text
-
-VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
