@@ -104,11 +104,11 @@ def minilm() -> Recovery:
     from tasks import minilm as task
 
     def labelled() -> Iterator[Arrays]:
-        left, right, scores = task._pairs()
+        left, right, scores = task.sentence_pairs()
         rest = [*task.folds(len(left), task.FOLDS)[0].rest]
         for start in range(0, len(rest) - 31, 32):
             some = rest[start : start + 32]
-            words = [task._tokenizer()([texts[i] for i in some], padding=True) for texts in (left, right)]
+            words = [task.tokenizer()([texts[i] for i in some], padding=True) for texts in (left, right)]
             batch = {
                 f"{side}{name}": np.array(part[name], np.int64)
                 for side, part in zip(("left_", "right_"), words, strict=True)

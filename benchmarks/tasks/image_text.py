@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import Arrays, Floats, Outputs, Task, share
 from .cifar import CLASSES, pixels_of
-from .minilm import _folder, _tokenizer, heads, settle
+from .minilm import heads, settle, tokenizer, weights_folder
 from .trained import minimize, steps, with_weights
 
 SIDE, TRAINED, TESTED, CALIBRATION, BATCH = 96, 6000, 1000, 1000, 20
@@ -45,7 +45,7 @@ def module() -> Any:
         def __init__(self, head: nn.Module) -> None:
             super().__init__()
             self.features, self.head = mobilenet_v2.model()[0].features, head
-            self.bert = AutoModel.from_pretrained(_folder(), attn_implementation="eager")
+            self.bert = AutoModel.from_pretrained(weights_folder(), attn_implementation="eager")
 
         def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
             states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -103,7 +103,7 @@ def test(fold: int, run: Outputs) -> tuple[Floats, Floats]:
 def prompts() -> Arrays:
     """Of each class one, of equal length: tokens and mask, [10, T]."""
     names = ("airplane", "car", *CLASSES[2:])
-    words = _tokenizer()([f"a photo of a {name}" for name in names], padding=True, return_tensors="np")
+    words = tokenizer()([f"a photo of a {name}" for name in names], padding=True, return_tensors="np")
     return {name: np.asarray(words[name], np.int64) for name in _WORDS}
 
 

