@@ -153,6 +153,14 @@ def share_beyond(histogram: Histogram, threshold: float) -> float:
     return max(0.0, float(1 - inside / histogram.count))
 
 
+def median_magnitude(histogram: Histogram) -> float:
+    """Median of |x| over the values beyond the first bin, which holds the zeros; 0 where there are none."""
+    below = np.cumsum(histogram.counts[1:])
+    if not below[-1]:
+        return 0.0
+    return float((int(np.searchsorted(below, (below[-1] + 1) // 2)) + 1.5) * histogram.width)
+
+
 def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
     """The counts in bins that are 2**doublings times as wide."""
     if not doublings:

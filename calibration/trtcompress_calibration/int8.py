@@ -30,11 +30,13 @@ from .kinds import (
 from .lstm import lstm_refusal
 from .opening import fixed_values, is_constant
 from .operators import SHRINKS
+from .scales import activation_scale
 
 Measured = Mapping[str, TensorRange]
 
 _COSTS = "its inputs or its result are not INT8, so that INT8 would only cost"
 _SLOWER = "the INT8 kernel for {} is slower than the float kernel"
+_ZEROED = "most of what tensor '{}' holds would become zero: its range is too wide for 8 bits"
 _SMALL = "its weights are too few for INT8 to pay where its input is not INT8 anyway"
 
 
@@ -117,14 +119,18 @@ def _folded(node: ir.Node, encoding: Encoding) -> ir.Node | None:
 
 def has_range(value: ir.Value, encoding: Encoding, ranges: Measured) -> bool:
     """True where the tensor, or the tensor that it was moved from, has a threshold."""
+    return _range_of(value, encoding, ranges) is not None
+
+
+def _range_of(value: ir.Value, encoding: Encoding, ranges: Measured) -> TensorRange | None:
     measured = ranges.get(value.name or "")
     if measured is not None and measured.threshold is not None:
-        return True
+        return measured
     producer = value.producer()
     if producer is None or producer.op_type not in encoding.shared_scale_ops:
-        return False
+        return None
     source = producer.inputs[0]
-    return source is not None and has_range(source, encoding, ranges)
+    return None if source is None else _range_of(source, encoding, ranges)
 
 
 def _pays_alone(node: ir.Node, encoding: Encoding) -> bool:
@@ -223,7 +229,10 @@ def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
     read = [v for i in activation_inputs(node) if (v := node.inputs[i]) is not None]
     written = result_of(node, encoding) if node.op_type in encoding.int8_outputs else ()
     for value in (*read, *written):
-        if has_range(value, encoding, ranges):
+        measured = _range_of(value, encoding, ranges)
+        if measured is not None:
+            if _mostly_zeroed(measured, encoding):
+                return _ZEROED.format(value.name)
             continue
         if is_weighted(node) and value in read and value.name not in ranges:
             raise DataError(
@@ -233,6 +242,16 @@ def _range_refusal(node: ir.Node, encoding: Encoding, ranges: Measured) -> str:
             )
         return f"no range for tensor '{value.name}'"
     return ""
+
+
+def _mostly_zeroed(measured: TensorRange, encoding: Encoding) -> bool:
+    """True where more than half of the values that are not zero would be rounded to it.
+
+    Spectra, whose few loud values set the step, lose their quiet ones so; the features of networks hardly ever do.
+    """
+    if encoding.activation == "f8" or not measured.median:
+        return False
+    return measured.median < float(activation_scale(measured, encoding).scale) / 2
 
 
 def _holds_zero(node: ir.Node) -> bool:

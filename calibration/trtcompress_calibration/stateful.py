@@ -7,7 +7,8 @@ has that axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,7 +65,7 @@ class Feedback:
             held = {name: np.asarray(made[output]) for name, output in self.pairs.items()}
 
     def run(self, run: Run, sequences: Feed) -> dict[str, Array]:
-        """Outputs of all steps: samples first, then steps, then what the model gives."""
+        """Outputs of all steps: samples first, then steps, then what the model gives (all of it, of a tensor inside)."""
         steps = [made for _, made in self.walk(run, sequences)]
         return {name: self._stacked(name, [made[name] for made in steps]) for name in steps[0]}
 
@@ -74,7 +75,7 @@ class Feedback:
         return given
 
     def _stacked(self, name: str, steps: Sequence[Array]) -> Array:
-        place = self.counted[name]
+        place = self.counted.get(name)
         if place is None:
             return np.stack(steps)[None]
         return np.stack([np.moveaxis(np.asarray(array), place, 0) for array in steps], 1)
@@ -127,6 +128,10 @@ class Steps(Dataset):
     Args:
         sequences: the data.
         model: the float model.
+
+    Attributes:
+        sequences: what the steps are of.
+        fed: what the model remembers between them.
     """
 
     def __init__(self, sequences: Sequences, model: Model) -> None:
@@ -134,7 +139,14 @@ class Steps(Dataset):
         self.source, self.notes = sequences.source, sequences.notes
         self.total, self.labelled = None, False
         self.inputs, self.feedback = model.inputs, None
-        self._sequences, self._fed, self._model = sequences, sequences.feedback, model
+        self.sequences: Iterable[Sample] = sequences
+        self.fed, self._model = sequences.feedback, model
+
+    def of(self, sequences: Iterable[Sample]) -> Steps:
+        """Steps of other sequences, such as a part of these."""
+        other = copy.copy(self)
+        other.sequences = sequences
+        return other
 
     def __iter__(self) -> Iterator[Sample]:
         for batch in self.batches(1):
@@ -143,9 +155,9 @@ class Steps(Dataset):
     def batches(self, size: int) -> Iterator[Batch]:
         """Steps of sequences of equal length side by side; the numbers are those of the sequences."""
         run = _runs(self._model)
-        axes = {name: place for name, place in self._fed.places.items() if place}
-        for batch in batches(self._sequences, self._fed.inputs, size):
-            for given, _ in self._fed.walk(run, batch.inputs):
+        axes = {name: place for name, place in self.fed.places.items() if place}
+        for batch in batches(self.sequences, self.fed.inputs, size):
+            for given, _ in self.fed.walk(run, batch.inputs):
                 yield replace(batch, inputs=given, labels=None, axes=axes)
 
 

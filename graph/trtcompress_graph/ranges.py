@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from .errors import DataError, MissingPathError
 
-VERSION = 2
-"""Of the file; one of version 1 named method and samples once for all tensors, and is read too."""
+VERSION = 3
+"""Of the file. Older ones are read too: version 1 named method and samples once for all tensors, 2 has no medians."""
 
 _MADE_BY = "make it with: trtcompress calibrate"
 
@@ -30,9 +30,10 @@ class TensorRange:
         clipped: share of the values beyond ±threshold, 0 to 1.
         method: how the threshold was chosen; empty where there is none.
         samples: how many it was chosen from.
+        median: of the magnitudes, without those that are zero (or under 1/4096 of the greatest); 0 where not known.
     """
 
-    FINGERPRINT: ClassVar = ("min", "max", "threshold", "clipped")
+    FINGERPRINT: ClassVar = ("min", "max", "threshold", "clipped", "median")
     """Where the numbers are from changes nothing that is made of them."""
 
     min: float
@@ -41,6 +42,7 @@ class TensorRange:
     clipped: float
     method: str = ""
     samples: int = 0
+    median: float = 0.0
 
     @property
     def amax(self) -> float:
@@ -85,6 +87,8 @@ def read_ranges(path: Path) -> Ranges:
             _check_keys(held, TensorRange, f"{path}: tensor '{name}'")
         if raw["version"] == 1:
             raw = _of_version_1(raw)
+        if raw["version"] == 2:
+            raw = {**raw, "version": VERSION}
         tensors = {name: TensorRange(**value) for name, value in raw.pop("tensors").items()}
         ranges = Ranges(**raw, tensors=tensors)
     except FileNotFoundError:
@@ -125,7 +129,7 @@ def _mapping(raw: object, where: str) -> dict[str, Any]:
 
 def _wrong(held: TensorRange) -> str:
     """What makes a range none; empty where it is one."""
-    numbers = [held.min, held.max, held.clipped, *([] if held.threshold is None else [held.threshold])]
+    numbers = [held.min, held.max, held.clipped, held.median, *([] if held.threshold is None else [held.threshold])]
     if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
         return "a range that is not a finite number"
     if held.min > held.max:
@@ -134,6 +138,8 @@ def _wrong(held: TensorRange) -> str:
         return f"the threshold {held.threshold:g} is not greater than 0"
     if not 0 <= held.clipped <= 1:
         return f"clipped {held.clipped:g} is no share from 0 to 1"
+    if held.median < 0:
+        return f"median {held.median:g} of magnitudes is less than 0"
     return ""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trtcompress_calibration.samples import Sample
+    from trtcompress_calibration.stateful import Feedback
 
 HELD_BACK = 32
 """Samples that are held back to measure on, at the most; every fourth one, so that three times as many are left."""
@@ -33,6 +34,33 @@ class Parted:
                 self.back.append(sample)
             else:
                 yield sample
+
+
+def part(samples: Iterable[Sample]) -> tuple[Iterable[Sample], tuple[Sample, ...]]:
+    """`held_back` of what is whole: what may be learned from, and what is measured on."""
+    rest, back = held_back(tuple(whole(samples)))
+    return pieces(samples, rest), back
+
+
+def fed_back(samples: Iterable[Sample]) -> Feedback | None:
+    """What the model remembers, where the samples are steps of sequences."""
+    from trtcompress_calibration.stateful import Steps
+
+    return samples.fed if isinstance(samples, Steps) else None
+
+
+def whole(samples: Iterable[Sample]) -> Iterable[Sample]:
+    """What is measured on: the sequences, where the samples are steps of such, since an error grows along them."""
+    from trtcompress_calibration.stateful import Steps
+
+    return samples.sequences if isinstance(samples, Steps) else samples
+
+
+def pieces(samples: Iterable[Sample], taken: Iterable[Sample]) -> Iterable[Sample]:
+    """What is learned from: the steps of the sequences that were taken, where the samples are such."""
+    from trtcompress_calibration.stateful import Steps
+
+    return samples.of(taken) if isinstance(samples, Steps) else taken
 
 
 def held_back(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

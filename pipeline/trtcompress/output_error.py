@@ -13,6 +13,7 @@ from trtcompress_graph.model import Model
 
 if TYPE_CHECKING:
     from trtcompress_calibration.samples import Sample
+    from trtcompress_calibration.stateful import Feedback
 
 
 def compared_tensors(model: Model) -> tuple[str, ...]:
@@ -24,7 +25,9 @@ def compared_tensors(model: Model) -> tuple[str, ...]:
     return tuple(name for name in comparable(open_graph(model, 1).graph) if name not in given)
 
 
-def output_error(model: Model, graph: Model, samples: Iterable[Sample], tensors: Sequence[str]) -> float:
+def output_error(
+    model: Model, graph: Model, samples: Iterable[Sample], tensors: Sequence[str], fed: Feedback | None = None
+) -> float:
     """Squared error of the tensors over their variance, the greatest of all.
 
     Infinite where a tensor has another shape than in the model, or is not finite where it is in the model, or where no
@@ -35,6 +38,7 @@ def output_error(model: Model, graph: Model, samples: Iterable[Sample], tensors:
         graph: made of it; Q/DQ pairs are computed as they are written.
         samples: read once.
         tensors: that are compared; outputs, or tensors inside.
+        fed: of a model that remembers: a sample is then a sequence, and each graph goes on from its own states.
     """
     from trtcompress_calibration.batching import batches
     from trtcompress_engines.backends.onnxruntime import open_graph
@@ -42,8 +46,9 @@ def output_error(model: Model, graph: Model, samples: Iterable[Sample], tensors:
     more = [name for name in tensors if name not in {spec.name for spec in model.outputs}]
     sums = {name: np.zeros(4) for name in tensors}
     with open_graph(model.path, more=more) as exact, open_graph(graph.path, emulate=True, more=more) as tried:
-        for batch in batches(samples, model.inputs, 8):
-            wanted, found = exact.infer(dict(batch.inputs)), tried.infer(dict(batch.inputs))
+        for batch in batches(samples, fed.inputs if fed else model.inputs, 8):
+            feeds = dict(batch.inputs)
+            wanted, found = (fed.run(run, feeds) if fed else run(feeds) for run in (exact.infer, tried.infer))
             for name in tensors:
                 sums[name] += _sums(wanted[name].astype(np.float64), found[name].astype(np.float64))
     return max((_error(*map(float, held)) for held in sums.values() if held[3]), default=math.inf)

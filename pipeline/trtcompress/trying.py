@@ -14,7 +14,7 @@ from trtcompress_graph.errors import UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
-from .held_back import Parted, held_back
+from .held_back import Parted, fed_back, part, pieces, whole
 from .trials import Trial, TriedModel
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def best_ranges(
     if not tensors:
         _log.warning("%s: '%s' is taken as method of the ranges", NOTHING, UNMEASURED)
         return measure(model, samples, batch_size=batch, progress=progress).ranges(UNMEASURED), ()
-    parted = Parted(samples)
-    measured = measure(model, parted, batch_size=batch, progress=progress)
+    fed, parted = fed_back(samples), Parted(whole(samples))
+    measured = measure(model, pieces(samples, parted), batch_size=batch, progress=progress)
     back = parted.back or parted.first
     trials = []
     with tempfile.TemporaryDirectory(prefix="trtcompress-") as folder:
@@ -86,10 +86,10 @@ def best_ranges(
             ranges = measured.ranges(method)
             plan = plan_precision(model, ranges, encoding, skip=skip)
             graph = quantize(model, ranges, plan, encoding, Path(folder) / f"{method}.onnx")
-            trials.append(Trial(method, output_error(model, graph, back, tensors)))
+            trials.append(Trial(method, output_error(model, graph, back, tensors, fed)))
     if parted.back:
         read = measured.samples
-        measured += measure(model, back, batch_size=batch, progress=lambda done: progress(read + done))
+        measured += measure(model, pieces(samples, back), batch_size=batch, progress=lambda done: progress(read + done))
     best = min(trials, key=lambda trial: trial.error)
     if not math.isfinite(best.error):
         _log.warning("no method gives finite outputs of the model's shapes: '%s' is taken for the ranges", UNMEASURED)
@@ -135,12 +135,15 @@ def equalized_model(
     if how != "auto":
         made, moved = equalize(model, samples, how, out)
         return _tried(made, how if moved else "off", ())
-    rest, back = held_back(tuple(samples))
+    (rest, back), fed = part(samples), fed_back(samples)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         ways = {"off": model}
         ways |= {name: equalize(model, rest, name, Path(folder) / f"{name}.onnx")[0] for name in METHODS}
         trials = tuple(
-            Trial(name, output_error(model, _quantized(way, rest, method, skip, encoding, Path(folder)), back, tensors))
+            Trial(
+                name,
+                output_error(model, _quantized(way, rest, method, skip, encoding, Path(folder)), back, tensors, fed),
+            )
             for name, way in ways.items()
         )
         best = _best(trials)
@@ -171,13 +174,13 @@ def best_weights(
         _log.warning("%s: weights reach as far as '%s' says", NOTHING, first)
     if not tensors:
         return _tried(quantize(model, ranges, plan, encoding, out, weights=first), first, ())
-    back = held_back(tuple(samples))[1]
+    back, fed = part(samples)[1], fed_back(samples)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graphs = {
             way: quantize(model, ranges, plan, encoding, Path(folder) / f"{way}.onnx", weights=way)
             for way in WEIGHT_METHODS
         }
-        trials = tuple(Trial(way, output_error(model, graph, back, tensors)) for way, graph in graphs.items())
+        trials = tuple(Trial(way, output_error(model, graph, back, tensors, fed)) for way, graph in graphs.items())
         best = _best(trials)
         return _tried(copy_model(graphs[best], out), best, trials)
 
@@ -224,7 +227,7 @@ def rounded_model(
         ((words, (order, bias)),) = ways.items()
         made, _ = round_weights(model, quantized, encoding, samples, out, second_order=order, correct_bias=bias)
         return _tried(made, words, ())
-    rest, back = held_back(tuple(samples))
+    (rest, back), fed = part(samples), fed_back(samples)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graphs: dict[str, Model] = {}
         for words, (order, bias) in ways.items():
@@ -234,13 +237,13 @@ def rounded_model(
                 graphs[words], _ = round_weights(
                     model, quantized, encoding, rest, path, second_order=order, correct_bias=bias
                 )
-        trials = tuple(Trial(words, output_error(model, graph, back, tensors)) for words, graph in graphs.items())
+        trials = tuple(Trial(words, output_error(model, graph, back, tensors, fed)) for words, graph in graphs.items())
         best = _best(trials)
         return _tried(copy_model(graphs[best], out), best, trials)
 
 
 def _quantized(
-    model: Model, samples: Sequence[Sample], method: Method, skip: Sequence[str], encoding: Encoding, folder: Path
+    model: Model, samples: Iterable[Sample], method: Method, skip: Sequence[str], encoding: Encoding, folder: Path
 ) -> Model:
     from trtcompress_calibration.collect import calibrate
     from trtcompress_calibration.placement import quantize

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from assets import asset
 from float_graphs import IMAGE, Net, cosine, images, kinds, measured, optimized, residual_net, run
+from trtcompress_calibration.collect import calibrate
 from trtcompress_calibration.placement import already_quantized, quantize
 from trtcompress_calibration.precision import plan_precision
 from trtcompress_calibration.samples import Sample
@@ -138,6 +139,25 @@ def test_the_numbers_are_those_of_the_specification(tmp_path: Path) -> None:
     out = np.clip(np.rint(sums * (step * scales / np.float32(0.01)).reshape(1, 2, 1, 1)), 0, 255) * np.float32(0.01)
     assert constants(quantized.path)["x_zero_point"] == zero
     np.testing.assert_allclose(run(quantized.path, [Sample({"x": x})], kernels=False), out, atol=1e-6)
+
+
+@pytest.mark.parametrize("loud", [1.0, 1000.0])
+@pytest.mark.parametrize("encoding", [CPU, encodings()["trt-int8"]])
+def test_what_would_mostly_become_zero_stays_float(tmp_path: Path, encoding: Encoding, loud: float) -> None:
+    """A few loud values set the step, as in a spectrum: the quiet ones must not be lost without a word."""
+    net = Net()
+    x = net.node("Relu", [net.conv("x", "a", 3, 8)], "a_relu")
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.conv(x, "b", 8, 4): ("batch", 4, 16, 16)})
+    samples = [Sample({"x": sample.inputs["x"].copy()}) for sample in images(8)]
+    for sample in samples:
+        sample.inputs["x"][:, :, 0, 0] *= loud
+    ranges = calibrate(model, samples, method="minmax")
+    assert (0 < ranges.tensors["x"].median < ranges.tensors["x"].amax / 255) == (loud > 1)
+    plan = plan_precision(model, ranges, encoding)
+    found = {node.node: node for node in plan.nodes if node.op == "Conv"}
+    for node in found.values():
+        assert (node.precision == "int8") == (loud == 1)
+        assert ("would become zero: its range is too wide for 8 bits" in node.reason) == (loud > 1)
 
 
 def test_what_alone_would_only_cost_stays_float(tmp_path: Path) -> None:

@@ -112,3 +112,18 @@ def refined(
         doubted=lambda why: doubts.update({why: None}),
     )
     return refine(model, plan, judge, ranges, encoding, opened, out, skip), tuple(doubts)
+
+
+def speed(model: Model, written: Model, data: DataRef) -> str:
+    """How fast a graph for this CPU is beside the float model, in words; about a second."""
+    from trtcompress_calibration.batching import batches
+    from trtcompress_engines.backends.onnxruntime import open_graph
+    from trtcompress_engines.measure import time_pair
+
+    from ..datasets import open_data
+
+    feeds = {1: next(batches(open_data(data, model, samples=1), model.inputs, 1)).inputs}
+    with open_graph(written.path) as tried, open_graph(model.path) as exact:
+        times = time_pair(tried, exact, feeds, seconds=0.5)[0].speedup
+    pays = "" if times >= 1 else "; it does not pay here: ship the float model, or quantize what has larger layers"
+    return f"speed: {times:.2f} times that of the float model at batch size 1, on this CPU{pays}"

@@ -124,6 +124,7 @@ def command(
     from trtcompress_calibration.precision import plan_precision
     from trtcompress_calibration.trt_cache import cache_text, check_cache
     from trtcompress_engines.encodings import with_weights
+    from trtcompress_engines.targets import resolve_target
     from trtcompress_graph.load import read_model
 
     from ..asked import asked_encoding
@@ -167,6 +168,9 @@ def command(
     say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
     say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
     notes = _notes(read, ranges, plan, encoding, target_name)
+    here = resolve_target(target_name.partition(":")[0]).how == "cpu"
+    if here and max_drop is not None and ref is not None and plan.quantized:
+        notes.append(on_samples.speed(read, written, ref))
     for note in notes:
         say(note)
     if cache is not None:

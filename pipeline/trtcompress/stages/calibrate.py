@@ -43,7 +43,7 @@ class CalibrateSettings(StageSettings):
 
 @stage(
     output="ranges",
-    version=4,
+    version=5,
     leaves=".",
     libs=("onnxruntime", "numpy", "numba", "pillow"),
     device=on_this_machine,

@@ -46,7 +46,7 @@ class PrecisionSettings(StageSettings):
 
 @stage(
     output="plan",
-    version=4,
+    version=5,
     leaves="plans/{subject}",
     scope="encoding",
     libs=("onnx", "onnx-ir", "onnxruntime", "polygraphy", "numpy", "pillow"),
