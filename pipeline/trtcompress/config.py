@@ -232,7 +232,9 @@ class RecoverSettings(Settings):
     lr: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="greatest learning rate; a short probe picks it if not given"
     )
-    batch: int = Field(64, ge=1, description="samples a step, on all devices together")
+    batch: int | None = Field(
+        None, ge=1, description="samples a step, on all devices together; 64, or fewer where the minutes are short"
+    )
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")

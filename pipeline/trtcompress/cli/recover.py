@@ -41,7 +41,7 @@ WORK = ".recovery"
 @click.option("--devices", type=click.IntRange(min=0), help="Processes, one a device; 0: all GPUs.  [default: 1]")
 @click.option("--qat", is_flag=True, help="The student is a Q/DQ graph; it learns under its quantization.")
 @click.option("--lr", type=float, help="Greatest learning rate.  [default: a probe picks it]")
-@click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64]")
+@click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64; fewer in short --minutes]")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
 @click.option("--blockwise/--no-blockwise", default=None, help="Fit block by block first.  [default: yes]")
 @click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: yes]")

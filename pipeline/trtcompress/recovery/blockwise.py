@@ -6,6 +6,7 @@ as it was where that does not bring its end nearer to the teacher's on samples t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,12 +87,15 @@ def fit_blocks(job: Job, told: Told) -> float:
     with repeatable(job.training.seed):
         subjects = open_subjects(job)
         tasks = _tasks(subjects.pair)
+        budget = math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
         for number, task in enumerate(tasks):
             if number < found["done"]:
                 continue
-            started = time.monotonic()
-            limit = None if job.training.minutes is None else 60 * SHARE * job.training.minutes / len(tasks)
-            before, after = _fit(job, subjects, task, limit)
+            started, left = time.monotonic(), budget - found["seconds"]
+            if left <= 0:
+                told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))
+                break
+            before, after = _fit(job, subjects, task, left / (len(tasks) - number))
             told(f"block up to {task.name}: error {before:.3g} to {after:.3g}", number + 1, len(tasks))
             found = {
                 "done": number + 1,
@@ -128,8 +132,9 @@ def _tasks(pair: Pair) -> list[Task]:
     return tasks
 
 
-def _fit(job: Job, subjects: Subjects, task: Task, limit: float | None) -> tuple[float, float]:
-    """Fit one block; the error on what is held out, before and after."""
+def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float, float]:
+    """Fit one block within `limit` seconds, as far as it has them; the error on what is held out, before and after."""
+    started = time.monotonic()
     rows = _some(job, [row for step in range(job.batches.per_epoch) for row in job.batches.at(step)])
     held = _some(job, list(job.batches.judged()))
     runs, judged = (_runs(job, subjects, task, some) for some in (rows, held))
@@ -141,9 +146,10 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float | None) -> tuple
     kept = start
     total = planned_steps(job.training, job.batches.per_epoch) or 4 * STEPS[1]
     steps = max(STEPS[0], min(STEPS[1], total // 4))
+    limit -= time.monotonic() - started
     for rate in RATES:
         _restore(task, start)
-        _descend(task, runs, scale, rate, steps, None if limit is None else limit / len(RATES), job.training.seed)
+        _descend(task, runs, scale, rate, steps, limit / len(RATES), job.training.seed)
         error = _error(task, judged, scale)
         if error < best:
             best, kept = error, _values(task)
@@ -151,16 +157,14 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float | None) -> tuple
     return before, best
 
 
-def _descend(
-    task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float | None, seed: int
-) -> None:
+def _descend(task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float, seed: int) -> None:
     """Adam on the squared error over the variance, until the steps or the seconds are used up."""
     fitted = [*task.weights, *task.bridge.parameters()]
     optimizer = Adam(fitted, foreach=False)
     chance = np.random.default_rng(seed)
     started = time.monotonic()
     for step in range(steps):
-        if limit is not None and time.monotonic() - started > limit:
+        if time.monotonic() - started > limit:
             return
         run = runs[int(chance.integers(len(runs)))]
         set_rate(optimizer, rate * schedule(step, steps))

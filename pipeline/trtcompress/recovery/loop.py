@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,21 @@ JUDGEMENTS = 40
 
 JUDGING = 0.2
 """Share of the minutes of a training that judgements may take."""
+
+TIMED = 3
+"""Steps that are timed before the training is laid out."""
+
+LOW = 1e-8
+"""Rate of what is only timed."""
+
+FEW = 120
+"""Steps under which the batch is rather halved."""
+
+LEAST = 16
+"""Samples of a step that halving leaves."""
+
+PROBED, LEAST_PROBED, MOST_PROBED = 0.05, 6, 100
+"""Share of the steps that each rate is tried for, and the least and the most of them."""
 
 Told = Callable[[str, int, int | None], None]
 Metric = Callable[[], float | None]
@@ -97,7 +112,7 @@ class Loop:
         self._average = Average(learner.student, training.average)
         self._best = cloned(self._average.values)
         self._facts: dict[str, Any] = dict.fromkeys(("step", "rollbacks", "skipped", "quiet", "best_step"), 0)
-        self._facts["scale"] = 1.0
+        self._facts |= {"scale": 1.0, "size": feed.batches.size}
         self._good: dict[str, Any] = {}
 
     def run(self) -> Outcome:
@@ -137,38 +152,82 @@ class Loop:
             )
         self._facts |= {"before": loss, "best": loss, "metric_before": metric, "metric": metric}
         self._good = cloned(self._state())
-        rate, seconds = self._probe()
+        seconds = self._timed()
         total = planned_steps(self._training, self._feed.batches.per_epoch)
         judgements = JUDGEMENTS
         if total is None:
             budget = 60 * (self._training.minutes or 0)
             judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
             total = max(1, int((budget - judgements * judging) / seconds))
+        rate, spent = self._probe(total)
+        if self._training.minutes is not None:
+            total = max(1, total - spent)
         total, rate, judgements = self._fabric.broadcast((total, rate, judgements))
         every = max(1, total // judgements) if total >= 10 * judgements else max(1, total // min(10, judgements))
         self._facts |= {"rate": rate, "total": total, "every": every}
-        self._say(f"learning rate {rate:g}, {total} steps; held out {loss:.4g}{_with(metric)}")
+        size = self._feed.batches.size
+        self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{_with(metric)}")
         self._keep()
 
-    def _probe(self) -> tuple[float, float]:
-        """The rate of which a few steps lower the loss most, and the seconds that a step takes."""
-        tried: dict[float, float] = {}
-        steps = max(4, min(16, (planned_steps(self._training, self._feed.batches.per_epoch) or 400) // 50))
-        seconds: list[float] = []
-        for rate in [self._training.rate] if self._training.rate else RATES[self._training.optimizer]:
-            for step in range(steps):
+    def _timed(self) -> float:
+        """Seconds of a step; where the minutes are too short for many, the batch is halved first."""
+        training = self._training
+        while True:
+            seconds = []
+            for step in range(TIMED):
                 started = time.perf_counter()
-                fine = self._advance(step, rate * min(1.0, (step + 1) / 3))
+                self._advance(step, LOW)
                 seconds.append(time.perf_counter() - started)
-                if not fine:
-                    break
-            tried[rate] = self._loss_held_out(average=False) if fine else math.inf
             self._restore(self._good)
-            if tried[rate] > 2 * min(tried.values()):
-                break  # it only gets worse with the rates that follow
-        finite = {rate: loss for rate, loss in tried.items() if math.isfinite(loss)}
-        chosen = min(finite, key=finite.__getitem__) if finite else next(iter(tried))
-        return chosen, sorted(seconds)[len(seconds) // 2]
+            size, found = self._feed.batches.size, self._fabric.broadcast(sorted(seconds)[TIMED // 2])
+            few = training.minutes is not None and 60 * training.minutes < FEW * found
+            if not (training.shrinks and few and size // 2 >= max(LEAST, self._share.world)):
+                return float(found)
+            self._resize(size // 2)
+            self._good = cloned(self._state())
+
+    def _resize(self, size: int) -> None:
+        self._feed = replace(self._feed, batches=replace(self._feed.batches, size=size))
+        self._facts["size"] = size
+
+    def _probe(self, total: int) -> tuple[float, int]:
+        """The rate that a short training of its own brings furthest, and the steps that were spent.
+
+        Each one ends as a training does, with a rate that falls to nothing: among trainings that are cut off, low rates
+        look better than they are. From the middle the rates are climbed as long as it gets better, or gone down. The
+        student stays where the best of them left it.
+        """
+        if self._training.rate is not None:
+            return self._training.rate, 0
+        rates = RATES[self._training.optimizer]
+        steps = max(LEAST_PROBED, min(MOST_PROBED, round(PROBED * total)))
+        tried: dict[int, float] = {}
+        best: tuple[float, dict[str, Any]] = (self._facts["best"], self._good)
+        places = [len(rates) // 2]
+        while places:
+            place = places.pop()
+            loss = self._trained(rates[place], steps)
+            tried[place] = loss
+            if loss < best[0]:
+                best = (loss, cloned(self._state()))
+            self._restore(self._good)
+            chosen = min(tried, key=lambda at: (tried[at], at))
+            up, down = max(tried) + 1, min(tried) - 1
+            if chosen == max(tried) and up < len(rates):
+                places = [up]
+            elif chosen == min(tried) and down >= 0:
+                places = [down]
+        self._restore(best[1])
+        self._average = Average(self._inner.student, self._training.average)
+        return self._fabric.broadcast(rates[chosen]), steps * len(tried)
+
+    def _trained(self, rate: float, steps: int) -> float:
+        """Loss on what is held out after a short training; infinite where it went astray."""
+        for step in range(steps):
+            if not self._advance(step, rate * schedule(step, steps)):
+                return math.inf
+        loss = self._loss_held_out(average=False)
+        return loss if math.isfinite(loss) else math.inf
 
     def _advance(self, step: int, rate: float) -> bool:
         """One step; False where loss or gradient is not finite. Nothing has changed then."""
@@ -267,6 +326,7 @@ class Loop:
     def _restore(self, state: dict[str, Any]) -> None:
         state = cloned(state)
         self._facts = {**self._facts, **state["facts"]}
+        self._resize(self._facts["size"])
         self._inner.load_state_dict(state["learner"])
         self._average.values = _moved(state["average"], self._fabric.device)
         self._best = _moved(state["best"], self._fabric.device)

@@ -15,7 +15,7 @@ from trtcompress_graph.model import Model
 from ..config import RecoverSettings
 from ..digests import library_version
 from ..stage import FunctionRef, MetricRef
-from .settings import Training
+from .settings import USUAL_BATCH, Training
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 2
+VERSION = 3
 """Of the training: a checkpoint of another one is not gone on with."""
 
 
@@ -138,7 +138,8 @@ def training_of(settings: RecoverSettings) -> Training:
         minutes=settings.minutes,
         optimizer=settings.optimizer,
         rate=settings.lr,
-        batch=settings.batch,
+        batch=settings.batch or USUAL_BATCH,
+        shrinks=settings.batch is None,
         blockwise=settings.blockwise,
         decay=settings.weight_decay,
         clip=settings.clip,

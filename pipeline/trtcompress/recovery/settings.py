@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+USUAL_BATCH = 64
+
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 Optimizer = Literal["adamw", "sgd"]
 
@@ -18,6 +20,7 @@ class Training:
         epochs, steps, minutes: how long, one of them at the most; none: about `USUAL_STEPS`.
         rate: learning rate; None: a probe picks it.
         batch: samples a step.
+        shrinks: a step may take fewer where the minutes are short.
         blockwise: block by block first.
         decay: of the weights, of what is a matrix or more.
         clip: greatest norm of the gradient.
@@ -35,7 +38,8 @@ class Training:
     minutes: float | None = None
     optimizer: Optimizer = "adamw"
     rate: float | None = None
-    batch: int = 64
+    batch: int = USUAL_BATCH
+    shrinks: bool = False
     blockwise: bool = True
     decay: float = 1e-4
     clip: float = 1.0
