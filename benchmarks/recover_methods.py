@@ -19,37 +19,28 @@ import numpy as np
 from prune_methods import simplified
 from recover_tasks import Recovery, recovery_of, without_end
 
-OURS = "trtcompress"
+OURS, LABELLED = "trtcompress", "trtcompress-labels"
+"""Ours without labels, and with them where they are classes."""
+
 PEERS = {"torch-pruning": "torch-pruning", "onnxsim": "onnxsim"}
 RATES = (1e-2, 1e-3, 1e-4)
 BATCH = 64
 
 
 def commands(
-    method: str, name: str, kept: float, full: Path, samples: Path, cut: Path, out: Path, minutes: float
+    method: str, name: str, kept: float, full: Path, samples: Path, files: tuple[Path, Path, Path], minutes: float
 ) -> list[list[str]]:
-    """What to run, one behind the other."""
-    if method != OURS:
-        return [[sys.executable, __file__, method, name, str(kept), str(full), str(cut), str(out)]]
+    """What to run, one behind the other, to write the bare cut (ours alone), the cut, and what was trained."""
+    bare, cut, out = map(str, files)
+    if method not in (OURS, LABELLED):
+        return [[sys.executable, __file__, method, name, str(kept), str(full), cut, out]]
     program, data = str(Path(sys.executable).with_name("trtcompress")), ["--data", str(samples)]
     recovery = recovery_of(name)
     losses = [word for loss in recovery.losses for word in ("--loss", loss)]
-    return [
-        [program, "prune", str(full), "--macs", str(kept), *recovery.cut, *data, "-o", str(cut)],
-        [
-            program,
-            "recover",
-            str(cut),
-            "--teacher",
-            str(full),
-            *data,
-            *losses,
-            "--minutes",
-            str(minutes),
-            "-o",
-            str(out),
-        ],
-    ]
+    losses += ["--labels"] if method == LABELLED else []
+    prune = [program, "prune", str(full), "--macs", str(kept), *recovery.cut, *data]
+    recover = [program, "recover", cut, "--teacher", str(full), *data, *losses, "--minutes", str(minutes)]
+    return [[*prune, "--no-reconstruct", "-o", bare], [*prune, "-o", cut], [*recover, "-o", out]]
 
 
 def main(method: str, name: str, kept: str, full: str, cut: str, out: str) -> None:

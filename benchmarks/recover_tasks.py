@@ -1,6 +1,6 @@
 """What the rows of recover.py learn from and are tested on.
 
-Ours never sees a label. Peers fine-tune as their users do, with the labels of the very same samples.
+Ours sees labels in rows of its own alone. Peers fine-tune as their users do, with the labels of the very same samples.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Recovery:
         losses: of ours, where they are not its defaults.
         cut: options of our cut beyond budget and data.
         data: in words.
+        classified: labels are classes of single samples, which ours can learn from too.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class Recovery:
     data: str
     losses: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    classified: bool = False
 
 
 ROWS = (
@@ -67,7 +69,9 @@ def digits() -> Recovery:
     samples = partial(parts, {"input": images})
     labelled = partial(parts, {"input": images, "labels": labels})
     data = f"{len(images)} spoken digits, 250 others test"
-    return Recovery(task.TASK, samples, labelled, classes("input"), lambda run: task.test(0, run), 1.0, data)
+    return Recovery(
+        task.TASK, samples, labelled, classes("input"), lambda run: task.test(0, run), 1.0, data, classified=True
+    )
 
 
 def cifar() -> Recovery:
@@ -77,7 +81,9 @@ def cifar() -> Recovery:
     samples = partial(parts, {"x": images})
     labelled = partial(parts, {"x": images, "labels": labels})
     data = f"{len(images)} images of CIFAR-10, 2,000 others test"
-    return Recovery(task.TASK, samples, labelled, classes("x"), lambda run: task.test(0, run), 3.0, data)
+    return Recovery(
+        task.TASK, samples, labelled, classes("x"), lambda run: task.test(0, run), 3.0, data, classified=True
+    )
 
 
 def mobilenet_v2() -> Recovery:
@@ -96,7 +102,7 @@ def mobilenet_v2() -> Recovery:
         return np.concatenate(right).astype(np.float64), np.concatenate([b["labels"] for b in held]).astype(np.float64)
 
     data = "250 ImageNet samples, 250 others test"
-    return Recovery(find_task("mobilenet_v2"), samples, labelled, classes("x"), test, 3.0, data)
+    return Recovery(find_task("mobilenet_v2"), samples, labelled, classes("x"), test, 3.0, data, classified=True)
 
 
 def minilm() -> Recovery:
