@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from tiny_views import loop_of
+from trtcompress.recovery import loop as loop_module
+from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.optimizer import Average, schedule
 from trtcompress.recovery.settings import Training, planned_steps
@@ -46,6 +48,26 @@ def test_the_probe_picks_a_rate_that_learns(tmp_path, optimizer):
     found = loop.run()
     assert found.rate >= 1e-3
     assert found.after < found.before
+
+
+def test_the_training_goes_on_from_where_the_probe_came(tmp_path):
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=200, rate=None))
+    loop._begin()
+    assert loop._loss_held_out(average=False) < loop._facts["before"]
+    assert loop._loss_held_out() == loop._loss_held_out(average=False), "the average starts anew there"
+    assert loop._facts["best"] == loop._facts["before"], "nothing was judged yet"
+
+
+@pytest.mark.parametrize(("shrinks", "size"), [(True, 16), (False, 64)])
+def test_where_the_minutes_are_short_a_step_takes_fewer_samples(tmp_path, monkeypatch, shrinks, size):
+    monkeypatch.setattr(loop_module, "FEW", 10**9)
+    training = Training(minutes=0.005, batch=64, rate=3e-3, shrinks=shrinks)
+    loop, _ = loop_of(tmp_path, training)
+    assert loop.run().steps > 0
+    assert loop._feed.batches.size == size
+    again, _ = loop_of(tmp_path, training)
+    again._restore(load(tmp_path / STATE))
+    assert again._feed.batches.size == size, "a resumed training takes the same batches"
 
 
 def test_the_same_run_gives_the_same_bits(tmp_path):
