@@ -20,7 +20,7 @@ from .digests import FileDigests
 from .outcome import BuildResult, build_result
 from .plan import Plan, Step, make_plan
 from .report import write_reports
-from .runner import Listener, Run, run_plan
+from .runner import Listener, Run, RunPlan, run_plan
 from .store import Store, store_errors
 from .store_location import locate_store
 from .validation import Packages, Validation
@@ -58,6 +58,7 @@ class BuildOptions:
         jobs: steps that may work at once; 0 for one a core.
         cache: False works in a store of its own that is thrown away.
         until: name of the last stage to run.
+        run_plan: what runs the steps; `runner.run_plan`, which works here, where None.
     """
 
     out: str | Path = Path("build")
@@ -65,6 +66,7 @@ class BuildOptions:
     jobs: int = 0
     cache: bool = True
     until: str | None = None
+    run_plan: RunPlan | None = None
 
 
 class Silent:
@@ -125,7 +127,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
         build_dir = (Path(options.out) / loaded.config.name).resolve()
         check_writable(build_dir)
         listener.planned(plan)
-        run = run_plan(plan, store, listener, jobs=options.jobs or usable_cores())
+        run = (options.run_plan or run_plan)(plan, store, listener, jobs=options.jobs or usable_cores())
         validations = _by_target(run, "validation")
         packages = _by_target(run, "packages")
         with only_writer(build_dir):

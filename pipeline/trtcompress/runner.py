@@ -19,7 +19,7 @@ from trtcompress_graph.errors import StageError, StoreError, TrtCompressError
 from .codec import decode, encode, paths_in
 from .fingerprint import fingerprint
 from .plan import Plan, Ref, Step
-from .stage import ModelRef, Progress
+from .stage import ModelRef, Progress, Stage
 from .store import Store, store_errors
 
 VALUE = "value.json"
@@ -59,7 +59,21 @@ class Run:
     steps: list[Ran] = field(default_factory=list)
 
 
-def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
+class RunPlan(Protocol):
+    """Runs all steps of a plan; see `run_plan`."""
+
+    def __call__(self, plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
+        """Every value, and what became of each step."""
+
+
+class RunStep(Protocol):
+    """Runs one step, or takes what it made from the store; see `run_step` for the one that works here."""
+
+    def __call__(self, step: Step, inputs: Mapping[str, Any], store: Store, listener: Listener) -> tuple[Any, Ran]:
+        """Value of the step, and what became of it."""
+
+
+def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1, run_one: RunStep | None = None) -> Run:
     """Run all steps.
 
     Args:
@@ -67,6 +81,7 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
         store: asked first, and given what is made.
         listener: told of each step.
         jobs: steps that may work at once. A step that times an engine always runs alone.
+        run_one: what runs a step; `run_step` where None.
 
     Raises:
         TrtCompressError: of the first step that failed; what had finished stays in the store.
@@ -79,7 +94,7 @@ def run_plan(plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> 
             for step in _ready(waiting, list(running.values()), run.values, jobs):
                 waiting.remove(step)
                 inputs = inputs_of(step, run.values)
-                running[pool.submit(_run_step, step, inputs, store, listener)] = step
+                running[pool.submit(run_one or run_step, step, inputs, store, listener)] = step
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 step = running.pop(future)
@@ -122,7 +137,12 @@ def inputs_of(step: Step, values: Mapping[Ref, Any]) -> dict[str, Any]:
     }
 
 
-def _run_step(step: Step, inputs: Mapping[str, Any], store: Store, listener: Listener) -> tuple[Any, Ran]:
+def run_step(step: Step, inputs: Mapping[str, Any], store: Store, listener: Listener) -> tuple[Any, Ran]:
+    """Take the value of a step from the store, or work it out here and store it.
+
+    Raises:
+        TrtCompressError: see the stage.
+    """
     key = fingerprint(step, inputs)
     started = time.perf_counter()
     found = stored(step, key, store)
@@ -155,7 +175,7 @@ def _work(step: Step, key: str, inputs: Mapping[str, Any], store: Store, listene
         with store_errors(out):
             (out / VALUE).write_text(json.dumps(_moved(encoded, out, store.path(key))), encoding="utf-8")
         final = store.commit(key, out, {"stage": step.stage.name, "subject": step.subject})
-    return _read(step, final)
+    return read_value(step.stage, final)
 
 
 def call(step: Step, inputs: Mapping[str, Any], out: Path, progress: Progress) -> Any:
@@ -219,7 +239,7 @@ def stored(step: Step, key: str, store: Store) -> tuple[Any] | None:
         encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
         if not all(path.exists() for path in paths_in(encoded, entry)):
             return None
-        return (_read(step, entry),)
+        return (read_value(step.stage, entry),)
     except (OSError, ValueError, ValidationError):
         return None
 
@@ -229,6 +249,7 @@ def fetched(step: Step, key: str, store: Store) -> tuple[Any] | None:
     return stored(step, key, store) if store.fetch(key) else None
 
 
-def _read(step: Step, entry: Path) -> Any:
+def read_value(stage: Stage, entry: Path) -> Any:
+    """The value that a stage left in an entry of the store."""
     encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
-    return decode(step.stage.returns, encoded, entry)
+    return decode(stage.returns, encoded, entry)

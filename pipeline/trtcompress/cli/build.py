@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from trtcompress_graph.errors import TrtCompressError
+
 from . import options as shared
 from .main import say
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from ..api import BuildOptions, Built
     from ..config import Loaded
     from ..remote_host import Host
     from ..remote_join import Joined
+    from ..runner import Listener
     from ..validation import Candidate
 
 ACCURACY = ("max_metric_drop", "min_cosine", "min_snr_db")
@@ -34,7 +38,7 @@ def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 
 
 @click.command(name="build")
-@click.argument("source", metavar="CONFIG.yaml|MODEL.onnx", type=shared.FILE)
+@click.argument("sources", metavar="CONFIG.yaml|MODEL.onnx", type=shared.FILE, nargs=-1, required=True)
 @shared.some_data("Calibration samples: .npz, folder of .npz or images, package.module:function.")
 @click.option(
     "--target",
@@ -56,12 +60,24 @@ def stage_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 @click.option("--quiet", is_flag=True, help="Print nothing but errors (and the JSON).")
 @click.option("--no-cache", is_flag=True, help="Work everything anew, in a store of its own that is thrown away.")
 @shared.remote
+@click.option(
+    "--executor",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where stages work: here, or on the nodes of a Ray cluster that share the store, which is then a URL.",
+)
+@click.option(
+    "--address",
+    metavar="[ray://]HOST:PORT",
+    help="The Ray cluster. [default: $RAY_ADDRESS, or the one on this machine]",
+)
 @click.option("--until", metavar="STAGE", shell_complete=stage_names, help="Stop after this stage.")
 @click.option("--dry-run", is_flag=True, help="Only say which stages would run.")
 @click.option("--strict", is_flag=True, help="Exit 1 also where something could not be measured.")
 @click.option("--trust-pickle", is_flag=True, help="Load a pickled module: it can run any code.")
 def command(
-    source: str,
+    sources: tuple[str, ...],
     data: str | None,
     targets: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -72,6 +88,8 @@ def command(
     quiet: bool,
     no_cache: bool,
     remotes: tuple[str, ...],
+    executor: str,
+    address: str | None,
     until: str | None,
     dry_run: bool,
     strict: bool,
@@ -79,28 +97,69 @@ def command(
 ) -> int:
     """Build engines for each target: export, calibrate, quantize, compile, validate, package.
 
+    Of several configs or models each is built; --json prints one object a build, and the exit code is the greatest.
+
     \b
     trtcompress build model.onnx --data samples.npz
     trtcompress build build.yaml --target cpu --target rtx-4090
     trtcompress build build.yaml --set quantize.method=minmax --json
     trtcompress build build.yaml --target h100 --remote me@gpu-server
+    trtcompress build a.yaml b.yaml --executor ray --store s3://bucket/prefix
     """
-    from ..api import BuildOptions, build_all, overrides_for
+    from ..api import BuildOptions, overrides_for
 
-    loaded = load(source, [*overrides_for(data, targets, trust_pickle), *overrides])
+    builds = [load(source, [*overrides_for(data, targets, trust_pickle), *overrides]) for source in sources]
+    _refuse_one_name(sources, builds)
+    shared.refuse_idle("--executor ray", executor == "ray", {"--address": address})
+    shared.refuse_idle("--executor local", executor == "local", {"--remote": remotes})
     options = BuildOptions(Path(out), folder, jobs, not no_cache, until)
-    if not quiet and not source.endswith((".yaml", ".yml")):
-        _tell_batch(loaded, overrides)
+    for source, loaded in zip(sources, builds, strict=True):
+        if not quiet and not source.endswith((".yaml", ".yml")):
+            _tell_batch(loaded, overrides)
+        if dry_run:
+            _dry_run(loaded, options, as_json)
     if dry_run:
-        _dry_run(loaded, options, as_json)
         return 0
-    hosts = _hosts(remotes, loaded, until)
-    if quiet:
-        from ..api import Silent
+    hosts = [_hosts(remotes, loaded, until) for loaded in builds]
+    code = 0
+    with _work(builds, options, executor, address, quiet) as works:
+        for loaded, there, work in zip(builds, hosts, works, strict=True):
+            try:
+                code = max(code, _finish(work(), loaded, there, as_json, quiet, strict))
+            except TrtCompressError as error:
+                if len(builds) == 1:
+                    raise
+                say(f"error: {loaded.config.name}: {error}")
+                code = max(code, error.exit_code)
+    return code
 
-        built = build_all(loaded, options, Silent())
-    else:
-        built = _shown(loaded, options)
+
+@contextmanager
+def _work(
+    builds: Sequence[Loaded], options: BuildOptions, executor: str, address: str | None, quiet: bool
+) -> Iterator[list[Callable[[], Built]]]:
+    """For each build what waits for it, or works it out: here one after another, on a Ray cluster all at once."""
+    from functools import partial
+
+    if executor == "local":
+        yield [partial(_shown, loaded, options, quiet) for loaded in builds]
+        return
+    from ..ray_build import build_each, cluster_for
+
+    with cluster_for(builds, options, address) as cluster:
+        with _listening(quiet) as listener:
+            made = build_each(builds, options, cluster, listener)
+        yield [partial(_or_raise, one) for one in made]
+
+
+def _or_raise(made: Built | TrtCompressError) -> Built:
+    if isinstance(made, TrtCompressError):
+        raise made
+    return made
+
+
+def _finish(built: Built, loaded: Loaded, hosts: tuple[Host, ...], as_json: bool, quiet: bool, strict: bool) -> int:
+    """Join what other machines build, and tell what a build came to."""
     joined = _join(built, loaded, hosts, quiet) if hosts else None
     if as_json:
         from ..remote_join import with_plans
@@ -119,6 +178,19 @@ def command(
         say(f"hint: {hint}")
     failed = built.result.verdict == "fail" or (strict and built.result.verdict == "not_measured")
     return 1 if failed else 0
+
+
+def _refuse_one_name(sources: Sequence[str], builds: Sequence[Loaded]) -> None:
+    """Two builds of one name would write one folder."""
+    from trtcompress_graph.errors import UsageError
+
+    first: dict[str, str] = {}
+    for source, loaded in zip(sources, builds, strict=True):
+        name = loaded.config.name
+        if name in first:
+            what = f"'{name}' is the name of {first[name]} too, and names the build folder"
+            raise UsageError(what, where=source, hint="give one of them another `name`")
+        first[name] = source
 
 
 def _hosts(remotes: tuple[str, ...], loaded: Loaded, until: str | None) -> tuple[Host, ...]:
@@ -205,12 +277,25 @@ def _batch_axis(path: Path, fixed: Collection[str]) -> dict[str, dict[str, tuple
     return {inputs[0].name: {dynamic.pop(): lengths}}
 
 
-def _shown(loaded: Loaded, options: BuildOptions) -> Built:
+def _shown(loaded: Loaded, options: BuildOptions, quiet: bool) -> Built:
     from ..api import build_all
+
+    with _listening(quiet) as listener:
+        return build_all(loaded, options, listener)
+
+
+@contextmanager
+def _listening(quiet: bool) -> Iterator[Listener]:
+    """What shows the steps of a build, or nothing."""
+    if quiet:
+        from ..api import Silent
+
+        yield Silent()
+        return
     from .console import ConsoleListener
 
     with ConsoleListener() as listener:
-        return build_all(loaded, options, listener)
+        yield listener
 
 
 def _summary(built: Built, joined: Joined | None = None) -> None:

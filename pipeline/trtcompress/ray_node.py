@@ -1,0 +1,173 @@
+"""What runs on a node of a Ray cluster: one step of a build. Files go through the shared store, and keys to and fro."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtcompress_engines.backend import backend_for
+from trtcompress_engines.cpu import cpu_features
+from trtcompress_graph.errors import StoreError, TrtCompressError
+from trtcompress_graph.target import Target
+
+from . import __version__
+from .api import Silent, open_store
+from .codec import paths_in
+from .plan import Ref, Step
+from .runner import VALUE, inputs_of, read_value, run_step
+from .stage import Stage, StageSettings
+from .store import Store
+
+_TOLD = logging.getLogger("trtcompress.stages")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuKind:
+    """What the encoding of the target `cpu` hangs on."""
+
+    vnni: bool
+    amx: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a node has.
+
+    Attributes:
+        version: of trtcompress.
+        cpu: its CPU.
+        lacking: by target what is missing to build for it, in words; empty where nothing is.
+        absent: paths that are not there.
+    """
+
+    version: str
+    cpu: CpuKind
+    lacking: Mapping[str, str]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A step, to be done elsewhere. Stages go by their names.
+
+    Attributes:
+        url: of the shared store.
+        given: inputs that no stage made.
+        made: stage and key of the inputs that a stage made.
+    """
+
+    url: str
+    stage: str
+    subject: str
+    needs: Mapping[str, tuple[Ref, ...]]
+    output: Ref
+    settings: StageSettings
+    given: Mapping[Ref, Any]
+    made: Mapping[Ref, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What became of a step elsewhere.
+
+    Attributes:
+        key: under which the shared store has its value.
+        reused: whether it was there already.
+        error: why there is none.
+        told: what the stage told of its work, with the level of each line.
+        root: folder of the node's own store, which errors may name.
+    """
+
+    key: str
+    reused: bool
+    error: TrtCompressError | None
+    told: tuple[tuple[int, str], ...]
+    root: str
+
+
+def this_cpu() -> CpuKind:
+    """The CPU that this process runs on."""
+    features = cpu_features()
+    return CpuKind(features.vnni, features.amx)
+
+
+def look(paths: Sequence[str], targets: Sequence[Target]) -> Seen:
+    """Tell what is here."""
+    lacking = {target.name: "" if target.how == "kit" else backend_for(target).missing() for target in targets}
+    return Seen(__version__, this_cpu(), lacking, tuple(path for path in paths if not Path(path).exists()))
+
+
+def work(task: Work) -> Worked:
+    """Do a step, or find it done, and leave its value in the shared store."""
+    os.environ.pop("OMP_NUM_THREADS", None)  # Ray's own limit; results must not hang on how a cluster is set up
+    told: list[tuple[int, str]] = []
+    root = ""
+    with _listening(told):
+        try:
+            store = open_store(task.url)
+            root = str(store.root)
+            by_name = stages_by_name()
+            values = dict(task.given)
+            for ref, (stage, key) in task.made.items():
+                values[ref] = read_value(by_name[stage], bring(store, key))
+            step = Step(by_name[task.stage], task.subject, task.needs, task.output, task.settings)
+            _, ran = run_step(step, inputs_of(step, values), store, Silent())
+        except TrtCompressError as error:
+            return Worked("", False, error, tuple(told), root)
+    return Worked(ran.key, ran.reused, None, tuple(told), root)
+
+
+def bring(store: Store, key: str) -> Path:
+    """Folder of an entry; what is not here, and what its value names of other entries, comes from the shared store.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    entry = store.get(key)
+    if entry is None:
+        with store.lock(key):
+            if store.get(key) is None and not store.fetch(key):
+                url = store.shared.url if store.shared else str(store.root)
+                hint = "see the warnings above it, if any; the same command makes it again"
+                raise StoreError(f"the shared store does not have the entry {key[:16]}", where=url, hint=hint)
+        entry = store.path(key)
+    objects = store.path(key).parents[1]
+    encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
+    for path in paths_in(encoded, entry):
+        if path.is_relative_to(objects) and not path.is_relative_to(entry):
+            bring(store, path.relative_to(objects).parts[1])
+    return entry
+
+
+def stages_by_name() -> dict[str, Stage]:
+    """The stages of a build."""
+    from .stages import STAGES
+
+    return {stage.name: stage for stage in STAGES if isinstance(stage, Stage)}
+
+
+class _Notes(logging.Handler):
+    def __init__(self, lines: list[tuple[int, str]]) -> None:
+        super().__init__(logging.INFO)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append((record.levelno, record.getMessage()))
+
+
+@contextmanager
+def _listening(lines: list[tuple[int, str]]) -> Iterator[None]:
+    """Keep what stages tell, for the machine that asked."""
+    notes = _Notes(lines)
+    _TOLD.addHandler(notes)
+    _TOLD.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _TOLD.removeHandler(notes)
