@@ -13,7 +13,7 @@ from trtcompress_graph.axes import Axes, AxisRange
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
-from .config import BuildConfig, Loaded, TargetSettings, TensorRTSettings
+from .config import BuildConfig, Loaded, TargetSettings, TensorRTSettings, TimingCacheSettings
 from .profile_parts import joined, refuse_gaps
 
 Implicit = Literal["", "ranges", "samples"]
@@ -96,6 +96,26 @@ def builder_from(overrides: Sequence[str], target: Target, axes: Axes) -> Builde
     return made
 
 
+def recorded(target: Target, settings: TargetSettings, config: BuildConfig, timing_cache: Path) -> BuilderRef:
+    """What a finished build asked for a target.
+
+    Args:
+        target: the device.
+        settings: of the target in the config.
+        config: of the build.
+        timing_cache: where the build left it.
+
+    Raises:
+        MissingPathError: the timing cache is gone.
+    """
+    section = config.tensorrt if settings.tensorrt is None else settings.tensorrt
+    if target.how == "cpu":
+        return DEFAULT
+    if section.timing_cache is not None:
+        section = section.model_copy(update={"timing_cache": TimingCacheSettings(source=str(timing_cache.resolve()))})
+    return asked_of(section, target, Path())
+
+
 def asked_of(section: TensorRTSettings, target: Target, base: Path) -> BuilderRef:
     """A section `tensorrt` for a target.
 
@@ -156,9 +176,9 @@ def _release(target: Target, options: TensorRTOptions) -> Release:
 
 def _refuse_pipeline(made: BuilderRef, target: Target, config: BuildConfig) -> None:
     """What the rest of the build cannot do with such an engine."""
-    if made.options.strip and any(form.startswith("triton") for form in config.package):
+    if made.options.strip and config.package:
         raise UsageError(
-            "a plan without weights cannot be served by Triton",
+            "a plan without weights cannot be served by Triton, nor measured by a kit",
             where=f"{SECTION}.strip",
             hint="set package: [], and put the weights in where it is loaded (refit.py lies beside the plan)",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from trtcompress_engines.backends.trt_recipe import TIMING_CACHE
 from trtcompress_engines.gates import EMULATED
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.encoding import PrecisionPlan
@@ -18,9 +19,10 @@ from trtcompress_graph.target import Target
 
 from .asked import encodings_of, known_targets
 from .assemble import MANIFEST
+from .builder import recorded
 from .codec import decode
 from .compiling import read_engine
-from .config import BuildConfig
+from .config import BuildConfig, TargetSettings
 from .digests import FileDigests, data_digest
 from .kit_packing import Implicit, KitSources, implicit_of
 from .stage import DataRef
@@ -39,20 +41,29 @@ def sources_of(build_dir: Path, config: BuildConfig, target: Target) -> KitSourc
     found = next(v for v in report["validations"] if v["target"] == target.name)
     names = [str(candidate["engine"]["encoding"]) for candidate in found["candidates"]]
     shipped = found["candidates"][names.index(found["shipped"])]
+    engines = tuple(read_engine(build_dir / "engines" / target.name / name, build_dir) for name in names)
+    settings = settings_of(config, target)
     student = next((name for name in ("recovered", "pruned") if (build_dir / "models" / name).is_dir()), None)
     return KitSources(
         name=config.name,
         target=target,
-        engines=tuple(read_engine(build_dir / "engines" / target.name / name, build_dir) for name in names),
+        engines=engines,
         gates=tuple((str(g["gate"]), float(g["limit"])) for g in shipped["gates"] if not g["gate"].endswith(EMULATED)),
         metrics=tuple(str(metric["name"]) for metric in shipped["metrics"]),
         reference=_model(build_dir, "exported"),
         pruned=_model(build_dir, student) if config.prune and student else None,
-        implicit=_implicit(build_dir, config, target, names),
+        implicit=_implicit(build_dir, config, target, settings, names),
         data=_data(build_dir, config),
         axes=config.model.axes,
         measure=config.measure,
+        builder=recorded(target, settings, config, engines[0].graph.path.with_name(TIMING_CACHE)),
     )
+
+
+def settings_of(config: BuildConfig, target: Target) -> TargetSettings:
+    """What a config says of one of its targets."""
+    known = known_targets(config)
+    return next(asked for asked in config.targets if resolve_target(asked.name, known).name == target.name)
 
 
 def _model(build_dir: Path, name: str) -> Model:
@@ -62,9 +73,9 @@ def _model(build_dir: Path, name: str) -> Model:
     return read_model(path)
 
 
-def _implicit(build_dir: Path, config: BuildConfig, target: Target, names: Sequence[str]) -> Implicit | None:
-    known = known_targets(config)
-    settings = next(asked for asked in config.targets if resolve_target(asked.name, known).name == target.name)
+def _implicit(
+    build_dir: Path, config: BuildConfig, target: Target, settings: TargetSettings, names: Sequence[str]
+) -> Implicit | None:
     encodings = [e for e in encodings_of(target, settings, config.quantize) if e.name in names]
     if not any(encoding.int8 for encoding in encodings) or not (build_dir / "ranges.json").is_file():
         return None

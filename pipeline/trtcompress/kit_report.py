@@ -24,7 +24,9 @@ def _section(target: str, device: Mapping[str, Any]) -> str:
     lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
     lines += [_row(cells) for engine in device["engines"] for cells in _cells(engine)]
     lines += ["", "The speedup is over the model as it came, in FP32 on the same device."]
-    lines += ["", *(f"- {note}" for note in device["notes"])] if device["notes"] else []
+    left_out = [f"{e['encoding']}: built without: {what}" for e in device["engines"] for what in e.get("left_out", ())]
+    notes = [*device["notes"], *left_out]
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 

@@ -72,6 +72,7 @@ class KitEngine(Settings):
     power_w: float | None = Field(description="mean of the module")
     peak_power_w: float | None
     build_s: float | None = None
+    left_out: tuple[str, ...] = Field((), description="of what the config asks of TensorRT's builder, and why")
     gates: tuple[KitGate, ...]
 
 

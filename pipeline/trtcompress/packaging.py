@@ -11,6 +11,7 @@ from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import ModelError
 from trtcompress_graph.target import Engine, Target
 
+from .builder import DEFAULT, BuilderRef
 from .config import PackageFormat, TritonSettings
 from .profiles import named_axes
 
@@ -30,6 +31,7 @@ def pack(
     form: PackageFormat,
     axes: Axes,
     triton: TritonSettings,
+    builder: BuilderRef = DEFAULT,
     build_dir: str = BUILD_DIR,
 ) -> str:
     """Write the model into a Triton repository.
@@ -42,6 +44,7 @@ def pack(
         form: kind of repository.
         axes: ranges of the dynamic axes, as in the config.
         triton: settings of the config.
+        builder: what is asked of TensorRT's builder, for the engines of towers.
         build_dir: where the engine's folder lies, for the word how to go on.
 
     Returns:
@@ -61,8 +64,9 @@ def pack(
     if triton.towers:
         from .towers import pack_towers
 
+        served = (engine, target, repository)
         return pack_towers(
-            engine, target, repository, name=name, form=form, axes=axes, towers=triton.towers, options=options
+            *served, name=name, form=form, axes=axes, towers=triton.towers, options=options, builder=builder
         )
     write_repository(
         engine, target, repository, name=name, format=form, axes=named_axes(engine.graph, axes), options=options

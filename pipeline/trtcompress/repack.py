@@ -6,10 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtcompress_engines.backends.trt_recipe import TIMING_CACHE
 from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.target import Engine, Target
 
 from .assemble import MANIFEST
+from .builder import DEFAULT
 from .config import BuildConfig, PackageFormat
 from .kit_packing import FORMAT
 from .outputs import PackagedModel
@@ -76,6 +78,11 @@ def _served(
     build_dir: Path, config: BuildConfig, engine: Engine, target: Target, folder: Path, form: PackageFormat
 ) -> tuple[str, Path]:
     """Why nothing was packed, or empty; and the model's folder."""
+    from .builder import recorded
+    from .kit_build import settings_of
+
+    timing = engine.graph.path.with_name(TIMING_CACHE)
+    builder = recorded(target, settings_of(config, target), config, timing) if config.triton.towers else DEFAULT
     note = pack(
         engine,
         target,
@@ -84,6 +91,7 @@ def _served(
         form=form,
         axes=config.model.axes,
         triton=config.triton,
+        builder=builder,
         build_dir=str(build_dir.resolve()),
     )
     return note, folder / config.name

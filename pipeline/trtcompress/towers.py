@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from trtcompress_engines.backends.trt_recipe import CALIBRATION_CACHE, FLOAT, TIMING_CACHE
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import CompileError
+from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
 from trtcompress_graph.part import check_towers, write_part
 from trtcompress_graph.target import Engine, Target
 
+from .builder import DEFAULT, BuilderRef
 from .compiling import compile_model
 from .profiles import named_axes, usual_shapes
 
 if TYPE_CHECKING:
+    from trtcompress_engines.backend import ImplicitScales
     from trtcompress_engines.triton.options import TritonOptions
 
 NEAR = 1e-3
@@ -32,6 +38,7 @@ def pack_towers(
     axes: Axes,
     towers: Mapping[str, Sequence[str]],
     options: TritonOptions,
+    builder: BuilderRef = DEFAULT,
 ) -> str:
     """Write `NAME_TOWER` for each tower, and `NAME`, their ensemble.
 
@@ -47,6 +54,7 @@ def pack_towers(
         axes: ranges of the dynamic axes, as in the config.
         towers: outputs of each.
         options: for each tower.
+        builder: what was asked of TensorRT's builder for the engine; each tower is built alike.
 
     Returns:
         Empty, or why there is nothing to pack.
@@ -69,7 +77,14 @@ def pack_towers(
             ranges = {spec.name: axes[spec.name] for spec in part.inputs if spec.name in axes}
             threads = engine.details.get("threads", "")
             made = compile_model(
-                part, target, engine.encoding, ranges, aside, threads=int(threads) if threads.isdecimal() else 0
+                part,
+                target,
+                engine.encoding,
+                ranges,
+                aside,
+                threads=int(threads) if threads.isdecimal() else 0,
+                builder=_of_part(builder, part, engine),
+                implicit=_implicit(engine, outputs, Path(folder) / f"{tower}.float.onnx"),
             )
             if not made.built:
                 return f"{form}: not packed, a tower cannot be built here; leave triton.towers out to serve the whole"
@@ -80,6 +95,30 @@ def pack_towers(
             served[f"{name}_{tower}"] = Tower(part, batch, (batch_axis(part, own) or "") if batch.max_size else "")
     write_ensemble(repository, name, served)
     return ""
+
+
+def _of_part(builder: BuilderRef, part: Model, engine: Engine) -> BuilderRef:
+    """What is asked, for a part of the model: profiles of its own inputs, and the timing cache beside the engine."""
+    read = {spec.name for spec in part.inputs}
+    profiles = [{name: axes for name, axes in one.items() if name in read} for one in builder.profiles]
+    distinct = [one for place, one in enumerate(profiles) if one not in profiles[:place]]
+    options = builder.options
+    if options.timing_cache is not None:
+        options = replace(options, timing_cache=engine.graph.path.with_name(TIMING_CACHE), timing_cache_sha256="")
+    return replace(builder, options=options, profiles=tuple(distinct) if any(distinct) else ())
+
+
+def _implicit(engine: Engine, outputs: Sequence[str], path: Path) -> ImplicitScales | None:
+    """The part of the float model whose scales stand in a cache; None where they stand in the graph.
+
+    Both lie beside the engine. The scales of tensors that the part lacks are not read.
+    """
+    from trtcompress_engines.backend import ImplicitScales
+
+    model, cache = (engine.graph.path.with_name(name) for name in (FLOAT, CALIBRATION_CACHE))
+    if not (model.is_file() and cache.is_file()):
+        return None
+    return ImplicitScales(write_part(read_model(model), outputs, path), cache.read_text(encoding="utf-8"))
 
 
 def _compare(whole: Engine, part: Engine, target: Target, axes: Axes, tower: str) -> None:

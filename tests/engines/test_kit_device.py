@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trtcompress_engines.gates import GateLimits, judge
-from trtcompress_engines.kit.device import buffers, compare, results, tegrastats, trt
+from trtcompress_engines.kit.device import buffers, builder, compare, results, tegrastats
 from trtcompress_engines.kit.device.kit import KitError
 from trtcompress_engines.kit.device.measure import MIN_PAIRS, time_pair
 from trtcompress_engines.metrics import evaluate
@@ -249,7 +249,7 @@ def test_no_cuda_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
 def test_the_cache_gets_the_header_of_the_release_on_the_device(version: tuple[int, int, int], number: int):
     from trtcompress_calibration.trt_cache import version_number
 
-    cache = trt.with_own_header(b"TRT-100300-EntropyCalibration2\nx: 3c010a14\n", version)
+    cache = builder.with_own_header(b"TRT-100300-EntropyCalibration2\nx: 3c010a14\n", version)
     assert cache == f"TRT-{number}-EntropyCalibration2\nx: 3c010a14\n".encode()
     assert number == version_number(".".join(map(str, version)))
 

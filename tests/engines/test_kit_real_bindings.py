@@ -21,6 +21,7 @@ from pathlib import Path
 
 from trtcompress_engines.backends.trt_load import load
 from trtcompress_engines.kit.device import trt as api
+from trtcompress_engines.kit.device.builder import Task, build_plan
 from trtcompress_engines.kit.device.kit import KitError
 
 rtx = load("rtx")
@@ -42,12 +43,16 @@ class TensorRT10:
         return getattr(rtx, name)
 
 
-profiles = {"x": [[1, 3, 16, 16], [2, 3, 16, 16], [4, 3, 16, 16]]}
+profiles = [
+    {"x": [[1, 3, 16, 16], [1, 3, 16, 16], [1, 3, 16, 16]]},
+    {"x": [[2, 3, 16, 16], [2, 3, 16, 16], [4, 3, 16, 16]]},
+]
+asked = {"workspace_mb": 64, "optimization_level": 2, "weight_streaming": True, "tf32": False}
 flags = ["FP16", "INT8", "SPARSE_WEIGHTS"]
 RUN = {
     rtx.Runtime: "deserialize_cuda_engine",
-    rtx.ICudaEngine: "num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype create_execution_context",
-    rtx.IExecutionContext: "set_input_shape get_tensor_shape set_tensor_address execute_async_v3",
+    rtx.ICudaEngine: "num_optimization_profiles get_tensor_profile_shape num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype create_execution_context",
+    rtx.IExecutionContext: "set_optimization_profile_async set_input_shape get_tensor_shape set_tensor_address execute_async_v3",
     rtx.TensorIOMode: "INPUT",
     rtx.DataType: " ".join(api.NUMPY),
     rtx.DeviceType: "DLA",
@@ -57,7 +62,8 @@ RUN = {
 lacking = [name for kind, names in RUN.items() for name in names.split() if not hasattr(kind, name)]
 assert not lacking, lacking
 try:
-    plan = api.build_plan(TensorRT10(), Path(sys.argv[1]), profiles, flags)
+    plan, left_out = build_plan(TensorRT10(), Task(Path(sys.argv[1]), profiles, flags, asked))
+    assert not left_out, left_out
 except KitError as error:
     sys.exit(str(error))
 print(len(plan))

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
@@ -17,14 +16,12 @@ from ..tensorrt_options import TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Release, release_of
 from .trt_calibrator import check_batches
 from .trt_load import gpu_count, missing_classic, missing_rtx
+from .trt_open import open_plan
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
-from .trt_recipe import CALIBRATION_CACHE, TIMING_CACHE, Recipe, make_recipe
+from .trt_recipe import CALIBRATION_CACHE, FLOAT, TIMING_CACHE, Recipe, make_recipe
 from .trt_reproduce import write_reproduce
 from .trt_trtexec import as_line, trtexec
-
-FLOAT = "float.onnx"
-"""The float model beside the graph, where the scales stand in a cache."""
 
 _TOLD = ("int8_nodes", "fp8_nodes")
 
@@ -74,12 +71,8 @@ class TensorRTBackend:
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
-        """Refused: an engine is measured on the device that it was built for."""
-        raise CompileError(
-            f"an engine for {engine.target} cannot run here",
-            where=str(engine.path),
-            hint="its graph can: trtcompress validate " + str(engine.graph.path),
-        )
+        """A runner for the plan, where the GPU that it was built for is the first of this machine."""
+        return open_plan(engine, "classic")
 
     def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
         release = release_of(target, options.tensorrt.version)

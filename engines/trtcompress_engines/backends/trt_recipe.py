@@ -15,6 +15,9 @@ from ..tensorrt_release import Flavour, Release
 
 TIMING_CACHE = "timing.cache"
 CALIBRATION_CACHE = "calibration.cache"
+FLOAT = "float.onnx"
+"""The float model beside the graph, where the scales stand in a cache."""
+
 _QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 

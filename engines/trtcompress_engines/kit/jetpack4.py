@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from trtcompress_graph.target import Target
+
+from ..backends.trt_recipe import Recipe
+from ..backends.trt_trtexec import trtexec
+from ..tensorrt_release import Feature, Release
+from .device.builder import FLAGS
+from .device.kit import CACHE, IMPLICIT, REFERENCE, TIMING
 
 if TYPE_CHECKING:
     from .write import GoldenBatch, KitContents
@@ -21,14 +28,21 @@ _PYTHON = (8, 4)
 """TensorRT of JetPack 5, the first with Python 3.8."""
 
 _HERE = Path(__file__).parent / "shell"
-_OPTIONS = {"FP16": "--fp16", "INT8": "--int8", "BF16": "--bf16", "SPARSE_WEIGHTS": "--sparsity=enable"}
+_GIVEN = ("--onnx=", "--saveEngine=", "--buildOnly")
+"""What build.sh gives by itself."""
 _NARROW = {"int64": "int32", "float64": "float32", "bool": "bool"}
 """TensorRT 8 has no 64-bit types: it reads such inputs as these."""
 
 
 def needs_shell(target: Target) -> bool:
     """Whether a release of the target's platform has too old a Python."""
-    return any(tuple(map(int, version.split(".")[:2])) < _PYTHON for _, version in target.tensorrt)
+    return bool(_old(target))
+
+
+def _old(target: Target) -> list[Release]:
+    """Releases with too old a Python, the oldest first."""
+    releases = [Release("classic", version) for _, version in target.tensorrt]
+    return [release for release in releases if release.number < _PYTHON]
 
 
 def write_shell(
@@ -43,20 +57,23 @@ def write_shell(
     out.mkdir()
     for source in sorted(_HERE.iterdir()):
         shutil.copyfile(source, out / source.name)
-    explicit = {name: facts for name, facts in models.items() if name != "implicit-int8"}
-    shapes = _profile(contents)
-    _lines(out / "models", [(n, m["path"], " ".join([*_options(m["flags"]), *shapes])) for n, m in explicit.items()])
+    explicit = {name: facts for name, facts in models.items() if name != IMPLICIT}
+    release, first = _old(target)[0], golden[0]
+    fixed = any(facts["dla"] is not None for facts in explicit.values())
+    options = {name: _options(contents, facts, release, name, first) for name, facts in explicit.items()}
+    _lines(out / "models", [(n, m["path"], " ".join(options[n])) for n, m in explicit.items()])
     _lines(out / "graphs", [(name, facts["sha256"]) for name, facts in explicit.items()])
+    left_out = {name: _left_out(contents, facts, release) for name, facts in explicit.items()}
+    _lines(out / "left-out", [(name, json.dumps(words)) for name, words in left_out.items()])
     _lines(out / "gates", [(gate, repr(limit)) for gate, limit in contents.gates])
-    first = golden[0]
     _lines(out / "fixed-shapes", [(" ".join(_fixed(contents, first)),)])
-    sizes = contents.batches or (first.filled,)
-    _lines(
-        out / "timing", [(str(size), _shapes(contents, first, size if contents.batches else None)) for size in sizes]
-    )
+    sizes = (contents.batches if not fixed else ()) or (first.filled,)
+    dynamic = bool(contents.batches) and not fixed
+    _lines(out / "timing", [(str(size), _shapes(contents, first, size if dynamic else None)) for size in sizes])
     _lines(out / "majors", [("8",)])
     _lines(out / "dla", [(str(target.dla),)])
-    chosen = golden[:GOLDEN]
+    like = [batch for batch in golden if not fixed or _times_of(batch) == _times_of(first)]
+    chosen = like[:GOLDEN]
     _lines(out / "count", [(str(sum(batch.count for batch in chosen)),)])
     _lines(out / "usual", [(str(contents.usual_batch),)])
     _lines(out / "kit", [(f'"name": "{contents.name}", "target": "{target.name}"',)])
@@ -83,26 +100,68 @@ def _write_golden(contents: KitContents, batch: GoldenBatch, folder: Path) -> No
     _lines(folder / "outputs", rows)
 
 
-def _options(flags: Iterable[str]) -> list[str]:
-    return [_OPTIONS[flag] for flag in flags]
+def _options(
+    contents: KitContents, facts: Mapping[str, Any], release: Release, name: str, first: GoldenBatch
+) -> list[str]:
+    """For trtexec, which takes one profile: that of the whole, or the first golden sample's shapes for a DLA."""
+    asked, dla = facts["builder"], facts["dla"]
+    flags = [FLAGS[key] for key in FLAGS if asked.get(key) and not release.lacks(_feature(key))]
+    recipe = Recipe(
+        flavour="classic",
+        version=release.version,
+        onnx="",
+        plan="",
+        flags=(*facts["flags"], *flags, *(("GPU_FALLBACK",) if dla is not None else ())),
+        tf32=asked.get("tf32"),
+        workspace_mb=asked.get("workspace_mb"),
+        optimization_level=None if release.lacks("optimization_level") else asked.get("optimization_level"),
+        timing_cache=f"engines/{TIMING}" if contents.timing and name != REFERENCE else "",
+        calibration_cache=f"engines/{CACHE}" if facts["cache"] else "",
+        dla=dla,
+    )
+    found = [argument for argument in trtexec(recipe)[1:] if not argument.startswith(_GIVEN)]
+    return [*found, *(_profile(contents) if dla is None else _fixed(contents, first))]
+
+
+def _left_out(contents: KitContents, facts: Mapping[str, Any], release: Release) -> list[str]:
+    """What is asked and cannot be had there."""
+    asked = [key for key in ("optimization_level", *FLAGS) if facts["builder"].get(key) not in (None, False)]
+    found = [f"{key}: {why}" for key in asked if (why := release.lacks(_feature(key)))]
+    if len(contents.profiles) > 1 and facts["dla"] is None:
+        found.append("profiles: trtexec builds one, which holds all shapes")
+    return found
+
+
+def _feature(key: str) -> Feature:
+    return next(feature for feature in get_args(Feature) if feature == key)
 
 
 def _profile(contents: KitContents) -> list[str]:
+    whole = contents.profiles[0] if contents.profiles else {}
     return [
-        f"--{flag}Shapes=" + ",".join(f"{name}:{_times(shapes[at])}" for name, shapes in contents.profiles.items())
+        f"--{flag}Shapes=" + ",".join(f"{name}:{_times(shapes[at])}" for name, shapes in whole.items())
         for flag, at in (("min", 0), ("opt", 1), ("max", 2))
-        if contents.profiles
+        if whole
     ]
 
 
+def _dynamic(contents: KitContents) -> list[str]:
+    """Names of the inputs that have a dynamic axis."""
+    return list(contents.profiles[0]) if contents.profiles else []
+
+
+def _times_of(batch: GoldenBatch) -> dict[str, str]:
+    return {name: _times(value.shape) for name, value in batch.inputs.items()}
+
+
 def _fixed(contents: KitContents, batch: GoldenBatch) -> list[str]:
-    told = ",".join(f"{name}:{_times(batch.inputs[name].shape)}" for name in contents.profiles)
+    told = ",".join(f"{name}:{_times(batch.inputs[name].shape)}" for name in _dynamic(contents))
     return [f"--{flag}Shapes={told}" for flag in ("min", "opt", "max") if told]
 
 
 def _shapes(contents: KitContents, batch: GoldenBatch, size: int | None = None) -> str:
     """`--shapes` of a batch, or of one of another size; empty where all shapes are fixed."""
-    shapes = {name: batch.inputs[name].shape for name in contents.profiles}
+    shapes = {name: batch.inputs[name].shape for name in _dynamic(contents)}
     if size is not None:
         shapes = {name: (size, *shape[1:]) for name, shape in shapes.items()}
     told = ",".join(f"{name}:{_times(shape)}" for name, shape in shapes.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
-from .device.kit import CACHE, SUMS
+from .device.kit import CACHE, IMPLICIT, SUMS, TIMING
 from .flags import builder_flags
 from .jetpack4 import needs_shell, write_shell
 
@@ -50,28 +50,54 @@ class GoldenBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class KitModel:
+    """An engine that the device builds.
+
+    Attributes:
+        graph: the ONNX file that it is built of.
+        digest: of the graph of the build whose engine this is; results are joined by it.
+        cache: whether INT8 is implicit, by calibration.cache.
+        flags: names of BuilderFlag; None: those of the types in the graph.
+        builder: what else is asked of TensorRT's builder, by the keys of the config; `tf32` beside them.
+        dla: core.
+    """
+
+    graph: Model
+    digest: str
+    cache: bool = False
+    flags: tuple[str, ...] | None = None
+    builder: Mapping[str, Any] = field(default_factory=dict)
+    dla: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KitContents:
     """What goes into a kit.
 
     Attributes:
         name: of the build.
-        models: graphs by the names of the engines; `reference` is the model as it came.
-        cache: text of calibration.cache, empty where there is none; it goes with the model `implicit-int8`.
-        profiles: least, usual and greatest shape of each dynamic input.
+        models: by the names of the engines; `reference` is the model as it came.
+        cache: text of calibration.cache, empty where there is none.
+        timing: bytes of a timing cache to start from, empty where there is none.
+        profiles: least, usual and greatest shape of each dynamic input, of the whole, then of each part that is to get
+            kernels of its own; empty where no axis is dynamic.
         batches: sizes that are timed; empty where the batch is fixed.
         usual_batch: the one that a report names first.
         metrics: names of the top-k metrics that are computed on the device.
         gates: names and limits.
+        notes: what is to be known of the kit.
     """
 
     name: str
-    models: Mapping[str, Model]
+    models: Mapping[str, KitModel]
     cache: str
-    profiles: Mapping[str, Sequence[Sequence[int]]]
+    timing: bytes
+    profiles: Sequence[Mapping[str, Sequence[Sequence[int]]]]
     batches: tuple[int, ...]
     usual_batch: int
     metrics: tuple[str, ...]
     gates: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...] = ()
 
 
 def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatch], folder: Path) -> None:
@@ -80,9 +106,11 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
     Raises:
         OSError: it cannot be written.
     """
-    models = {name: _write_model(model, name, folder) for name, model in contents.models.items()}
+    models = _write_models(contents.models, folder)
     if contents.cache:
         (folder / CACHE).write_text(contents.cache, encoding="utf-8")
+    if contents.timing:
+        (folder / TIMING).write_bytes(contents.timing)
     for index, batch in enumerate(golden):
         _write_golden(batch, folder / "golden" / f"{index:04}.npz")
     for source in sorted((_HERE / "device").glob("*.py")):
@@ -104,6 +132,7 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
         "usual_batch": contents.usual_batch,
         "metrics": contents.metrics,
         "gates": [{"gate": gate, "limit": limit} for gate, limit in contents.gates],
+        "notes": contents.notes,
     }
     (folder / "kit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_readme(contents, target), encoding="utf-8")
@@ -112,10 +141,24 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
     (folder / SUMS).write_text(sums, encoding="utf-8")
 
 
-def _write_model(model: Model, name: str, folder: Path) -> dict[str, Any]:
-    copied = copy_model(model, folder / "models" / name / "model.onnx")
-    flags = ["FP16", "INT8"] if name == "implicit-int8" else list(builder_flags(copied))
-    return {"path": copied.path.relative_to(folder).as_posix(), "sha256": model.digest, "flags": flags}
+def _write_models(models: Mapping[str, KitModel], folder: Path) -> dict[str, dict[str, Any]]:
+    """Copy each graph once, and say how its engines are built."""
+    placed: dict[str, Model] = {}
+    told: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        graph = placed.get(model.graph.digest)
+        if graph is None:
+            place = folder / "models" / (IMPLICIT if model.cache else name)
+            graph = placed[model.graph.digest] = copy_model(model.graph, place / "model.onnx")
+        told[name] = {
+            "path": graph.path.relative_to(folder).as_posix(),
+            "sha256": model.digest,
+            "flags": list(builder_flags(graph) if model.flags is None else model.flags),
+            "cache": model.cache,
+            "builder": dict(model.builder),
+            "dla": model.dla,
+        }
+    return told
 
 
 def _write_golden(batch: GoldenBatch, path: Path) -> None:
@@ -145,6 +188,7 @@ def _readme(contents: KitContents, target: Target) -> str:
         if contents.cache and target.dla
         else ""
     )
+    notes = "\n".join(["", *(f"- {note}" for note in contents.notes), ""]) if contents.notes else ""
     return f"""# {contents.name} for {target.title}
 
 For {releases}. Copy this folder to the device, and there:
@@ -157,4 +201,4 @@ Then bring results/results.json back:
     trtcompress import-results BUILD_DIR results.json
 
 It needs nothing but JetPack. `./validate --backend onnxruntime` tries it on any machine with ONNX Runtime.
-"""
+{notes}"""

@@ -13,6 +13,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 from trtcompress_graph.target import Target
 
+from ..builder import DEFAULT, BuilderRef
 from ..config import BuildConfig, MeasureSettings, PackageFormat, TritonSettings
 from ..kit_packing import FORMAT, KitSources, implicit_of, no_kit_for, pack_kit
 from ..packaging import pack
@@ -47,9 +48,11 @@ class PackageSettings(StageSettings):
         )
 
     def unread(self) -> frozenset[str]:
-        """Models, ranges and samples go into a kit alone."""
+        """Models, ranges and samples go into a kit alone; what is asked of TensorRT also into engines of towers."""
+        if FORMAT in self.formats:
+            return frozenset()
         kit = ("exported", "student", "equalized", "ranges", "plans", "encodings", "evaluation")
-        return frozenset() if FORMAT in self.formats else frozenset(kit)
+        return frozenset(kit if self.triton.towers else (*kit, "builder"))
 
 
 def _runs_the_reference(inputs: Mapping[str, Any]) -> bool:
@@ -59,7 +62,7 @@ def _runs_the_reference(inputs: Mapping[str, Any]) -> bool:
 
 @stage(
     output="packages",
-    version=4,
+    version=5,
     leaves=".",
     scope="target",
     libs=("onnxruntime", "numpy", "pillow"),
@@ -78,6 +81,7 @@ def package(
     plans: tuple[PrecisionPlan, ...] = (),
     encodings: tuple[Encoding, ...] = (),
     evaluation: DataRef | None = None,
+    builder: BuilderRef = DEFAULT,
 ) -> Packages:
     """Write a Triton model repository for each format, `FORMAT/TARGET/NAME`, and a kit as `jetson/TARGET`.
 
@@ -111,10 +115,12 @@ def package(
                     data=evaluation,
                     axes=axes,
                     measure=settings.measure,
+                    builder=builder,
                 )
                 pack_kit(sources, folder)
         else:
-            note = pack(engine, target, folder, name=settings.name, form=form, axes=axes, triton=settings.triton)
+            name, triton = settings.name, settings.triton
+            note = pack(engine, target, folder, name=name, form=form, axes=axes, triton=triton, builder=builder)
         if note and (form != FORMAT or len(settings.formats) == 1):
             notes.append(note)
         if not note:

@@ -32,7 +32,19 @@ class TensorIOMode(enum.Enum):
 
 
 class BuilderFlag(enum.Enum):
-    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS = range(4)
+    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS, REFIT, TF32, PREFER_PRECISION_CONSTRAINTS = range(7)
+    if (_MAJOR, _MINOR) >= (8, 6):
+        VERSION_COMPATIBLE = 7
+    if _MAJOR >= 10:
+        WEIGHT_STREAMING = 8
+
+
+class MemoryPoolType(enum.Enum):
+    WORKSPACE = 0
+
+
+class OnnxParserFlag(enum.Enum):
+    NATIVE_INSTANCENORM = 0
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
@@ -55,7 +67,7 @@ class IInt8EntropyCalibrator2:
 
 class _Network:
     def __init__(self, flags):
-        self.flags, self.model = flags, b""
+        self.flags, self.model, self.parser_flags = flags, b"", []
 
 
 class _ParserError:
@@ -69,6 +81,12 @@ class _ParserError:
 class OnnxParser:
     def __init__(self, network, logger):
         self._network, self.num_errors = network, 0
+
+    if (_MAJOR, _MINOR) >= (8, 6):
+
+        def set_flag(self, flag):
+            assert isinstance(flag, OnnxParserFlag)
+            self._network.parser_flags.append(flag.name)
 
     def parse_from_file(self, model):
         assert isinstance(model, str)
@@ -94,8 +112,29 @@ class _Config:
     DLA_core = -1
     int8_calibrator = None
 
+    if (_MAJOR, _MINOR) >= (8, 6):
+        builder_optimization_level = 3
+
     def __init__(self):
-        self.flags, self.profiles, self.calibration_profile = [], [], None
+        self.flags, self.profiles, self.calibration_profile = ["TF32"], [], None
+        self.workspace, self.timing = None, b""
+
+    def clear_flag(self, flag):
+        self.flags.remove(flag.name)
+
+    def set_memory_pool_limit(self, pool, pool_size):
+        assert pool is MemoryPoolType.WORKSPACE
+        self.workspace = pool_size
+
+    def create_timing_cache(self, serialized_timing_cache):
+        return serialized_timing_cache
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        if cache != __version__.encode():  # in place of what a real one holds
+            return False
+        self.timing = cache
+        return True
 
     def set_flag(self, flag):
         assert isinstance(flag, BuilderFlag)
@@ -132,7 +171,11 @@ class Builder:
             "tensorrt": __version__,
             "typed": bool(network.flags & 2),
             "flags": sorted(config.flags),
-            "profiles": config.profiles[0].shapes if config.profiles else {},
+            "profiles": [profile.shapes for profile in config.profiles],
+            "parser": network.parser_flags,
+            "workspace": config.workspace,
+            "level": getattr(config, "builder_optimization_level", None),
+            "timing": config.timing.decode(),
             "dla": config.DLA_core if config.default_device_type is DeviceType.DLA else None,
             "cache": calibrator.read_calibration_cache().decode() if calibrator is not None else "",
         }
@@ -141,10 +184,16 @@ class Builder:
 
 class _Context:
     def __init__(self, engine):
-        self._engine, self._shapes, self._addresses = engine, {}, {}
+        self._engine, self._shapes, self._addresses, self._profile = engine, {}, {}, 0
+
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        assert stream_handle == 7
+        self._profile = profile_index
+        return profile_index < self._engine.num_optimization_profiles
 
     def _set_shape(self, name, shape):
-        least, _, greatest = self._engine.note["profiles"].get(name, [shape] * 3)
+        profiles = self._engine.note["profiles"]
+        least, _, greatest = (profiles[self._profile] if profiles else {}).get(name, [shape] * 3)
         if not all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True)):
             return False
         self._shapes[name] = tuple(shape)
@@ -186,15 +235,22 @@ class _NamedContext(_Context):
 
 
 class _BoundContext(_Context):
+    def _name(self, binding):
+        profile, place = divmod(binding, len(self._engine.names))
+        assert profile == self._profile
+        return self._engine.names[place]
+
     def set_binding_shape(self, binding, shape):
-        return self._set_shape(self._engine.names[binding], shape)
+        return self._set_shape(self._name(binding), shape)
 
     def get_binding_shape(self, binding):
-        return self._shape(self._engine.names[binding])
+        return self._shape(self._name(binding))
 
     def execute_async_v2(self, bindings, stream_handle):
         assert stream_handle == 7
-        return self._run(dict(zip(self._engine.names, bindings, strict=True)))
+        count = len(self._engine.names)
+        assert len(bindings) == self._engine.num_bindings
+        return self._run(dict(zip(self._engine.names, bindings[self._profile * count :][:count], strict=True)))
 
 
 class _Engine:
@@ -212,6 +268,10 @@ class _Engine:
     def numpy(self, name):
         return np.dtype({"float": "float32"}.get(kind := self.tensors[name].type[7:-1], kind))
 
+    @property
+    def num_optimization_profiles(self):
+        return max(1, len(self.note["profiles"]))
+
     def _type(self, name):
         return DataType[_TYPES[self.tensors[name].type]]
 
@@ -220,6 +280,9 @@ class _NamedEngine(_Engine):
     @property
     def num_io_tensors(self):
         return len(self.names)
+
+    def get_tensor_profile_shape(self, name, profile_index):
+        return self.note["profiles"][profile_index][name]
 
     def get_tensor_name(self, index):
         return self.names[index]
@@ -237,7 +300,10 @@ class _NamedEngine(_Engine):
 class _BoundEngine(_Engine):
     @property
     def num_bindings(self):
-        return len(self.names)
+        return len(self.names) * self.num_optimization_profiles
+
+    def get_profile_shape(self, profile_index, binding):
+        return self.note["profiles"][profile_index][self.names[binding]]
 
     def get_binding_name(self, index):
         return self.names[index]

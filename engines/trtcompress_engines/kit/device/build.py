@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from . import trt as api
-from .kit import CACHE, IMPLICIT, Kit, KitError, digest
+from .builder import Task, build_plan
+from .kit import CACHE, IMPLICIT, REFERENCE, TIMING, Kit, KitError, digest
 
 
 def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool = False) -> int:
@@ -31,7 +33,7 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
     (kit.root / "engines").mkdir(exist_ok=True)
     refused = []
     for name in names:
-        core = dla if name == IMPLICIT else None
+        core = dla if name == IMPLICIT and dla is not None else kit.facts["models"][name]["dla"]
         if not force and built(kit, name, trt.__version__, core) is not None:
             print(f"{name}: there already")
             continue
@@ -39,39 +41,55 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
         print(f"{name}: building ...", flush=True)
         start = time.time()
         try:
-            plan = api.build_plan(trt, kit.model(name), *_options(kit, name, core))
+            plan, left_out = build_plan(trt, _task(kit, name, core))
         except KitError as error:  # the others may do
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             refused.append(name)
             continue
         seconds = round(time.time() - start, 1)
-        _write(kit, name, plan, {"tensorrt": trt.__version__, "dla": core, "build_s": seconds})
+        known = {"tensorrt": trt.__version__, "dla": core, "build_s": seconds, "left_out": left_out}
+        _write(kit, name, plan, known)
         print(f"{name}: {len(plan) / 1e6:.1f} MB in {seconds:.0f} s", flush=True)
+        for what in left_out:
+            print(f"{name}: left out: {what}", flush=True)
     if refused:
         raise KitError(f"could not be built: {', '.join(refused)}; ./validate checks the others", code=4)
     return 0
 
 
 def built(kit: Kit, name: str, version: str, dla: int | None = None) -> dict[str, Any] | None:
-    """What is known of an engine that was built of this very graph by this TensorRT, or None."""
+    """What is known of an engine that was built of this very graph, as it is asked, by this TensorRT; or None."""
     try:
         note: dict[str, Any] = json.loads(_note(kit, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = (note.get("graph_sha256"), note.get("tensorrt")) == (kit.facts["models"][name]["sha256"], version)
+    same = (note.get("asked"), note.get("tensorrt")) == (_asked(kit, name), version)
     same = same and (name != IMPLICIT or dla is None or note.get("dla") == dla)
     plan = kit.plan(name)
     return note if same and plan.is_file() and digest(plan) == note.get("sha256") else None
 
 
-def _options(kit: Kit, name: str, dla: int | None) -> tuple[Any, list[str], bytes | None, int | None]:
-    """Shapes, flags, calibration.cache and core of the DLA."""
-    cache = (kit.root / CACHE).read_bytes() if name == IMPLICIT else None
-    profiles = kit.profiles
+def _asked(kit: Kit, name: str) -> str:
+    """Digest of all that an engine is built by."""
+    whole = json.dumps([kit.facts["models"][name], kit.facts["profiles"]], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _task(kit: Kit, name: str, dla: int | None) -> Task:
+    facts, timing = kit.facts["models"][name], kit.root / TIMING
+    profiles = kit.profiles[:1] if name == REFERENCE else kit.profiles[1:] or kit.profiles
     if dla is not None:  # it takes fixed shapes alone: those of the first golden sample
         inputs = kit.golden()[0].inputs
-        profiles = {held: [list(inputs[held].shape)] * 3 for held in profiles}
-    return profiles, list(kit.facts["models"][name]["flags"]), cache, dla
+        profiles = [{held: [list(inputs[held].shape)] * 3 for held in shapes} for shapes in profiles[:1]]
+    return Task(
+        model=kit.model(name),
+        profiles=profiles,
+        flags=facts["flags"],
+        asked=facts["builder"],
+        timing=timing.read_bytes() if timing.is_file() and name != REFERENCE else None,
+        cache=(kit.root / CACHE).read_bytes() if facts["cache"] else None,
+        dla=dla,
+    )
 
 
 def _enough_space(kit: Kit, name: str) -> None:
@@ -90,7 +108,8 @@ def _write(kit: Kit, name: str, plan: bytes, facts: dict[str, Any]) -> None:
         note.unlink()  # from here on until it is written anew there is no engine
     _replace(path, plan)
     known = {"graph_sha256": kit.facts["models"][name]["sha256"], "sha256": digest(path), "size_bytes": len(plan)}
-    _replace(note, (json.dumps(dict(facts, **known), indent=1) + "\n").encode())
+    whole = dict(facts, asked=_asked(kit, name), **known)
+    _replace(note, (json.dumps(whole, indent=1) + "\n").encode())
 
 
 def _replace(path: Path, data: bytes) -> None:

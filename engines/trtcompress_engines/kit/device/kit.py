@@ -17,6 +17,8 @@ REFERENCE = "reference"
 IMPLICIT = "implicit-int8"
 """The float model with the scales of calibration.cache, for TensorRT 8 to 10 and the DLA."""
 CACHE = "calibration.cache"
+TIMING = "timing.cache"
+"""Measured tactics to start from."""
 
 
 class KitError(Exception):
@@ -72,9 +74,9 @@ class Kit:
         return [(release, version) for release, version in self.facts["tensorrt"]]
 
     @property
-    def profiles(self) -> dict[str, list[list[int]]]:
-        """Least, usual and greatest shape of each input that has a dynamic axis."""
-        found: dict[str, list[list[int]]] = self.facts["profiles"]
+    def profiles(self) -> list[dict[str, list[list[int]]]]:
+        """Least, usual and greatest shape of each input that has a dynamic axis: of the whole, then of each part."""
+        found: list[dict[str, list[list[int]]]] = self.facts["profiles"]
         return found
 
     def model(self, name: str) -> Path:

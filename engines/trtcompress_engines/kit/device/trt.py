@@ -1,14 +1,13 @@
-"""Every call of TensorRT's Python API, for 8.4 to 10.x.
+"""Every call of TensorRT's Python API that runs an engine, for 8.4 to 10.x.
 
 From 8.5 on tensors are addressed by name (`set_tensor_address`, `execute_async_v3`), before by index ("bindings").
-From 10 on a graph is strongly typed; 8 takes the types of the graph only where flags allow them.
+An engine of several profiles runs each shape with the one whose usual shapes are nearest.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,111 +46,21 @@ def version_of(trt: Any) -> tuple[int, int, int]:
     return numbers[0], numbers[1], numbers[2]
 
 
-def with_own_header(cache: bytes, version: tuple[int, int, int]) -> bytes:
-    """The cache under the header of this very release: TensorRT ignores one of another patch release."""
-    major, minor, patch = version
-    number = major * (10000 if major >= 10 else 1000) + minor * 100 + patch
-    _, _, lines = cache.partition(b"\n")
-    return f"TRT-{number}-EntropyCalibration2\n".encode() + lines
-
-
-def build_plan(
-    trt: Any,
-    model: Path,
-    profiles: Mapping[str, Sequence[Sequence[int]]],
-    flags: Sequence[str],
-    cache: bytes | None = None,
-    dla: int | None = None,
-) -> bytes:
-    """Build an engine.
-
-    Args:
-        trt: the module.
-        model: the ONNX file.
-        profiles: least, usual and greatest shape of each dynamic input.
-        flags: names of BuilderFlag; those of types are for graphs that are not strongly typed.
-        cache: calibration.cache, for the implicit path.
-        dla: core of the DLA; what it cannot run goes to the GPU.
-
-    Raises:
-        KitError: TensorRT refuses the graph.
-    """
-    version = version_of(trt)
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    typed = version[0] >= 10 and cache is None
-    creation = trt.NetworkDefinitionCreationFlag
-    asked = [creation.STRONGLY_TYPED] if typed else [creation.EXPLICIT_BATCH] if version[0] < 10 else []
-    network = builder.create_network(sum(1 << int(flag) for flag in asked))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(model)):
-        words = "; ".join(_told(parser.get_error(i)) for i in range(parser.num_errors))
-        raise KitError(f"TensorRT cannot read {model.parent.name}: {words}", code=4)
-    config = builder.create_builder_config()
-    for flag in flags:
-        if typed and flag in ("FP16", "INT8", "BF16"):
-            continue
-        if not hasattr(trt.BuilderFlag, flag):
-            raise KitError(f"TensorRT {trt.__version__} has no {flag}: build for another precision")
-        config.set_flag(getattr(trt.BuilderFlag, flag))
-    if dla is not None:
-        config.default_device_type = trt.DeviceType.DLA
-        config.DLA_core = dla
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    profile = builder.create_optimization_profile()
-    for name, (least, usual, greatest) in profiles.items():
-        profile.set_shape(name, tuple(least), tuple(usual), tuple(greatest))
-    if profiles:
-        config.add_optimization_profile(profile)
-    if cache is not None:
-        calibrator = _calibrator(trt, with_own_header(cache, version))
-        config.int8_calibrator = calibrator
-        if profiles:
-            config.set_calibration_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise KitError(f"TensorRT could not build {model.parent.name}; its messages above say why", code=4)
-    return bytes(plan)
-
-
-def _told(error: Any) -> str:
-    """What the parser says, with the node by its name where that is told (from 10 on)."""
-    if not hasattr(error, "node_name"):
-        return f"{error.desc()} (node {error.node()})"
-    return f"{error.desc()} (node {error.node_name()}, {error.node_operator()})"
-
-
-def _calibrator(trt: Any, cache: bytes) -> Any:
-    """A calibrator that has the scales already and no samples."""
-
-    class FromCache(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IInt8EntropyCalibrator2.__init__(self)
-
-        def get_batch_size(self) -> int:
-            return 1
-
-        def get_batch(self, names: list[str]) -> None:
-            return None
-
-        def read_calibration_cache(self) -> bytes:
-            return cache
-
-        def write_calibration_cache(self, cache: bytes) -> None:
-            pass
-
-    return FromCache()
-
-
 class _Named:
     """Tensors by name: TensorRT 8.5 and later."""
 
     def __init__(self, trt: Any, engine: Any, context: Any) -> None:
-        self._context = context
+        self._engine, self._context = engine, context
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self.types = {name: _numpy(engine.get_tensor_dtype(name)) for name in names}
         self.inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self.outputs = [name for name in names if name not in self.inputs]
+
+    def profile(self, index: int, name: str) -> Any:
+        return self._engine.get_tensor_profile_shape(name, index)
+
+    def use(self, index: int, stream: int) -> bool:
+        return bool(self._context.set_optimization_profile_async(index, stream))
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         return bool(self._context.set_input_shape(name, shape))
@@ -166,25 +75,37 @@ class _Named:
 
 
 class _Bound:
-    """Tensors by index: TensorRT before 8.5."""
+    """Tensors by index: TensorRT before 8.5. Each profile has bindings of its own, one after the other."""
 
     def __init__(self, engine: Any, context: Any) -> None:
-        self._context = context
-        count = engine.num_bindings
+        self._engine, self._context, self._first = engine, context, 0
+        self._all = engine.num_bindings
+        count = self._all // max(1, engine.num_optimization_profiles)
         self._names = [engine.get_binding_name(i) for i in range(count)]
         self.types = {self._names[i]: _numpy(engine.get_binding_dtype(i)) for i in range(count)}
         self.inputs = [self._names[i] for i in range(count) if engine.binding_is_input(i)]
         self.outputs = [name for name in self._names if name not in self.inputs]
 
+    def profile(self, index: int, name: str) -> Any:
+        return self._engine.get_profile_shape(index, self._names.index(name))
+
+    def use(self, index: int, stream: int) -> bool:
+        self._first = index * len(self._names)
+        return bool(self._context.set_optimization_profile_async(index, stream))
+
     def set_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        return bool(self._context.set_binding_shape(self._names.index(name), shape))
+        return bool(self._context.set_binding_shape(self._place(name), shape))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._context.get_binding_shape(self._names.index(name)))
+        return tuple(self._context.get_binding_shape(self._place(name)))
 
     def run(self, addresses: Mapping[str, int], stream: int) -> Callable[[], bool]:
-        bindings = [addresses[name] for name in self._names]
+        bindings = [0] * self._all
+        bindings[self._first : self._first + len(self._names)] = [addresses[name] for name in self._names]
         return lambda: bool(self._context.execute_async_v2(bindings, stream))
+
+    def _place(self, name: str) -> int:
+        return self._first + self._names.index(name)
 
 
 def _numpy(dtype: Any) -> Any:
@@ -212,6 +133,7 @@ class TensorRTEngine:
         named = hasattr(self._engine, "num_io_tensors")
         self._io: Any = _Named(trt, self._engine, context) if named else _Bound(self._engine, context)
         self._buffers: dict[str, tuple[int, Any]] = {}
+        self._profiles, self._profile = int(self._engine.num_optimization_profiles), 0
 
     @property
     def activation_bytes(self) -> int | None:
@@ -228,6 +150,7 @@ class TensorRTEngine:
             KitError: a shape that the engine was not built for.
         """
         addresses = {}
+        self._choose_profile({name: np.shape(feed[name]) for name in self._io.inputs})
         for name in self._io.inputs:
             array = np.ascontiguousarray(feed[name], dtype=self._io.types[name])
             if not self._io.set_shape(name, tuple(array.shape)):
@@ -252,6 +175,23 @@ class TensorRTEngine:
         for name, array in outputs.items():
             self._device.download(array, self._buffers[name][1])
         return outputs
+
+    def _choose_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Of the profiles that hold the shapes, the one whose usual shapes are nearest; else the one that is used."""
+        if self._profiles < 2:
+            return
+        away = {}
+        for index in range(self._profiles):
+            held = {name: [tuple(each) for each in self._io.profile(index, name)] for name in shapes}
+            pairs = [(length, held[name], axis) for name, shape in shapes.items() for axis, length in enumerate(shape)]
+            if all(low[axis] <= length <= high[axis] for length, (low, _, high), axis in pairs):
+                away[index] = sum(abs(length - usual[axis]) for length, (_, usual, _), axis in pairs)
+        best = min(away, key=lambda index: away[index]) if away else self._profile
+        if best != self._profile:
+            if not self._io.use(best, self._device.stream):
+                raise KitError(f"TensorRT could not switch to profile {best}; its messages above say why", code=4)
+            self._device.synchronize()
+            self._profile = best
 
     def _empty(self, name: str) -> Any:
         shape = self._io.shape(name)

@@ -50,7 +50,7 @@ def _to_check(kit: Kit, backend: str, version: str) -> list[str]:
     """
     names = [name for name in kit.facts["models"] if name != REFERENCE]
     if backend != "tensorrt":
-        return [name for name in names if name != IMPLICIT]
+        return [name for name in names if not kit.facts["models"][name]["cache"]]
     there = [name for name in names if built(kit, name, version) is not None]
     for name in names:
         if name not in there and (name != IMPLICIT or kit.plan(name).is_file()):

@@ -15,7 +15,12 @@ case ${dla:-0} in
 *[!0-9]*) fail 2 "--dla takes the number of a core, not '$dla'" ;;
 esac
 [ -z "$dla" ] || [ "$dla" -lt "$(cat "$kit/dla")" ] || fail 2 "there is no DLA core $dla: this device has $(cat "$kit/dla")"
-mkdir -p "$here/engines" || fail 4 "cannot write in $here"
+mkdir -p "$here/engines" && cd "$here" || fail 4 "cannot write in $here"
+[ ! -f timing.cache ] || cp timing.cache engines/timing.cache || fail 4 "no space in $here" # trtexec writes into it
+
+own_cache() { # calibration.cache under the number of this very release: one of another patch is ignored
+    sed "1s/^TRT-[0-9]*/TRT-$(version_of "$last")/" calibration.cache >engines/calibration.cache
+}
 
 build() { # name, graph, options
     plan=$here/engines/$1.plan
@@ -27,6 +32,9 @@ build() { # name, graph, options
     needed=$(du -k "$here/$2" | awk '{ print int($1 * 1.5) }')
     free=$(df -Pk "$here" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] || fail 4 "no space: $1 needs $needed kB in $here, and $free kB are free"
+    case $3 in
+    *--calib=*) own_cache ;;
+    esac
     echo "$1: building ..."
     # the options are words of their own, made when the kit was packed
     # shellcheck disable=SC2086
@@ -46,16 +54,15 @@ build() { # name, graph, options
     esac
 }
 
+last=$here/engines/reference.log
 while IFS=$tab read -r name path options; do
     build "$name" "$path" "$options"
-    last=$here/engines/$name.log
+    awk -F"$tab" -v n="$name" '$1 == n && $2 != "[]" { print n ": left out: " $2 }' "$kit/left-out"
 done <"$kit/models"
 
 if [ -n "$dla" ]; then
-    [ -f "$here/calibration.cache" ] || fail 2 "this kit has no calibration.cache"
-    cache=$here/engines/calibration.cache
-    sed "1s/^TRT-[0-9]*/TRT-$(version_of "$last")/" "$here/calibration.cache" >"$cache" # one of another patch is ignored
-    options="--int8 --fp16 --calib=$cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
+    [ -f calibration.cache ] || fail 2 "this kit has no calibration.cache"
+    options="--int8 --fp16 --calib=engines/calibration.cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
     build implicit-int8 models/implicit-int8/model.onnx "$options"
 fi
 [ -z "$refused" ] || fail 4 "could not be built:$refused; ./validate checks the others"

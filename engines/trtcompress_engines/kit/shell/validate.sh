@@ -75,7 +75,7 @@ while IFS=$tab read -r name path options; do
     graph=$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/graphs")
     digest=$(sha256sum "$plan" | cut -d' ' -f1)
     awk -F"$tab" -v name="$name" -v graph="$graph" -v digest="$digest" -v size="$(wc -c <"$plan")" \
-        -v suites="$work/suites" -f "$kit/report.awk" \
+        -v suites="$work/suites" -v left="$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/left-out")" -f "$kit/report.awk" \
         "$kit/gates" "$work/parity" "$work/times.$name" "$work/times.reference" "$work/tegrastats" >>"$work/engines"
     case $? in
     0) ;;
