@@ -26,7 +26,8 @@ OUT = Path(__file__).parents[1] / "tests" / "engines" / "trt_signatures"
 
 CLASSES = (
     "Builder", "IBuilderConfig", "INetworkDefinition", "IOptimizationProfile", "ITimingCache", "IHostMemory",
-    "ITensor", "ILayer", "OnnxParser", "ParserError", "ILogger", "Logger", "Runtime", "ICudaEngine", "Refitter",
+    "ITensor", "ILayer", "OnnxParser", "ParserError", "ILogger", "Logger", "Runtime", "ICudaEngine",
+    "IExecutionContext", "Refitter",
     "OnnxParserRefitter", "ISerializationConfig", "IInt8Calibrator", "IInt8EntropyCalibrator2",
     "IInt8LegacyCalibrator",
 )  # fmt: skip

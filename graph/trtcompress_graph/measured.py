@@ -35,14 +35,66 @@ class OutputParity:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Median and 99th percentile of a time, in milliseconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuClocks:
+    """Clocks of a GPU before and after it was timed, in MHz; None where they are not known.
+
+    Attributes:
+        sm: of the multiprocessors.
+        memory: of the memory.
+        locked: whether the driver holds them to a setting. Where it does not they follow load and heat, and two
+            measurements of one engine may differ.
+    """
+
+    sm: tuple[int, int] | None = None
+    memory: tuple[int, int] | None = None
+    locked: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTimes:
+    """Where the time of a batch goes on a GPU, by events on a stream.
+
+    Attributes:
+        compute: the engine alone; inputs and outputs stay on the device.
+        to_device: copies of the inputs alone, from pinned memory.
+        to_host: copies of the outputs alone, into pinned memory.
+        throughput: samples a second where launches follow one another and nothing is copied.
+        cuda_graph: whether `compute` is a replay of a captured CUDA graph; else each kernel was launched by the host.
+        note: why there is no CUDA graph; empty where there is one.
+    """
+
+    compute: Spread
+    to_device: Spread
+    to_host: Spread
+    throughput: float
+    cuda_graph: bool
+    note: str = ""
+    clocks: GpuClocks = GpuClocks()
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
-    """Times of one batch in milliseconds, and samples per second at the median."""
+    """Times of one batch in milliseconds, and samples per second at the median.
+
+    Attributes:
+        gpu: what of it is copies and what the engine alone; None where no GPU ran it. The times before are those of
+            one batch from the host's memory and back to it then.
+    """
 
     batch: int
     p50: float
     p90: float
     p99: float
     throughput: float
+    gpu: GpuTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import numpy as np
 from trtcompress_engines.backend import Runner, backend_for
 from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.gates import GateLimits, explain, judge, verdict
-from trtcompress_engines.measure import time_pair
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import CompileError, DataError
@@ -24,6 +23,7 @@ from .comparing import Array, compare
 from .config import GateSettings, MeasureSettings
 from .profiles import batch_range
 from .stage import MetricRef, Progress
+from .timing import time_engines
 from .validation import Candidate, Emulation, Validation, deployed_size
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def check_engines(
     """Check every engine of a target on the same samples, in one pass over the data.
 
     An engine that cannot run here is stood in for by its ONNX graph under ONNX Runtime, computed as it is written
-    ("emulated"); its speed is not measured. Outputs are kept only where a metric needs them.
+    ("emulated"); its speed is not measured. An engine for a GPU runs, and is timed, where that GPU is. Outputs are
+    kept only where a metric needs them.
 
     Args:
         reference: the model that the user started from.
@@ -89,7 +90,7 @@ def check_engines(
         candidates.append(_candidate(engine, accuracy, speeds, reference, index not in measured.by_place, options))
         notes |= dict.fromkeys((*accuracy.notes, *_unjudged(candidates[-1])))
     chosen, why = choose(candidates, measured.gain, idle)
-    return Validation(target.name, tuple(candidates), chosen, measured.gain, (*notes, *why))
+    return Validation(target.name, tuple(candidates), chosen, measured.gain, (*notes, *measured.notes, *why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,12 @@ class _Measured:
 
     Attributes:
         gain: times that the preferred engine is as fast as the float engine, timed against each other.
+        notes: why something was not timed.
     """
 
     by_place: Mapping[int, tuple[Emulation, tuple[Speed, ...]]]
     gain: float | None
+    notes: tuple[str, ...] = ()
 
 
 def _measure(
@@ -127,16 +130,12 @@ def _measure(
             base, list(opened.values()), reference, dataset, options.metrics, options.axes, progress, origin
         )
         feeds = timing_feeds(reference, dataset, options)
+        usual = _usual(reference, options, feeds)
+        timed = time_engines(list(opened.values()), base, reference, target, options.axes, feeds, usual, seconds)
         by_place = {
-            index: (accuracy, time_pair(runner, base, feeds, seconds=seconds))
-            for (index, runner), accuracy in zip(opened.items(), found, strict=True)
+            index: (accuracy, speeds) for index, accuracy, speeds in zip(opened, found, timed.speeds, strict=True)
         }
-        if len(opened) < 2:
-            return _Measured(by_place, None)
-        first, *_, last = opened.values()
-        size = _usual(reference, options, feeds)
-        (duel,) = time_pair(first, last, {size: feeds[size]}, seconds=seconds)
-        return _Measured(by_place, duel.speedup)
+        return _Measured(by_place, timed.gain, timed.notes)
 
 
 def _usual(reference: Model, options: CheckOptions, batches: Collection[int]) -> int:

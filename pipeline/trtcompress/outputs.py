@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from trtcompress_graph.encoding import QUANTIZED, PrecisionPlan
+from trtcompress_graph.measured import GpuTimes
 from trtcompress_graph.model import Model, TensorSpec
 
 from .config import Settings
@@ -267,6 +268,7 @@ class BatchSpeed(Settings):
     throughput: float
     reference_p50: float
     speedup: float
+    gpu: GpuTimes | None = Field(description="the engine and the copies alone; null where no GPU ran it")
 
 
 class ValidationResult(Settings):

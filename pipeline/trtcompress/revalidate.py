@@ -199,6 +199,7 @@ def _result(found: list[Validation], said: tuple[str, ...]) -> ValidationResult:
                 throughput=s.engine.throughput,
                 reference_p50=s.reference.p50,
                 speedup=s.speedup,
+                gpu=s.engine.gpu,
             )
             for c in shipped
             for s in c.speeds

@@ -13,6 +13,7 @@ from ..backend import CompileOptions, Runner
 from ..files import staged
 from ..tensorrt_options import refuse
 from .trt_load import gpu_count, missing_rtx
+from .trt_open import open_plan
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
 from .trt_recipe import make_recipe
@@ -57,9 +58,5 @@ class TensorRTForRTXBackend:
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
-        """Refused: a plan runs on the card that it was built for, and is measured there."""
-        raise CompileError(
-            f"a plan for {engine.target} cannot run here",
-            where=str(engine.path),
-            hint="its graph can: trtcompress validate " + str(engine.graph.path),
-        )
+        """A runner for the plan, where the GPU that it was built for is the first of this machine."""
+        return open_plan(engine, "rtx")

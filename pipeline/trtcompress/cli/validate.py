@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,7 @@ def command(
 
 def _show(found: ValidationResult) -> None:
     """Tables for people."""
+    from ..report import gpu
     from ..report.table import signal_to_noise
     from .output import print_table
 
@@ -137,6 +139,7 @@ def _show(found: ValidationResult) -> None:
                 for s in found.speeds
             ],
         )
+    print_table(gpu.COLUMNS, gpu.rows([(s.batch, asdict(s.gpu) if s.gpu else None) for s in found.speeds]))
     print_table(
         ("gate", "limit", "value", "verdict"),
         [

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import gpu
 from .pruning import layers, share
 from .table import COLUMNS, rows, signal_to_noise, size
 from .training import change
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 def markdown(facts: dict[str, Any]) -> str:
     """Text of report.md."""
     words = {"megabytes": size, "decibels": signal_to_noise, "share": share, "layers": layers, "change": change}
-    return _template().render(**facts, columns=COLUMNS, rows=rows(facts), **words)
+    tables = {"columns": COLUMNS, "rows": rows(facts), "gpu_columns": gpu.COLUMNS, "gpu_rows": _gpu_rows}
+    return _template().render(**facts, **tables, **words)
+
+
+def _gpu_rows(candidate: dict[str, Any]) -> list[tuple[str, ...]]:
+    engines = [speed["engine"] for speed in candidate["speeds"]]
+    return gpu.rows([(engine["batch"], engine.get("gpu")) for engine in engines])
 
 
 @cache

@@ -33,10 +33,10 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=7,
+    version=8,
     leaves="validation/{subject}",
     scope="target",
-    libs=("onnxruntime", "polygraphy", "numpy", "pillow"),
+    libs=("onnxruntime", "polygraphy", "numpy", "pillow", "tensorrt", "pycuda"),
     device=on_this_machine,
     alone=True,
 )
