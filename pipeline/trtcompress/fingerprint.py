@@ -31,8 +31,8 @@ def fingerprint(step: Step, inputs: Mapping[str, Any]) -> str:
 
 def device() -> dict[str, Any]:
     """The machine as far as it shapes speed and choice of kernels."""
-    from trtcompress_engines.backends.trt_load import gpu_names
     from trtcompress_engines.cpu import cpu_features
+    from trtcompress_engines.gpu.present import gpu_names
 
     gpus = gpu_names()
     return {"cpu": asdict(cpu_features()), "cores": usable_cores()} | ({"gpus": gpus} if gpus else {})

@@ -19,8 +19,8 @@ import trt_double
 from gpu_double import Gpu, plan_of
 from small_cnn import write_cnn
 from trtcompress_engines.backend import BoundRunner, backend_for
-from trtcompress_engines.backends import trt_open
-from trtcompress_engines.gpu import cuda_graph, times
+from trtcompress_engines.backends import trt_load, trt_open
+from trtcompress_engines.gpu import cuda_graph, present, times
 from trtcompress_engines.gpu.clocks import Reading, between, read_clocks
 from trtcompress_engines.gpu.cuda_graph import INSTANTIATE, NEEDED, Driver, NotCapturedError, capture
 from trtcompress_engines.gpu.runner import GpuRunner
@@ -421,8 +421,6 @@ def test_nothing_of_a_gpu_is_loaded_before_one_is_used():
 
 
 def test_names_of_gpus(monkeypatch: pytest.MonkeyPatch):
-    from trtcompress_engines.backends import trt_load
-
     def put_count(place: Any) -> int:
         place._obj.value = 2
         return 0
@@ -439,6 +437,6 @@ def test_names_of_gpus(monkeypatch: pytest.MonkeyPatch):
     driver = SimpleNamespace(
         cuInit=lambda flags: 0, cuDeviceGetCount=put_count, cuDeviceGet=put_device, cuDeviceGetName=put_name
     )
-    monkeypatch.setattr(trt_load.ctypes, "CDLL", lambda name: driver)
-    assert trt_load.gpu_names() == ["NVIDIA L10", "NVIDIA L11"]
+    monkeypatch.setattr(present.ctypes, "CDLL", lambda name: driver)
+    assert present.gpu_names() == ["NVIDIA L10", "NVIDIA L11"]
     assert trt_load.gpu_count() == 2

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..gpu.present import gpu_names
 from ..tensorrt_release import BINDINGS, Flavour
 
 LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
@@ -52,26 +53,6 @@ def load(flavour: Flavour) -> Any:
 def gpu_count() -> int:
     """NVIDIA GPUs that the driver shows to this process; 0 where there is no driver."""
     return len(gpu_names())
-
-
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows to this process, in its order; none where there is no driver."""
-    for library in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(library)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return [_gpu_name(driver, index) for index in range(count.value)]
-    return []
-
-
-def _gpu_name(driver: ctypes.CDLL, index: int) -> str:
-    device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
-    driver.cuDeviceGet(ctypes.byref(device), index)
-    driver.cuDeviceGetName(name, len(name), device)
-    return name.value.decode(errors="replace")
 
 
 def _bindings() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint64, c_void_p
 from typing import Any
 
-LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+from .present import LIBRARIES
 
 THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads call meanwhile does not end the capture."""
