@@ -2,13 +2,14 @@
 
 8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.x and 11 are on servers; TensorRT for RTX counts its
 own releases. Sources: NVIDIA's release notes and migration guides, and for 8.6, 10.x, 11 and RTX the signatures of
-their bindings (tests/engines/trt_signatures).
+their bindings (tests/engines/trt_signatures). What the parsers take: `docs/operators.md` and `docs/Changelog.md` of
+onnx-tensorrt at each release.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,6 +83,36 @@ FEATURES: Mapping[Feature, Support] = MappingProxyType(
 )
 
 
+PARSERS: tuple[tuple[Number, int], ...] = (
+    ((8, 0), 13),
+    ((8, 5), 17),
+    ((9, 0), 19),
+    ((10, 0), 20),
+    ((10, 15), 24),
+    ((11, 5), 25),
+)
+"""The newest opset that the ONNX parser of classic TensorRT takes, from that release on; between two the older counts.
+
+Stated for 8.0, 8.2, 8.5, 8.6, 9.2, 10.0, 10.15, 11.2 and 11.5. Of 8.4 it is not, so that it counts as 8.2.
+"""
+
+OPERATORS: Mapping[str, Number] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("Einsum", "IsNaN", "GatherND", "Scatter", "ScatterElements", "ScatterND", "Sign", "Round"), (8, 2)
+        ),
+        **dict.fromkeys(("Shrink", "Xor"), (8, 4)),
+        **dict.fromkeys(("RandomNormal", "RandomUniform", "MeanVarianceNormalization", "RoiAlign", "Mod"), (8, 5)),
+        **dict.fromkeys(("Trilu", "GridSample", "NonZero"), (8, 5)),
+        **dict.fromkeys(("GroupNormalization", "LayerNormalization", "IsInf"), (8, 6)),
+        "Hardmax": (9, 2),
+        "DeformConv": (10, 1),
+        "Attention": (10, 14),
+    }
+)
+"""Operators that a parser learnt later than the opset that it takes has them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """A release of one of the two TensorRTs."""
@@ -121,6 +152,21 @@ class Release:
         """Whether the parser has to be told to leave InstanceNormalization to TensorRT, for compatible engines."""
         return self.flavour == "classic" and self.number < (10, 0)
 
+    @property
+    def opset(self) -> int:
+        """The newest opset of ONNX that its parser takes."""
+        taken = [opset for since, opset in PARSERS if self.flavour == "rtx" or since <= self.number]
+        return taken[-1] if taken else PARSERS[0][1]
+
+    @property
+    def unparsed(self) -> frozenset[str]:
+        """Operators of such an opset that its parser does not have."""
+        return frozenset(op for op, since in OPERATORS.items() if self.flavour == "classic" and self.number < since)
+
+    def parses(self, opset: int, operators: Collection[str]) -> bool:
+        """Whether its parser takes a graph of that opset with those operators."""
+        return opset <= self.opset and not self.unparsed & set(operators)
+
     def lacks(self, feature: Feature) -> str:
         """Why the feature is not there; empty where it is."""
         support = FEATURES[feature]
@@ -135,6 +181,12 @@ class Release:
     def same_as(self, version: str) -> bool:
         """Whether a plan of that version loads here: major and minor are the same."""
         return Release(self.flavour, version).number == self.number
+
+
+def first_parsing(opset: int, operators: Collection[str]) -> Number | None:
+    """The first release of classic TensorRT that takes a graph of that opset with those operators; None: none does."""
+    steps = sorted({since for since, _ in PARSERS} | set(OPERATORS.values()))
+    return next((step for step in steps if Release("classic", _text(step)).parses(opset, operators)), None)
 
 
 def installed(flavour: Flavour) -> Release | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.axes import Axes
@@ -16,6 +17,7 @@ from trtcompress_graph.target import Engine, Target
 
 from .builder import DEFAULT, BuilderRef
 from .config import MeasureSettings
+from .kit_opsets import with_older
 from .profiles import batch_range, named_axes, profiles
 from .stage import DataRef
 from .store import store_errors
@@ -90,6 +92,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
 
     Raises:
         UsageError: a plan without weights is asked, which the kit could not measure.
+        ModelError: no TensorRT of the device parses the model, nor can it be brought down; the operator is named.
         DataError: the samples do not fit the model.
         StoreError: the folder cannot be written.
     """
@@ -105,24 +108,27 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
     axes = named_axes(sources.reference, sources.axes)
     golden = golden_batches(sources.data, sources.reference, sources.pruned, axes)
     cache = calibration_cache(sources.implicit, target) if sources.implicit else ""
-    models = _models(sources, bool(cache))
+    implicit = sources.implicit.model if sources.implicit and cache else None
     timing = options.timing_cache.read_bytes() if options.timing_cache else b""
     rng = batch_range(sources.reference.inputs, axes)
     batches = tuple(sorted(set(sources.measure.batches or (rng.min, rng.opt, rng.max)))) if rng else ()
     labelled = all(batch.labels is not None for batch in golden)
-    contents = KitContents(
-        name=sources.name,
-        models=models,
-        cache=cache,
-        timing=timing,
-        profiles=_profiles(sources),
-        batches=batches,
-        usual_batch=rng.opt if rng else golden[0].filled,
-        metrics=tuple(m for m in sources.metrics if m.partition(":")[0] in _ON_DEVICE) if labelled else (),
-        gates=sources.gates,
-    )
-    with store_errors(folder):
-        write_kit(contents, target, golden, folder)
+    with TemporaryDirectory(prefix="trtcompress-") as aside:
+        models, notes = with_older(_models(sources, bool(cache)), target, implicit, Path(aside))
+        contents = KitContents(
+            name=sources.name,
+            models=models,
+            cache=cache,
+            timing=timing,
+            profiles=_profiles(sources),
+            batches=batches,
+            usual_batch=rng.opt if rng else golden[0].filled,
+            metrics=tuple(m for m in sources.metrics if m.partition(":")[0] in _ON_DEVICE) if labelled else (),
+            gates=sources.gates,
+            notes=tuple(notes),
+        )
+        with store_errors(folder):
+            write_kit(contents, target, golden, folder)
 
 
 def for_version(target: Target, version: str) -> Target:

@@ -51,8 +51,10 @@ asked = {"workspace_mb": 64, "optimization_level": 2, "weight_streaming": True, 
 flags = ["FP16", "INT8", "SPARSE_WEIGHTS"]
 RUN = {
     rtx.Runtime: "deserialize_cuda_engine",
-    rtx.ICudaEngine: "num_optimization_profiles get_tensor_profile_shape num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype create_execution_context",
-    rtx.IExecutionContext: "set_optimization_profile_async set_input_shape get_tensor_shape set_tensor_address execute_async_v3",
+    rtx.ICudaEngine: "num_io_tensors get_tensor_name get_tensor_mode get_tensor_dtype create_execution_context "
+    "num_optimization_profiles get_tensor_profile_shape",
+    rtx.IExecutionContext: "set_input_shape get_tensor_shape set_tensor_address execute_async_v3 "
+    "set_optimization_profile_async",
     rtx.TensorIOMode: "INPUT",
     rtx.DataType: " ".join(api.NUMPY),
     rtx.DeviceType: "DLA",
@@ -61,8 +63,9 @@ RUN = {
 }
 lacking = [name for kind, names in RUN.items() for name in names.split() if not hasattr(kind, name)]
 assert not lacking, lacking
+model = Path(sys.argv[1])
 try:
-    plan, left_out = build_plan(TensorRT10(), Task(Path(sys.argv[1]), profiles, flags, asked))
+    plan, left_out = build_plan(TensorRT10(), Task(model, model.parent.name, profiles, flags, asked))
     assert not left_out, left_out
 except KitError as error:
     sys.exit(str(error))

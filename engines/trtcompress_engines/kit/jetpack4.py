@@ -39,6 +39,11 @@ def needs_shell(target: Target) -> bool:
     return bool(_old(target))
 
 
+def _for_older(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """An engine as these releases build it: their parsers may take another graph."""
+    return {**facts, **(facts["older"] or {})}
+
+
 def _old(target: Target) -> list[Release]:
     """Releases with too old a Python, the oldest first."""
     releases = [Release("classic", version) for _, version in target.tensorrt]
@@ -57,7 +62,8 @@ def write_shell(
     out.mkdir()
     for source in sorted(_HERE.iterdir()):
         shutil.copyfile(source, out / source.name)
-    explicit = {name: facts for name, facts in models.items() if name != IMPLICIT}
+    explicit = {name: _for_older(facts) for name, facts in models.items() if name != IMPLICIT}
+    explicit = {name: facts for name, facts in explicit.items() if "refused" not in facts}
     release, first = _old(target)[0], golden[0]
     fixed = any(facts["dla"] is not None for facts in explicit.values())
     options = {name: _options(contents, facts, release, name, first) for name, facts in explicit.items()}
@@ -70,6 +76,8 @@ def write_shell(
     sizes = (contents.batches if not fixed else ()) or (first.filled,)
     dynamic = bool(contents.batches) and not fixed
     _lines(out / "timing", [(str(size), _shapes(contents, first, size if dynamic else None)) for size in sizes])
+    implicit = _for_older(models[IMPLICIT]) if IMPLICIT in models else {}
+    _lines(out / "implicit", [(implicit.get("path", ""),)])
     _lines(out / "majors", [("8",)])
     _lines(out / "dla", [(str(target.dla),)])
     like = [batch for batch in golden if not fixed or _times_of(batch) == _times_of(first)]

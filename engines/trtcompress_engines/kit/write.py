@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,23 @@ class GoldenBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """What older releases of TensorRT build in a model's place, whose parsers do not take it.
+
+    Attributes:
+        before: the first release that takes the model itself; None where none is known.
+        graph: what is built; None where there is nothing for them.
+        cache: whether INT8 is implicit.
+        refused: why there is nothing.
+    """
+
+    before: tuple[int, int] | None
+    graph: Model | None = None
+    cache: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class KitModel:
     """An engine that the device builds.
 
@@ -60,6 +77,7 @@ class KitModel:
         flags: names of BuilderFlag; None: those of the types in the graph.
         builder: what else is asked of TensorRT's builder, by the keys of the config; `tf32` beside them.
         dla: core.
+        older: for releases that do not parse the graph.
     """
 
     graph: Model
@@ -68,6 +86,7 @@ class KitModel:
     flags: tuple[str, ...] | None = None
     builder: Mapping[str, Any] = field(default_factory=dict)
     dla: int | None = None
+    older: Older | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +163,33 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
 def _write_models(models: Mapping[str, KitModel], folder: Path) -> dict[str, dict[str, Any]]:
     """Copy each graph once, and say how its engines are built."""
     placed: dict[str, Model] = {}
-    told: dict[str, dict[str, Any]] = {}
-    for name, model in models.items():
-        graph = placed.get(model.graph.digest)
-        if graph is None:
-            place = folder / "models" / (IMPLICIT if model.cache else name)
-            graph = placed[model.graph.digest] = copy_model(model.graph, place / "model.onnx")
-        told[name] = {
-            "path": graph.path.relative_to(folder).as_posix(),
+
+    def path(graph: Model, name: str) -> str:
+        if graph.digest not in placed:
+            placed[graph.digest] = copy_model(graph, folder / "models" / name / "model.onnx")
+        return placed[graph.digest].path.relative_to(folder).as_posix()
+
+    return {
+        name: {
+            "path": path(model.graph, IMPLICIT if model.cache else name),
             "sha256": model.digest,
-            "flags": list(builder_flags(graph) if model.flags is None else model.flags),
+            "flags": list(builder_flags(model.graph) if model.flags is None else model.flags),
             "cache": model.cache,
             "builder": dict(model.builder),
             "dla": model.dla,
+            "older": _older(model.older, name, path) if model.older else None,
         }
-    return told
+        for name, model in models.items()
+    }
+
+
+def _older(older: Older, name: str, path: Callable[[Model, str], str]) -> dict[str, Any]:
+    """What stands in a model's place for older releases."""
+    if older.graph is None:
+        return {"before": older.before, "refused": older.refused}
+    placed = path(older.graph, f"{IMPLICIT if older.cache else name}-older")
+    by_cache = {"cache": True, "flags": ["FP16", "INT8"]} if older.cache else {}
+    return {"before": older.before, "path": placed, **by_cache}
 
 
 def _write_golden(batch: GoldenBatch, path: Path) -> None:

@@ -16,6 +16,10 @@ from .builder import Task, build_plan
 from .kit import CACHE, IMPLICIT, REFERENCE, TIMING, Kit, KitError, digest
 
 
+class NoSpace(KitError):
+    """The disk is full, so that the other engines will not do either."""
+
+
 def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool = False) -> int:
     """Build every engine; each appears whole or not at all, so that a killed build goes on where it was.
 
@@ -37,11 +41,14 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
         if not force and built(kit, name, trt.__version__, core) is not None:
             print(f"{name}: there already")
             continue
-        _enough_space(kit, name)
         print(f"{name}: building ...", flush=True)
         start = time.time()
         try:
-            plan, left_out = build_plan(trt, _task(kit, name, core))
+            task = _task(kit, name, core, trt.__version__)
+            _enough_space(kit, name, task.model.parent)
+            plan, left_out = build_plan(trt, task)
+        except NoSpace:
+            raise
         except KitError as error:  # the others may do
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             refused.append(name)
@@ -75,14 +82,15 @@ def _asked(kit: Kit, name: str) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def _task(kit: Kit, name: str, dla: int | None) -> Task:
-    facts, timing = kit.facts["models"][name], kit.root / TIMING
+def _task(kit: Kit, name: str, dla: int | None, version: str) -> Task:
+    facts, timing = kit.engine(name, version), kit.root / TIMING
     profiles = kit.profiles[:1] if name == REFERENCE else kit.profiles[1:] or kit.profiles
     if dla is not None:  # it takes fixed shapes alone: those of the first golden sample
         inputs = kit.golden()[0].inputs
         profiles = [{held: [list(inputs[held].shape)] * 3 for held in shapes} for shapes in profiles[:1]]
     return Task(
-        model=kit.model(name),
+        model=kit.root / facts["path"],
+        name=name,
         profiles=profiles,
         flags=facts["flags"],
         asked=facts["builder"],
@@ -92,14 +100,13 @@ def _task(kit: Kit, name: str, dla: int | None) -> Task:
     )
 
 
-def _enough_space(kit: Kit, name: str) -> None:
+def _enough_space(kit: Kit, name: str, folder: Path) -> None:
     """An engine is about as large as its graph at the most; half as much again is left free."""
-    folder = kit.model(name).parent
     needed = int(1.5 * sum(path.stat().st_size for path in folder.iterdir()))
     free = shutil.disk_usage(str(kit.root)).free
     if free < needed:
         what = "no space: {} needs {:.0f} MB in {}, and {:.0f} MB are free"
-        raise KitError(what.format(name, needed / 1e6, kit.root, free / 1e6), code=4)
+        raise NoSpace(what.format(name, needed / 1e6, kit.root, free / 1e6), code=4)
 
 
 def _write(kit: Kit, name: str, plan: bytes, facts: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ class Task:
 
     Attributes:
         model: the ONNX file.
+        name: of the engine.
         profiles: for each profile least, usual and greatest shape of each dynamic input.
         flags: names of BuilderFlag; those of types are for graphs that are not strongly typed.
         asked: what the config asks of the builder.
@@ -33,17 +34,13 @@ class Task:
     """
 
     model: Path
+    name: str
     profiles: Sequence[Mapping[str, Sequence[Sequence[int]]]] = ()
     flags: Sequence[str] = ()
     asked: Mapping[str, Any] = field(default_factory=dict)
     timing: bytes | None = None
     cache: bytes | None = None
     dla: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the graph."""
-        return self.model.parent.name
 
 
 def build_plan(trt: Any, task: Task) -> tuple[bytes, list[str]]:
@@ -103,7 +100,7 @@ def _set_flags(trt: Any, config: Any, task: Task, typed: bool) -> None:
 def _set_options(trt: Any, config: Any, task: Task, typed: bool) -> list[str]:
     """Set what the config asks; returns what cannot be had here."""
     asked, left_out = task.asked, []
-    lacks = "TensorRT {} has no {{}}".format(trt.__version__)
+    lacks = f"TensorRT {trt.__version__} has no {{}}"
     if asked.get("tf32") is False:
         config.clear_flag(trt.BuilderFlag.TF32)
     if "workspace_mb" in asked:

@@ -79,9 +79,24 @@ class Kit:
         found: list[dict[str, list[list[int]]]] = self.facts["profiles"]
         return found
 
-    def model(self, name: str) -> Path:
-        """The ONNX file of an engine."""
-        return self.root / str(self.facts["models"][name]["path"])
+    def engine(self, name: str, version: str = "") -> dict[str, Any]:
+        """What is known of an engine, as that TensorRT builds it: older ones may take another graph in its place.
+
+        Raises:
+            KitError: there is no graph for it.
+        """
+        facts: dict[str, Any] = self.facts["models"][name]
+        older = facts["older"]
+        number = [int(part) for part in version.split(".")[:2]]
+        if not (older and number and (older["before"] is None or number < older["before"])):
+            return facts
+        if "refused" in older:
+            raise KitError("{}: not for TensorRT {}: {}".format(name, version, older["refused"]), code=4)
+        return dict(facts, **older)
+
+    def model(self, name: str, version: str = "") -> Path:
+        """The ONNX file of an engine, for that TensorRT."""
+        return self.root / str(self.engine(name, version)["path"])
 
     def plan(self, name: str) -> Path:
         """Where the engine goes that is built here."""

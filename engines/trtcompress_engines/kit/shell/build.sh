@@ -63,6 +63,6 @@ done <"$kit/models"
 if [ -n "$dla" ]; then
     [ -f calibration.cache ] || fail 2 "this kit has no calibration.cache"
     options="--int8 --fp16 --calib=engines/calibration.cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
-    build implicit-int8 models/implicit-int8/model.onnx "$options"
+    build implicit-int8 "$(cat "$kit/implicit")" "$options"
 fi
 [ -z "$refused" ] || fail 4 "could not be built:$refused; ./validate checks the others"

@@ -1,0 +1,114 @@
+"""Graphs of a kit for releases of TensorRT whose parsers do not take them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtcompress_graph.errors import ModelError
+from trtcompress_graph.load import load_ir
+from trtcompress_graph.model import Model
+from trtcompress_graph.target import Target
+
+if TYPE_CHECKING:
+    from trtcompress_engines.kit.write import KitModel
+
+_HALF_SCALES = 19
+"""The first opset whose Q/DQ pairs take float16 scales."""
+
+
+def with_older(
+    models: Mapping[str, KitModel], target: Target, implicit: Model | None, folder: Path
+) -> tuple[dict[str, KitModel], list[str]]:
+    """The models of a kit, each with what older releases of the target's platform build in its place.
+
+    Args:
+        models: by the names of the engines.
+        target: the device.
+        implicit: the float model with whose calibration.cache an INT8 engine is built where Q/DQ pairs cannot be
+            written; None where there is none.
+        folder: for the graphs.
+
+    Returns:
+        The models, and what is to be said of them.
+
+    Raises:
+        ModelError: no release of the platform takes the model as it came; the operator is named.
+    """
+    made, notes = {}, []
+    lowered: dict[str, Model] = {}
+    for name, model in models.items():
+        made[name], told = _with_older(name, model, target, implicit, folder / name, lowered)
+        notes += told
+    return made, notes
+
+
+def _with_older(
+    name: str, model: KitModel, target: Target, implicit: Model | None, folder: Path, lowered: dict[str, Model]
+) -> tuple[KitModel, list[str]]:
+    from trtcompress_engines.kit.device.kit import REFERENCE
+    from trtcompress_engines.kit.write import Older
+    from trtcompress_engines.tensorrt_release import Release, first_parsing
+
+    opset, operators = _needs(model.graph)
+    releases = [Release("classic", version) for _, version in target.tensorrt]
+    older = [release for release in releases if not release.parses(opset, operators)]
+    if not older:
+        return model, []
+    all_older = len(older) == len(releases)  # then nothing builds the graph itself
+    before = first_parsing(opset, operators)
+    least, without = min(r.opset for r in older), frozenset[str]().union(*(r.unparsed for r in older))
+    told = "before TensorRT " + ".".join(map(str, before)) if before else "in every TensorRT that is known"
+    folder.mkdir()
+    try:
+        graph, wide = _lowered(model.graph, least, without, folder, lowered)
+        note = f"{name}: {told} it is built of a graph of opset {min(least, opset)}"
+        note += ", with float32 in place of float16, which TensorRT 8 may compute in by its flag" if wide else ""
+        if all_older:
+            return replace(model, graph=graph), [note]
+        return replace(model, older=Older(before, graph, model.cache)), [note]
+    except ModelError as error:
+        why = f"{error.where.rpartition(': ')[2]}: {error.what}"
+        refused = error
+    if implicit is not None and not model.cache and _quantizes(operators):
+        try:
+            graph, _ = _lowered(implicit, least, without, folder, lowered)
+            note = f"{name}: {told} INT8 is by calibration.cache and not by Q/DQ pairs ({why})"
+            if all_older:
+                return replace(model, graph=graph, cache=True, flags=("FP16", "INT8")), [note]
+            return replace(model, older=Older(before, graph, True)), [note]
+        except ModelError as error:
+            why = f"{error.where.rpartition(': ')[2]}: {error.what}"
+    if name == REFERENCE and all_older:
+        raise ModelError(
+            f"the parsers of {target.title} take opset {least} at the most: {refused.what}",
+            where=refused.where,
+            hint=refused.hint,
+        ) from refused
+    return replace(model, older=Older(before, refused=why)), [f"{name}: {told} it cannot be built: {why}"]
+
+
+def _lowered(
+    model: Model, opset: int, without: frozenset[str], folder: Path, lowered: dict[str, Model]
+) -> tuple[Model, bool]:
+    """The graph in that opset, and whether its float16 was widened; each graph is written once."""
+    from trtcompress_graph.lowering import lower, quantizes_halves, widen
+
+    wide = opset < _HALF_SCALES and quantizes_halves(model)
+    if model.digest not in lowered:
+        source = widen(model, folder / "wide.onnx") if wide else model
+        lowered[model.digest] = lower(source, opset, folder / "model.onnx", without)
+    return lowered[model.digest], wide
+
+
+def _needs(model: Model) -> tuple[int, set[str]]:
+    """Opset of a graph, and the operators in it and in its branches."""
+    loaded = load_ir(model)
+    operators = {node.op_type for node in loaded.graph.all_nodes() if node.domain in ("", "ai.onnx")}
+    return int(loaded.opset_imports.get("", 0)), operators
+
+
+def _quantizes(operators: set[str]) -> bool:
+    return bool(operators & {"QuantizeLinear", "DequantizeLinear"})
