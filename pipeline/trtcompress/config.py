@@ -240,7 +240,12 @@ class RecoverSettings(Settings):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
     patience: int = Field(10, ge=1, description="judgements without a gain after which it ends")
     augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
-    temperature: float = Field(2.0, gt=0, allow_inf_nan=False, description="of class scores that are compared")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="of class scores that are compared; 2, or 8 where there are fewer than ten samples a class",
+    )
     precision: TrainingPrecision = "32"
     devices: int = Field(1, ge=0, description="processes, one a device; 0: all GPUs")
     checkpoint_activations: bool = Field(False, description="less memory for more time")

@@ -68,7 +68,8 @@ class Job:
     @property
     def loss_options(self) -> LossOptions:
         """How losses are made."""
-        return LossOptions(self.training.temperature, tuple(metric.name for metric in self.metrics))
+        metrics = tuple(metric.name for metric in self.metrics)
+        return LossOptions(self.training.temperature, metrics, self.pool.total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

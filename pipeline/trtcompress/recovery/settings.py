@@ -32,7 +32,7 @@ class Training:
     """
 
     losses: tuple[tuple[str, float], ...] = ()
-    temperature: float = 2.0
+    temperature: float | None = None
     epochs: float | None = None
     steps: int | None = None
     minutes: float | None = None

@@ -32,9 +32,9 @@ def started(term: Term, seen: Seen) -> Term:
 
 
 TERMS = {
-    "logits": (Logits({"y": Kind.SCORES}, 2.0), {"y": draw(8, 5)}),
-    "numbers": (Logits({"y": Kind.NUMBERS}, 2.0), {"y": draw(8, 5)}),
-    "probabilities": (Logits({"y": Kind.PROBABILITIES}, 2.0), {"y": torch.softmax(draw(8, 5), -1)}),
+    "logits": (Logits({"y": Kind.SCORES}, LossOptions()), {"y": draw(8, 5)}),
+    "numbers": (Logits({"y": Kind.NUMBERS}, LossOptions()), {"y": draw(8, 5)}),
+    "probabilities": (Logits({"y": Kind.PROBABILITIES}, LossOptions()), {"y": torch.softmax(draw(8, 5), -1)}),
     "features": (Features((Shared("f", "Relu", False, (8, 3, 4, 4), (8, 3, 4, 4)),)), {"f": draw(8, 3, 4, 4)}),
     "maps": (Attention((), ("f",)), {"f": draw(8, 3, 4, 4)}),
     "heads": (Attention(("a",), ()), {"a": torch.softmax(draw(8, 2, 6, 6), -1)}),
@@ -100,6 +100,15 @@ def test_errors_are_relative_to_how_widely_numbers_lie():
     assert float(spread(draw(1000) * 3 + 1)) == pytest.approx(9, rel=0.2)
     assert float(spread(torch.full((10,), 2.0))) == pytest.approx(4), "they do not vary: their power"
     assert float(spread(torch.zeros(10))) > 0
+
+
+@pytest.mark.parametrize(("asked", "samples", "taken"), [(None, 49, 8.0), (None, 50, 2.0), (3.0, 49, 3.0)])
+def test_scores_are_softer_where_there_are_few_samples_a_class(asked, samples, taken):
+    student, teacher = draw(8, 5), draw(8, 5)
+    term = Logits({"y": Kind.SCORES}, LossOptions(asked, samples=samples))
+    wanted, found = ((scores / taken).softmax(-1) for scores in (teacher, student))
+    expected = taken**2 * (wanted * (wanted / found).log()).sum(-1).mean()
+    assert term(Seen({"y": student}, {"y": teacher})).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_projection_finds_the_map_between_widths():

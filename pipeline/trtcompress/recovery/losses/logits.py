@@ -21,10 +21,16 @@ def logits(pair: Pair, options: LossOptions) -> Term:
         name: kind_of(name, pair.first.teacher[name], options.metrics, place == 0)
         for place, name in enumerate(pair.answers)
     }
-    return Logits(kinds, options.temperature)
+    return Logits(kinds, options)
 
 
-USUAL = 4.0
+USUAL, FEW = 2.0, 8.0
+"""Temperature, and that for few samples: the softer, the more of the scores of all classes is learned from each."""
+
+A_CLASS = 10
+"""Samples a class under which they are few."""
+
+WIDE = 4.0
 """Class scores that lie more widely than this (standard deviation over the classes) get a temperature that makes up
 for it: the softmax of a teacher that is too sure shows nothing but its first choice (arXiv 2403.01427)."""
 
@@ -34,11 +40,11 @@ class Logits(Term):
 
     final = True
 
-    def __init__(self, kinds: dict[str, Kind], temperature: float) -> None:
+    def __init__(self, kinds: dict[str, Kind], options: LossOptions) -> None:
         super().__init__()
         self.tensors = tuple(kinds)
         self._kinds = kinds
-        self._temperature = temperature
+        self._options = options
         self.register_buffer("spread", torch.ones(len(kinds)))
         self.register_buffer("softening", torch.ones(len(kinds)))
 
@@ -47,20 +53,26 @@ class Logits(Term):
         answers = [seen.teacher[name] for name in self.tensors]
         self.spread = torch.stack([spread(answer) for answer in answers])
         if any(kind is Kind.SCORES for kind in self._kinds.values()):
-            self.softening = torch.stack([(a.std(-1, unbiased=False).mean() / USUAL).clamp_min(1.0) for a in answers])
+            self.softening = torch.stack([(a.std(-1, unbiased=False).mean() / WIDE).clamp_min(1.0) for a in answers])
 
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""
         parts = [self._part(place, name, seen) for place, name in enumerate(self.tensors)]
         return torch.stack(parts).mean()
 
+    def _temperature(self, classes: int) -> float:
+        if self._options.temperature is not None:
+            return self._options.temperature
+        return FEW if self._options.samples < A_CLASS * classes else USUAL
+
     def _part(self, place: int, name: str, seen: Seen) -> Tensor:
         student, teacher = seen.student[name], seen.teacher[name]
         match self._kinds[name]:
             case Kind.SCORES:
-                t = self._temperature * self.softening[place]
+                temperature = self._temperature(teacher.shape[-1])
+                t = temperature * self.softening[place]
                 apart = divergence(torch.log_softmax(teacher / t, -1), torch.log_softmax(student / t, -1))
-                return self._temperature**2 * apart
+                return temperature**2 * apart
             case Kind.PROBABILITIES:
                 return divergence(teacher.clamp_min(1e-8).log(), student.clamp_min(1e-8).log())
             case _:

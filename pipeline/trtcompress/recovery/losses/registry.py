@@ -35,12 +35,14 @@ class LossOptions:
     """How losses are made.
 
     Attributes:
-        temperature: of distributions over classes.
+        temperature: of distributions over classes; None: by the number of samples.
         metrics: names of the user's metrics, which tell what the outputs are.
+        samples: that there are to learn from.
     """
 
-    temperature: float = 2.0
+    temperature: float | None = None
     metrics: tuple[str, ...] = ()
+    samples: int = 1 << 30
 
 
 class Term(nn.Module):
