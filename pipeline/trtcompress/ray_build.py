@@ -53,6 +53,7 @@ class Cluster:
     any_place: Place
     places: Mapping[str, Place]
     _same: dict[str, threading.Lock] = field(default_factory=dict)
+    _gone: set[str] = field(default_factory=set)
 
     @property
     def cpus(self) -> int:
@@ -123,7 +124,7 @@ class Cluster:
         place = self._place(step)
         alone = stages_by_name()[step.stage.name].alone
         while True:
-            there = alive()
+            there = self._there()
             nodes = [node for node in place.nodes if node.id in there]
             if not nodes:
                 raise _lost(step)
@@ -133,7 +134,7 @@ class Cluster:
             if place.resource and step.stage.scope in ("engine", "target"):
                 options |= {"resources": {place.resource: 1}, "num_gpus": place.gpus}
             ref = ray.remote(work).options(**options).remote(task)
-            while ids & alive().keys():
+            while ids & self._there():
                 if not ray.wait([ref], timeout=_LOOK)[0]:
                     continue
                 try:
@@ -142,10 +143,19 @@ class Cluster:
                 except TaskCancelledError:
                     raise
                 except RayError as error:
-                    if ids & alive().keys():
+                    if ids & self._there():
                         raise _ended(step, error) from error
                     break
             ray.cancel(ref, force=True)
+
+    def _there(self) -> set[str]:
+        """Nodes that live; of each that does not any more it is told once."""
+        there = set(alive())
+        for node in self.nodes:
+            if node.id not in there and node.id not in self._gone:
+                self._gone.add(node.id)
+                _TOLD.warning("warning: Ray node %s is gone; what it was at is done again elsewhere", node.host)
+        return there
 
     def _place(self, step: Step) -> Place:
         if step.stage.scope not in ("engine", "target"):

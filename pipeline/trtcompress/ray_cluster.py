@@ -7,8 +7,9 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.errors import RemoteToolError, UnreachableError, UsageError
@@ -67,6 +68,8 @@ class Place:
 def connected(address: str | None) -> Iterator[str]:
     """A connection to a cluster, as long as it is needed; one that the caller has is used, and kept.
 
+    Nothing else may print to stdout meanwhile.
+
     Args:
         address: `HOST:PORT` of the cluster that this machine belongs to, `ray://HOST:PORT` from any other machine;
             else what `RAY_ADDRESS` says, or the cluster that runs on this machine.
@@ -89,14 +92,16 @@ def connected(address: str | None) -> Iterator[str]:
         return
     if wanted != "auto":
         _knock(wanted)
-    try:
-        ray.init(address=wanted, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        raise _silent(wanted, str(error).splitlines()[0]) from error
-    try:
-        yield wanted
-    finally:
-        ray.shutdown()
+    # Ray tells of nodes that die on stdout, where a command's data goes
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            ray.init(address=wanted, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            raise _silent(wanted, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        try:
+            yield wanted
+        finally:
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:

@@ -19,6 +19,7 @@ from trtcompress_graph.target import Target
 from . import __version__
 from .api import Silent, open_store
 from .codec import paths_in
+from .fingerprint import fingerprint
 from .plan import Ref, Step
 from .runner import VALUE, inputs_of, read_value, run_step
 from .stage import Stage, StageSettings
@@ -117,32 +118,38 @@ def work(task: Work) -> Worked:
             for ref, (stage, key) in task.made.items():
                 values[ref] = read_value(by_name[stage], bring(store, key))
             step = Step(by_name[task.stage], task.subject, task.needs, task.output, task.settings)
-            _, ran = run_step(step, inputs_of(step, values), store, Silent())
+            inputs = inputs_of(step, values)
+            fetch(store, fingerprint(step, inputs))  # another node may have made it, and what it names
+            _, ran = run_step(step, inputs, store, Silent())
         except TrtCompressError as error:
             return Worked("", False, error, tuple(told), root)
     return Worked(ran.key, ran.reused, None, tuple(told), root)
 
 
 def bring(store: Store, key: str) -> Path:
-    """Folder of an entry; what is not here, and what its value names of other entries, comes from the shared store.
+    """Folder of an entry; what is not here comes from the shared store, with the entries that its value names.
 
     Raises:
         StoreError: it is not there.
     """
-    entry = store.get(key)
-    if entry is None:
+    if not fetch(store, key):
+        url = store.shared.url if store.shared else str(store.root)
+        hint = "see the warnings before this, if any; the same command makes it again"
+        raise StoreError(f"the shared store does not have the entry {key[:16]}", where=url, hint=hint)
+    return store.path(key)
+
+
+def fetch(store: Store, key: str) -> bool:
+    """Whether an entry, and what its value names of other entries, is here or could be brought here."""
+    if store.get(key) is None:
         with store.lock(key):
             if store.get(key) is None and not store.fetch(key):
-                url = store.shared.url if store.shared else str(store.root)
-                hint = "see the warnings above it, if any; the same command makes it again"
-                raise StoreError(f"the shared store does not have the entry {key[:16]}", where=url, hint=hint)
-        entry = store.path(key)
-    objects = store.path(key).parents[1]
-    encoded = json.loads((entry / VALUE).read_text(encoding="utf-8"))
-    for path in paths_in(encoded, entry):
-        if path.is_relative_to(objects) and not path.is_relative_to(entry):
-            bring(store, path.relative_to(objects).parts[1])
-    return entry
+                return False
+    entry = store.path(key)
+    objects = entry.parents[1]
+    paths = paths_in(json.loads((entry / VALUE).read_text(encoding="utf-8")), entry)
+    others = [path for path in paths if path.is_relative_to(objects) and not path.is_relative_to(entry)]
+    return all(fetch(store, path.relative_to(objects).parts[1]) for path in others)
 
 
 def stages_by_name() -> dict[str, Stage]:

@@ -15,7 +15,7 @@ from . import options as shared
 from .main import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from ..api import BuildOptions, Built
     from ..config import Loaded
@@ -120,45 +120,42 @@ def command(
             _dry_run(loaded, options, as_json)
     if dry_run:
         return 0
-    hosts = [_hosts(remotes, loaded, until) for loaded in builds]
+    hosts = [_hosts(remotes, loaded, options) for loaded in builds]
     code = 0
-    with _work(builds, options, executor, address, quiet) as works:
-        for loaded, there, work in zip(builds, hosts, works, strict=True):
-            try:
-                code = max(code, _finish(work(), loaded, there, as_json, quiet, strict))
-            except TrtCompressError as error:
-                if len(builds) == 1:
-                    raise
-                say(f"error: {loaded.config.name}: {error}")
-                code = max(code, error.exit_code)
+    for loaded, there, built in zip(builds, hosts, _built(builds, options, executor, address, quiet), strict=True):
+        try:
+            if isinstance(built, TrtCompressError):
+                raise built
+            code = max(code, _finish(built, loaded, there, as_json, quiet, strict))
+        except TrtCompressError as error:
+            if len(builds) == 1:
+                raise
+            say(f"error: {loaded.config.name}: {error}")
+            code = max(code, error.exit_code)
     return code
 
 
-@contextmanager
-def _work(
+def _built(
     builds: Sequence[Loaded], options: BuildOptions, executor: str, address: str | None, quiet: bool
-) -> Iterator[list[Callable[[], Built]]]:
-    """For each build what waits for it, or works it out: here one after another, on a Ray cluster all at once."""
-    from functools import partial
+) -> Iterator[Built | TrtCompressError]:
+    """What each build comes to: here one after another, on a Ray cluster all at once."""
+    if executor == "ray":
+        from ..ray_build import build_each, cluster_for
 
-    if executor == "local":
-        yield [partial(_shown, loaded, options, quiet) for loaded in builds]
-        return
-    from ..ray_build import build_each, cluster_for
-
-    with cluster_for(builds, options, address) as cluster:
-        with _listening(quiet) as listener:
+        with cluster_for(builds, options, address) as cluster, _listening(quiet) as listener:
             made = build_each(builds, options, cluster, listener)
-        yield [partial(_or_raise, one) for one in made]
+        yield from made
+        return
+    for loaded in builds:
+        try:
+            built = _shown(loaded, options, quiet)
+        except TrtCompressError as error:
+            yield error
+        else:
+            yield built
 
 
-def _or_raise(made: Built | TrtCompressError) -> Built:
-    if isinstance(made, TrtCompressError):
-        raise made
-    return made
-
-
-def _finish(built: Built, loaded: Loaded, hosts: tuple[Host, ...], as_json: bool, quiet: bool, strict: bool) -> int:
+def _finish(built: Built, loaded: Loaded, hosts: Sequence[Host], as_json: bool, quiet: bool, strict: bool) -> int:
     """Join what other machines build, and tell what a build came to."""
     joined = _join(built, loaded, hosts, quiet) if hosts else None
     if as_json:
@@ -193,20 +190,20 @@ def _refuse_one_name(sources: Sequence[str], builds: Sequence[Loaded]) -> None:
         first[name] = source
 
 
-def _hosts(remotes: tuple[str, ...], loaded: Loaded, until: str | None) -> tuple[Host, ...]:
-    """The machines of --remote, looked at before any work."""
+def _hosts(remotes: tuple[str, ...], loaded: Loaded, options: BuildOptions) -> Sequence[Host]:
+    """The machines of --remote, looked at before any work, unless an earlier build has all that they would build."""
     if not remotes:
         return ()
     from trtcompress_graph.errors import UsageError
 
     from ..remote_join import find_hosts, targets_of
 
-    if until:
+    if options.until:
         raise UsageError("--remote does nothing with --until", where="--remote", hint="leave one of them out")
-    return find_hosts(remotes, targets_of(loaded.config))
+    return find_hosts(remotes, targets_of(loaded.config), options.out / loaded.config.name)
 
 
-def _join(built: Built, loaded: Loaded, hosts: tuple[Host, ...], quiet: bool) -> Joined:
+def _join(built: Built, loaded: Loaded, hosts: Sequence[Host], quiet: bool) -> Joined:
     """Have the engines built that could only be checked here."""
     from ..remote_join import join_remote
 

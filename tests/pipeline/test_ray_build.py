@@ -1,0 +1,173 @@
+"""Builds on a Ray cluster: real nodes, each a process of its own with a local store of its own, that are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from builds import project, promised
+from command_line import done, program, start, trtcompress
+from ray_nodes import RayNodes, read_on, waiting_samples
+from trtcompress.ray_cluster import alive, connected, look_at
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.errors import RemoteToolError
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'trtcompress[ray]'")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
+    started = RayNodes(tmp_path_factory.mktemp("ray")).start()
+    started.add("a")
+    started.add("b", rtx_4090=1)
+    yield started
+    started.stop()
+
+
+def arguments(nodes: RayNodes, out: Path, *configs: Path) -> tuple[object, ...]:
+    return ("build", *configs, "--executor", "ray", "--address", nodes.address, "--store", nodes.url, "--out", out)
+
+
+def objects(text: str) -> list[dict[str, object]]:
+    """One JSON object after another."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        one, end = decoder.raw_decode(text)
+        found.append(one)
+        text = text[end:]
+    return found
+
+
+def named(folder: Path, name: str, targets: tuple[str, ...]) -> Path:
+    config = project(folder / name, targets)
+    config.write_text(config.read_text(encoding="utf-8").replace("name: small", f"name: {name}"), encoding="utf-8")
+    return config
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def test_models_and_targets_spread_over_the_nodes_and_come_out_as_here(nodes: RayNodes, tmp_path: Path) -> None:
+    configs = [named(tmp_path, "one", ("cpu:int8", "rtx-4090:int8")), named(tmp_path, "two", ("cpu:float",))]
+    ran = program(*arguments(nodes, tmp_path / "out", *configs), "--json", env=nodes.environment)
+    assert ran.code == 0, ran.err
+    assert [one["name"] for one in objects(ran.out)] == ["one", "two"]
+    assert "compile rtx-4090/trt-int8 (one)" in ran.err
+    done("build", *configs, "--store", tmp_path / "store", "--out", tmp_path / "here", "--quiet")
+    for name in ("one", "two"):
+        assert promised(tmp_path / "out" / name) == promised(tmp_path / "here" / name)
+    on_a, on_b = set(nodes.entries("a").values()), set(nodes.entries("b").values())
+    assert {"compile rtx-4090/trt-int8", "validate rtx-4090", "package rtx-4090"} <= on_b
+    assert not {step for step in on_a if "rtx-4090" in step}
+    assert {step for step in on_a if step.split()[0] in ("compile", "validate", "calibrate", "quantize")}
+
+    again = program(*arguments(nodes, tmp_path / "out", configs[0]), env=nodes.environment)
+    assert again.code == 0
+    finished = [line for line in again.err.splitlines() if line.startswith("[")]
+    assert finished
+    assert all(line.endswith("reused") for line in finished)
+
+
+def test_one_build_that_fails_leaves_the_others_alone(nodes: RayNodes, tmp_path: Path) -> None:
+    bad, good = named(tmp_path, "bad", ("cpu:float",)), named(tmp_path, "two", ("cpu:float",))
+    (bad.parent / "samples.npz").write_bytes(b"no samples")
+    ran = program(*arguments(nodes, tmp_path / "out", bad, good), "--json", env=nodes.environment)
+    assert ran.code == 3
+    assert "error: bad: " in ran.err
+    assert "samples.npz" in ran.err
+    assert "Traceback" not in ran.err
+    assert [one["name"] for one in objects(ran.out)] == ["two"]
+
+
+def test_a_target_that_no_node_serves_is_refused_before_work(
+    nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in nodes.environment.items():
+        monkeypatch.setenv(name, value)
+    config = project(tmp_path / "project", ("h100",))
+    ran = trtcompress(*arguments(nodes, tmp_path / "out", config))
+    assert ran.code == 23
+    assert "target 'h100': no node of the Ray cluster has the accelerator" in ran.err
+    assert "the cluster has trtcompress:rtx-4090" in ran.err
+    assert """--resources '{"trtcompress:h100": 1}'""" in ran.err
+    assert "started" not in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_node_without_the_data_is_refused_before_work(nodes: RayNodes, tmp_path: Path) -> None:
+    with connected(nodes.address):
+        there = list(alive().values())
+        assert [(node.cpus, node.seen) for node in there] == [(1, None), (1, None)]
+        seen = look_at(there, [str(tmp_path)], [resolve_target("cpu")])
+        assert [node.seen.lacking for node in seen if node.seen] == [{"cpu": ""}, {"cpu": ""}]
+        with pytest.raises(RemoteToolError, match=f"Ray node .*: it does not have {tmp_path}/data") as refused:
+            look_at(there, [str(tmp_path), f"{tmp_path}/data"], [])
+    assert "at the same path on every node" in refused.value.hint
+
+
+def waiting(folder: Path, *targets: str) -> Path:
+    """A build that stops where it reads its samples, until it is told to go on."""
+    config = project(folder, targets)
+    text = config.read_text(encoding="utf-8").replace("samples.npz", waiting_samples(folder))
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
+def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path) -> None:
+    config = waiting(tmp_path / "project", "cpu:float")
+    process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
+    wait_for(lambda: read_on(config.parent))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "interrupted: nothing half-written is left" in err
+    assert "Traceback" not in err
+
+
+def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path) -> None:
+    config = waiting(tmp_path / "project", "cpu:int8")
+    process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
+    wait_for(lambda: read_on(config.parent))
+    first = read_on(config.parent)[0]
+    before, had = nodes.shared(), {name: nodes.entries(name) for name in nodes.nodes}
+    nodes.kill(first)
+    (config.parent / "go").touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "cpu-int8" in out
+    assert "raylet" not in out + err
+    other = read_on(config.parent)[1]
+    assert other != first
+    assert nodes.entries(first) == had[first]
+    assert "calibrate" in {step for key, step in nodes.entries(other).items() if key not in had[other]}
+    after = nodes.shared()
+    assert before
+    assert {name: after[name] for name in before} == before
+    done("build", config, "--store", tmp_path / "store", "--out", tmp_path / "here", "--quiet")
+    assert promised(tmp_path / "out/small") == promised(tmp_path / "here/small")
+
+
+def test_no_node_is_left(nodes: RayNodes, tmp_path: Path) -> None:
+    config = waiting(tmp_path / "project", "cpu:float")
+    process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
+    wait_for(lambda: read_on(config.parent))
+    for name in list(nodes.nodes):
+        nodes.kill(name)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (24, ""), err
+    assert "is gone; what it was at is done again elsewhere" in err
+    assert "no node of the Ray cluster is left that serves it" in err
+    (config.parent / "go").touch()
+    nodes.add("c")
+    ran = program(*arguments(nodes, tmp_path / "out", config), "--json", env=nodes.environment)
+    assert ran.code == 0, ran.err
+    assert [one["name"] for one in objects(ran.out)] == ["small"]

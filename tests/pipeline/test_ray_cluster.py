@@ -1,0 +1,162 @@
+"""Which nodes of a Ray cluster serve a target, and what is refused before a build begins. No cluster runs here."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import socket
+
+import pytest
+
+from builds import project
+from command_line import trtcompress
+from trtcompress import __version__
+from trtcompress.ray_cluster import Node, place_for
+from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
+from trtcompress_engines.targets import resolve_target
+from trtcompress_graph.errors import RemoteToolError
+
+CPU = CpuKind(vnni=True, amx=False)
+
+
+def node(name: str, cpus: int = 4, lacking: Mapping[str, str] | None = None, **resources: float) -> Node:
+    """A node that was looked at; `h100=1` is the resource of that target, `type_H100=1` Ray's own."""
+    named = {
+        f"accelerator_type:{key[5:]}" if key.startswith("type_") else f"trtcompress:{key.replace('_', '-')}": amount
+        for key, amount in resources.items()
+        if key != "GPU"
+    }
+    gpus = {"GPU": resources["GPU"]} if "GPU" in resources else {}
+    return Node(name, f"host-{name}", cpus, named | gpus, Seen(__version__, CPU, lacking or {}, ()))
+
+
+def ids(target: str, *nodes: Node) -> tuple[list[str], str]:
+    place = place_for(resolve_target(target), nodes, CPU)
+    return [one.id for one in place.nodes], place.resource
+
+
+def test_a_target_goes_to_nodes_that_have_its_card() -> None:
+    plain, own, detected = node("a"), node("b", h100=1), node("c", type_H100=1, GPU=8)
+    assert ids("h100", plain, own) == (["b"], "trtcompress:h100")
+    assert ids("h100", plain, detected) == (["c"], "accelerator_type:H100")
+    assert place_for(resolve_target("h100"), (plain, detected)).gpus == 1
+    assert place_for(resolve_target("h100"), (plain, own)).gpus == 0
+    assert ids("rtx-4090", plain, node("d", rtx_4090=1)) == (["d"], "trtcompress:rtx-4090")
+
+
+@pytest.mark.parametrize(
+    ("target", "card", "fits"),
+    [
+        ("t4", "T4", True),
+        ("a10", "A10G", True),
+        ("a100", "A100", True),
+        ("a100-80gb", "A100", True),
+        ("l4", "L40S", False),
+        ("l40s", "L40S", True),
+        ("h200", "H100", False),
+    ],
+)
+def test_cards_by_the_names_that_ray_gives_them(target: str, card: str, fits: bool) -> None:
+    nodes = (node("a"), Node("b", "host-b", 4, {f"accelerator_type:{card}": 1.0}))
+    if fits:
+        assert ids(target, *nodes) == (["b"], f"accelerator_type:{card}")
+        return
+    with pytest.raises(RemoteToolError, match=f"the cluster has accelerator_type:{card}"):
+        ids(target, *nodes)
+
+
+@pytest.mark.parametrize("target", ["cpu", "rtx-4090", "rtx-3090+rtx-4090", "jetson-agx-orin"])
+def test_what_needs_no_card_runs_anywhere(target: str) -> None:
+    assert ids(target, node("a"), node("b", h100=1)) == (["a", "b"], "")
+
+
+def test_nodes_that_lack_what_builds_are_left_out() -> None:
+    lacking = {"rtx-4090": "TensorRT for RTX is not installed"}
+    assert ids("rtx-4090", node("a", lacking=lacking), node("b")) == (["b"], "")
+    with pytest.raises(RemoteToolError, match="Ray node host-a cannot build for it: TensorRT for RTX is not installed"):
+        ids("rtx-4090", node("a", lacking=lacking))
+    with pytest.raises(RemoteToolError, match="Ray node host-b cannot build for it: there is no TensorRT"):
+        ids("h100", node("a"), node("b", lacking={"h100": "there is no TensorRT"}, h100=1))
+
+
+def test_a_cpu_of_another_kind_does_not_build_for_this_one() -> None:
+    cpu = resolve_target("cpu")
+    with pytest.raises(RemoteToolError, match=r"VNNI: False, AMX: False.*no node"):
+        place_for(cpu, [node("a")], CpuKind(vnni=False, amx=False))
+    assert [one.id for one in place_for(cpu, [node("a")], CPU).nodes] == ["a"]
+
+
+def test_what_is_told_of_a_node(tmp_path: Path) -> None:
+    seen = look([str(tmp_path), str(tmp_path / "data")], [resolve_target("cpu"), resolve_target("jetson-agx-orin")])
+    assert seen == Seen(__version__, this_cpu(), {"cpu": "", "jetson-agx-orin": ""}, (str(tmp_path / "data"),))
+
+
+class _Web(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    """Port of a server that is no Ray."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "share").mkdir()
+    return ("--store", f"file://{tmp_path}/share", "--executor", "ray")
+
+
+def free_port() -> int:
+    with socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_an_address_that_does_not_answer(tmp_path: Path, shared: tuple[str, ...], web: int) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'trtcompress[ray]'")
+    config = project(tmp_path / "project")
+    started = time.monotonic()
+    nobody = f"127.0.0.1:{free_port()}"
+    for address, why in ((nobody, "Connection refused"), (f"127.0.0.1:{web}", "what listens there is not Ray")):
+        for scheme in ("", "ray://"):
+            ran = trtcompress("build", config, *shared, "--address", scheme + address)
+            assert (ran.code, ran.out) == (21, "")
+            assert f"the Ray cluster {scheme}{address}: it does not answer: {why}" in ran.err
+    assert time.monotonic() - started < 60
+    ran = trtcompress("build", config, *shared, "--address", "head node")
+    assert ran.code == 2
+    assert "'head node' is not HOST:PORT" in ran.err
+
+
+def test_without_ray(tmp_path: Path, shared: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = trtcompress("build", project(tmp_path / "project"), *shared)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Ray is not installed here" in ran.err
+    assert "pip install 'trtcompress[ray]'" in ran.err
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRTCOMPRESS_STORE", raising=False)
+    config = project(tmp_path / "project")
+    cases = {
+        ("--executor", "ray", "--store", str(tmp_path / "store")): "--store file:///mnt/store",
+        ("--executor", "ray", "--store", "file:///mnt/store", "--no-cache"): "leave --no-cache out",
+        ("--address", "127.0.0.1:6379"): "--address does nothing without --executor ray",
+        ("--executor", "ray", "--remote", "me@gpu"): "--remote does nothing without --executor local",
+        (str(config),): "'small' is the name of",
+    }
+    for arguments, told in cases.items():
+        ran = trtcompress("build", config, *arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert told in ran.err
