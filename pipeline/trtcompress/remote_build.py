@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import secrets
 import shlex
 import time
@@ -43,12 +44,35 @@ class Brought:
     Attributes:
         plan: its file.
         host: where it was built.
+        gpu: on which card; empty where that machine does not tell.
+        tensorrt: version that built it; empty where neither the builder nor its log told.
         seconds: what it took; None where it was there already.
     """
 
     plan: Path
     host: str
+    gpu: str
+    tensorrt: str
     seconds: float | None
+
+    @property
+    def where(self) -> str:
+        """In words: the machine, its card and its TensorRT."""
+        told = f"TensorRT {self.tensorrt}" if self.tensorrt else "a TensorRT that did not tell its version"
+        return ", ".join(filter(None, (self.host, self.gpu, told)))
+
+
+def built_before(folder: Path) -> Brought | None:
+    """The plan in an engine's folder, if it was built elsewhere of the very files beside it.
+
+    Raises:
+        ModelError: the folder lacks the script that builds the engine.
+    """
+    known, plan = _record(folder), folder / BROUGHT
+    if known.get("built_of") != digest_of(_to_send(folder)) or not _is(plan, known.get("sha256", "")):
+        return None
+    version = known.get("tensorrt", "") or _version_in(folder / LOG)
+    return Brought(plan, known.get("host", "?"), known.get("gpu", ""), version, None)
 
 
 def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell) -> Brought:
@@ -71,10 +95,9 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
     """
     folder = engine.graph.path.parent
     sent = _to_send(folder)
-    known = _record(folder)
-    if known.get("built_of") == digest_of(sent) and _is(folder / BROUGHT, known.get("sha256", "")):
-        os.utime(folder / BROUGHT)  # the graph was written anew, and is the same
-        return Brought(folder / BROUGHT, known.get("host", "?"), None)
+    if before := built_before(folder):
+        os.utime(before.plan)  # the graph was written anew, and is the same
+        return before
     host, started = choose(hosts, target), time.perf_counter()
     key = digest_of([sent, str(folder.resolve()), platform.node()])[:32]
     _send(host, key, folder, sent, tell)
@@ -90,12 +113,14 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
     ensure(answer, host.remote, "building the engine")
     sha256 = answer.told("built")[0]
     _bring(host, key, folder, scripts.LOG, LOG, None)
-    record = {"host": str(host.remote), "gpu": card.title if card else "", "builder": f"{host.builder} {host.version}"}
+    version = host.version if host.builder == "python3" else _version_in(folder / LOG)
+    gpu = card.title if card else ""
+    record = {"host": str(host.remote), "gpu": gpu, "builder": f"{host.builder} {host.version}", "tensorrt": version}
     with store_errors(folder):
         write_text(folder / RECORD, json.dumps({**record, "built_of": digest_of(sent), "sha256": sha256}, indent=1))
     _bring(host, key, folder, scripts.PLAN, BROUGHT, sha256)
     _forget(host, key)
-    return Brought(folder / BROUGHT, str(host.remote), time.perf_counter() - started)
+    return Brought(folder / BROUGHT, str(host.remote), gpu, version, time.perf_counter() - started)
 
 
 def _to_send(folder: Path) -> dict[str, str]:
@@ -122,6 +147,18 @@ def _record(folder: Path) -> Mapping[str, str]:
         return known if isinstance(known, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def _version_in(log: Path) -> str:
+    """The version of TensorRT that trtexec names in its first line as `[TensorRT v101300]`; empty where it does not."""
+    try:
+        found = re.search(r"\[TensorRT v(\d{4,6})\]", log.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    if found is None:
+        return ""
+    major, rest = divmod(int(found[1]), 10000 if len(found[1]) > 4 else 1000)
+    return f"{major}.{rest // 100}.{rest % 100}"
 
 
 def _is(path: Path, sha256: str) -> bool:

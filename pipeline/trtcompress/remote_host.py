@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from trtcompress_graph.errors import RemoteError, RemoteToolError
 from trtcompress_graph.target import Target
@@ -39,6 +40,26 @@ class Host:
     builder: str
     version: str
     gpus: tuple[Gpu, ...]
+
+
+class Hosts(Sequence[Host]):
+    """Machines that are looked at when one of them is needed first."""
+
+    def __init__(self, remotes: Sequence[Remote]) -> None:
+        self._remotes = tuple(remotes)
+        self._known: tuple[Host, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._remotes)
+
+    @overload
+    def __getitem__(self, index: int) -> Host: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Host, ...]: ...
+    def __getitem__(self, index: int | slice) -> Host | tuple[Host, ...]:
+        if self._known is None:
+            self._known = tuple(probe(remote) for remote in self._remotes)
+        return self._known[index]
 
 
 def probe(remote: Remote) -> Host:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtcompress_engines.targets import resolve_target
-from trtcompress_graph.errors import UsageError
+from trtcompress_graph.errors import TrtCompressError, UsageError
 from trtcompress_graph.target import Target
 
 from .asked import known_targets
@@ -19,8 +19,9 @@ from .files import write_text
 from .outcome import BuildResult, TargetResult
 from .packaging import BROUGHT
 from .remote import parse_remote
-from .remote_build import Brought, Tell, build_there
-from .remote_host import Host, choose, probe
+from .remote_build import Brought, Tell, build_there, built_before
+from .remote_host import Host, Hosts, choose
+from .remote_report import tell_in_report
 from .repack import repack
 from .revalidate import shipped_engines
 from .store import store_errors
@@ -42,8 +43,16 @@ class Joined:
     repositories: dict[str, tuple[Path, ...]]
 
 
-def find_hosts(texts: Sequence[str], targets: Sequence[Target]) -> tuple[Host, ...]:
+def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path | None = None) -> Sequence[Host]:
     """Look at the machines before any work.
+
+    Where an earlier build has a plan of every engine that it ships, they may not be needed: then they are looked at
+    when a graph turns out to be another one.
+
+    Args:
+        texts: `user@host:port`.
+        targets: of the build.
+        build_dir: where an earlier build may lie.
 
     Raises:
         UsageError: no target needs another machine, or an address is wrong.
@@ -57,10 +66,20 @@ def find_hosts(texts: Sequence[str], targets: Sequence[Target]) -> tuple[Host, .
             where="--remote",
             hint="it is for data-centre cards, such as --target h100; see: trtcompress targets",
         )
-    hosts = tuple(probe(remote) for remote in remotes)
-    for target in needing:
-        choose(hosts, target)
+    hosts = Hosts(remotes)
+    if build_dir is None or not _all_there(build_dir, {target.name for target in needing}):
+        for target in needing:
+            choose(hosts, target)
     return hosts
+
+
+def _all_there(build_dir: Path, names: set[str]) -> bool:
+    """Whether the engines that an earlier build ships for these targets were built elsewhere already."""
+    try:
+        folders = {t.name: e.graph.path.parent for e, t in shipped_engines(build_dir) if t.name in names}
+        return set(folders) == names and all(built_before(folder) for folder in folders.values())
+    except TrtCompressError:  # no build, or one that is not whole: it is made anew
+        return False
 
 
 def targets_of(config: BuildConfig) -> list[Target]:
@@ -90,6 +109,7 @@ def join_remote(build_dir: Path, formats: Sequence[PackageFormat], hosts: Sequen
             brought[target.name] = build_there(engine, target, hosts, tell)
             folders = {form: build_dir / form / target.name for form in formats if form in SERVED}
             _pack(build_dir, target.name, folders, brought[target.name].plan)
+            tell_in_report(build_dir, target.name, brought[target.name], folders)
         repositories[target.name] = tuple(folders.values())
     return Joined(brought, repositories)
 

@@ -87,7 +87,7 @@ class Kit:
         """
         facts: dict[str, Any] = self.facts["models"][name]
         older = facts["older"]
-        number = [int(part) for part in version.split(".")[:2]]
+        number = [int(part) for part in version.split(".")[:2]] if version else []
         if not (older and number and (older["before"] is None or number < older["before"])):
             return facts
         if "refused" in older:
