@@ -200,7 +200,7 @@ def _hosts(remotes: tuple[str, ...], loaded: Loaded, options: BuildOptions) -> S
 
     if options.until:
         raise UsageError("--remote does nothing with --until", where="--remote", hint="leave one of them out")
-    return find_hosts(remotes, targets_of(loaded.config), options.out / loaded.config.name)
+    return find_hosts(remotes, targets_of(loaded.config), Path(options.out) / loaded.config.name)
 
 
 def _join(built: Built, loaded: Loaded, hosts: Sequence[Host], quiet: bool) -> Joined:
