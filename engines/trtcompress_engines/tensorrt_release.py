@@ -58,11 +58,13 @@ class Support:
         since: first release of classic TensorRT that has it.
         before: first release that has it no more, or None.
         rtx: empty where TensorRT for RTX has it, else what stands in its place.
+        later: what became of it in releases that do not have it any more.
     """
 
     since: Number
     before: Number | None = None
     rtx: str = ""
+    later: str = ""
 
 
 FEATURES: Mapping[Feature, Support] = MappingProxyType(
@@ -76,8 +78,15 @@ FEATURES: Mapping[Feature, Support] = MappingProxyType(
         "strip": Support((10, 0)),
         "weight_streaming": Support((10, 0)),
         "sparse": Support((8, 0)),
-        # NVIDIA's notes on 11: 10.7 was the last release with a DLA before 11.4, which types it strongly
-        "dla": Support((8, 0), (10, 8), rtx="RTX cards have no DLA"),
+        # "Working with DLA" and release notes of 11.4.1. There INT8 for a DLA is not by a cache, and no platform
+        # release of targets.toml carries it, so that it stays refused rather than guessed.
+        "dla": Support(
+            (8, 0),
+            (10, 8),
+            rtx="RTX cards have no DLA",
+            later="10.7 was the last with one until 11.4.1, which has it again on Jetson AGX Orin with JetPack 7.2.2, "
+            "in strongly typed graphs alone: that is not supported here",
+        ),
         "implicit": Support((8, 0), (11, 0), rtx="types stand in the graph"),
     }
 )
@@ -175,7 +184,8 @@ class Release:
         if self.number < support.since:
             return f"it came with TensorRT {_text(support.since)}, and this is {self.version}"
         if support.before and self.number >= support.before:
-            return f"TensorRT {_text(support.before)} has it no more, and this is {self.version}"
+            later = f" ({support.later})" if support.later else ""
+            return f"TensorRT {_text(support.before)} has it no more, and this is {self.version}{later}"
         return ""
 
     def same_as(self, version: str) -> bool:

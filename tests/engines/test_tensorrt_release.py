@@ -9,7 +9,7 @@ import pytest
 
 from trtcompress_engines import tensorrt_release
 from trtcompress_engines.targets import resolve_target
-from trtcompress_engines.tensorrt_release import FEATURES, Feature, Release, installed, release_of
+from trtcompress_engines.tensorrt_release import FEATURES, Feature, Release, first_parsing, installed, release_of
 from trtcompress_graph.errors import UsageError
 
 NEWEST = {
@@ -54,7 +54,42 @@ def test_how_types_are_taken(flavour, version: str, typing: str, explicit: bool)
 def test_a_lack_says_why():
     assert Release("classic", "8.5.2").lacks("strip") == "it came with TensorRT 10.0, and this is 8.5.2"
     assert Release("classic", "11.4").lacks("implicit") == "TensorRT 11.0 has it no more, and this is 11.4"
+    for version in ("10.13", "11.3", "11.4.1"):
+        why = Release("classic", version).lacks("dla")
+        assert why.startswith(f"TensorRT 10.8 has it no more, and this is {version} (10.7 was the last with one until")
+        assert "JetPack 7.2.2" in why
     assert "rtx-3090+rtx-4090" in Release("rtx", "1.7").lacks("hardware_compatible")
+
+
+@pytest.mark.parametrize(
+    ("version", "opset"),
+    [
+        ("8.0.1", 13),
+        ("8.2.1", 13),
+        ("8.4.1", 13),
+        ("8.5.2", 17),
+        ("8.6.2", 17),
+        ("10.3.0", 20),
+        ("10.15", 24),
+        ("11.5", 25),
+    ],
+)
+def test_what_parsers_take(version: str, opset: int):
+    release = Release("classic", version)
+    assert release.opset == opset
+    assert release.parses(opset, ["Conv"])
+    assert not release.parses(opset + 1, ["Conv"])
+    assert release.parses(opset, ["LayerNormalization"]) is (release.number >= (8, 6))
+    assert Release("rtx", "1.7").parses(24, ["LayerNormalization"])
+
+
+def test_the_first_release_that_takes_a_graph():
+    assert first_parsing(13, ["Conv"]) == (8, 0)
+    assert first_parsing(17, ["LayerNormalization"]) == (8, 6)
+    assert first_parsing(18, ["Conv"]) == (9, 0)
+    assert first_parsing(20, ["Conv"]) == (10, 0)
+    assert first_parsing(20, ["Attention"]) == (10, 14)
+    assert first_parsing(99, ["Conv"]) is None
 
 
 def test_plans_load_in_the_release_that_made_them():

@@ -11,6 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from triton_models import BATCH_8, CPU, RTX, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, aside, check_repository, parse_config, write_repository
 from trtcompress_engines.triton.formats import LAYOUTS
+from trtcompress_engines.triton.setting import setting_of, with_setting
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import CompileError, MissingPathError, StoreError, UsageError
 from trtcompress_graph.load import read_model
@@ -75,7 +76,24 @@ def test_plan_of_classic_tensorrt(plan: Engine, tmp_path: Path):
     assert files(folder)["1/model.plan"] == b"a plan"
     assert (config.platform, config.default_model_filename) == ("tensorrt_plan", "model.plan")
     assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
+    assert not config.instance_group[0].profile
     check_repository(tmp_path / "repository")
+
+
+def test_every_instance_has_all_profiles_of_a_plan(plan: Engine, tmp_path: Path):
+    several = replace(plan, backend="tensorrt", details={"profiles": "3"})
+    folder = write(several, tmp_path / "repository", target=RTX)
+    path = folder / "config.pbtxt"
+    config = parse_config(path)
+    assert [list(group.profile) for group in config.instance_group] == [["0", "1", "2"]]
+    check_repository(tmp_path / "repository")
+    tuned = with_setting(config, replace(setting_of(config), instances=4))
+    assert (tuned.instance_group[0].count, list(tuned.instance_group[0].profile)) == (4, ["0", "1", "2"])
+    text = path.read_text()
+    for wrong in ('["0", "1"]', '["0", "1", "2", "3"]', '["0", "2", "1"]', "[]"):
+        path.write_text(text.replace('["0", "1", "2"]', wrong))
+        with pytest.raises(CompileError, match="profiles of an instance group"):
+            check_repository(tmp_path / "repository")
 
 
 @pytest.mark.parametrize("form", ["triton", "triton-python"])

@@ -250,13 +250,19 @@ class Cudart:
 class Context:
     """`y = 2 x` for `x [batch, 3]` of up to 4 samples, and `n`, the batch, which lies on the CPU."""
 
-    def __init__(self):
-        self.shape, self.address = None, {}
+    def __init__(self, profiles=1):
+        self.shape, self.address, self.profile, self.profiles = None, {}, 0, profiles
+
+    def set_optimization_profile_async(self, profile_index, stream_handle):
+        assert stream_handle == 7
+        self.profile = profile_index
+        return profile_index < self.profiles
 
     def set_input_shape(self, name, shape):
         assert name == "x"
         self.shape = shape
-        return len(shape) == 2 and 1 <= shape[0] <= 4 and shape[1] == 3
+        (least, _), _, (greatest, _) = profile_shapes(self.profiles)[self.profile]
+        return len(shape) == 2 and least <= shape[0] <= greatest and shape[1] == 3
 
     def set_tensor_address(self, name, address):
         self.address[name] = address
@@ -278,8 +284,18 @@ class Context:
         return True
 
 
-def bindings(version: str = "1.7.1.116", loads: bool = True):
+def profile_shapes(count: int):
+    """Of `x`: batches of 1 to 4 in one profile, or 1 apart from the others."""
+    return [[(1, 3), (2, 3), (4, 3)]] if count == 1 else [[(1, 3), (1, 3), (1, 3)], [(1, 3), (3, 3), (4, 3)]]
+
+
+def bindings(version: str = "1.7.1.116", loads: bool = True, profiles: int = 1, made: list | None = None):
     names = ["x", "y", "n"]
+
+    def context():
+        (made if made is not None else []).append(Context(profiles))
+        return made[-1] if made else Context(profiles)
+
     engine = SimpleNamespace(
         num_io_tensors=3,
         get_tensor_name=names.__getitem__,
@@ -287,7 +303,9 @@ def bindings(version: str = "1.7.1.116", loads: bool = True):
         get_tensor_dtype=lambda name: "int64" if name == "n" else "float32",
         get_tensor_location=lambda name: "host" if name == "n" else "device",
         get_tensor_shape=lambda name: (-1, 3),
-        create_execution_context=Context,
+        create_execution_context=context,
+        num_optimization_profiles=profiles,
+        get_tensor_profile_shape=lambda name, index: profile_shapes(profiles)[index],
     )
     return SimpleNamespace(
         __version__=version,
@@ -313,6 +331,18 @@ def rtx(tmp_path: Path, monkeypatch):
 
     make.library = library
     return make
+
+
+def test_a_plan_of_several_profiles_runs_each_shape_with_the_nearest(rtx):
+    contexts: list[Context] = []
+    runner = rtx(profiles=2, made=contexts)
+    for size, profile in ((1, 0), (4, 1), (2, 1), (1, 0), (3, 1)):
+        x = np.random.default_rng(size).random((size, 3), "f4")
+        assert np.array_equal(runner.run({"x": x})["y"], x * 2)
+        assert contexts[0].profile == profile
+    with pytest.raises(ValueError, match="outside the shapes"):
+        runner.run({"x": np.zeros((5, 3), "f4")})
+    assert runner.run({"x": np.zeros((2, 3), "f4")})["n"].tolist() == [2]
 
 
 def test_plan_runs_and_its_buffers_grow_and_go(rtx):

@@ -105,12 +105,49 @@ def test_the_plan_is_built_there_joined_and_packed(project: Path, tmp_path: Path
     assert "RUNNING TensorRT.trtexec" in (engine(out) / "model.plan.log").read_text()
     record = json.loads((engine(out) / "remote.json").read_text())
     assert (record["host"], record["sha256"]) == (server.address, file_digest(plan))
+    assert record["tensorrt"] == "10.13.0"
     (target,) = ran.json["targets"]
     assert (target["engine"], target["sha256"]) == (str(plan), file_digest(plan))
     served = out / "small/triton/h100/small"
     assert (served / "1/model.plan").read_bytes() == plan.read_bytes()
     assert 'platform: "tensorrt_plan"' in (served / "config.pbtxt").read_text()
     assert list(server.kept.iterdir()) == []
+    told_in_the_report(out, server)
+
+
+def told_in_the_report(out: Path, server: SshServer) -> None:
+    """Where the plan was built, with what, and where it is served."""
+    plan = engine(out) / "model.plan"
+    facts = json.loads((out / "small/report.json").read_text())
+    (shipped,) = (c for c in facts["validations"][0]["candidates"] if c["engine"]["encoding"] == "trt-int8")
+    assert (shipped["engine"]["built"], shipped["engine"]["sha256"]) == (True, file_digest(plan))
+    assert shipped["size_bytes"] == plan.stat().st_size
+    assert shipped["emulated"]  # what was measured is of its graph
+    assert (facts["targets"][0]["engine"], facts["packages"][0]["notes"]) == (str(plan), [])
+    report = (out / "small/report.md").read_text()
+    assert f"- built_on: {server.address}, TensorRT 10.13.0; it was not run here" in report
+    assert "- h100: triton in `triton/h100`" in report
+    assert "`engines/h100/trt-int8/model.plan`" in report
+    assert "| h100 | trt-int8 |" in report
+
+
+@needs_sshd
+def test_a_machine_is_not_needed_for_plans_that_are_there(project: Path, tmp_path: Path, server: SshServer):
+    out = tmp_path / "out"
+    assert remote(project, out, server).code == 0
+    server.stop()
+    again = remote(project, out, server)
+    assert (again.code, "was built before" in again.err) == (0, True), again.err
+    told_in_the_report(out, server)
+    (engine(out) / "model.plan").write_bytes(b"another")
+    refused(remote(project, out, server), 21, "does not answer")
+    (engine(out) / "model.plan").unlink()
+    refused(remote(project, out, server), 21, "does not answer")
+    server.start()
+    assert remote(project, out, server).code == 0
+    server.stop()
+    refused(remote(project, out, server, "--set", "quantize.method=minmax"), 21, "does not answer")  # another graph
+    server.start()
 
 
 @needs_sshd

@@ -25,6 +25,9 @@ from .trt_trtexec import as_line, trtexec
 
 _TOLD = ("int8_nodes", "fp8_nodes")
 
+PROFILES = "profiles"
+"""Key of `Engine.details`: how many optimization profiles there are, where there are several."""
+
 CHECKED = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities of TensorRT for RTX that take every type a graph for classic TensorRT may hold.
 
@@ -67,7 +70,7 @@ class TensorRTBackend:
             graph=graph,
             built=True,
             reproducible=False,
-            details={"tensorrt": result.version, **result.details, **caches},
+            details={"tensorrt": result.version, **result.details, **_several(recipe), **caches},
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
@@ -91,7 +94,7 @@ class TensorRTBackend:
             graph=graph,
             built=False,
             reproducible=True,
-            details={"checked": checked, "how_to_build": how_to_build(recipe, target)},
+            details={"checked": checked, **_several(recipe), "how_to_build": how_to_build(recipe, target)},
         )
 
 
@@ -107,6 +110,10 @@ def _source(graph: Model, options: CompileOptions, folder: Path) -> Model:
     else:
         (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
     return copy_model(options.implicit.graph, folder / FLOAT)
+
+
+def _several(recipe: Recipe) -> dict[str, str]:
+    return {PROFILES: str(len(recipe.profiles))} if len(recipe.profiles) > 1 else {}
 
 
 def _usual(graph: Model, options: CompileOptions) -> dict[str, Shape]:

@@ -11,8 +11,9 @@ from trtcompress_graph.load import read_model
 from trtcompress_graph.model import TensorSpec
 
 from .batching import Batching
-from .config import served_dims
+from .config import profile_names, served_dims
 from .datatypes import TRITON_TYPES
+from .formats import PLAN_PROFILES
 from .modelconfig import parameter, parse_config
 from .repository import checksum
 from .versions import served_version
@@ -45,11 +46,20 @@ def _check_model(folder: Path) -> None:
     if not note.is_file():
         raise MissingPathError("the digest of the model is missing", where=str(note), hint="package the model again")
     _agree(note, "SHA-256", note.read_text(encoding="utf-8").partition(" ")[0], files_digest([model]))
+    _check_profiles(path, config)
     if model.suffix == ".onnx":
         graph = read_model(model)
         batch = Batching(config.max_batch_size)
         _check_tensors(path, "input", config.input, graph.inputs, batch)
         _check_tensors(path, "output", config.output, graph.outputs, batch)
+
+
+def _check_profiles(path: Path, config: Any) -> None:
+    """Every instance has all profiles of the plan: a shape that only another profile holds would be refused."""
+    told = parameter(config, PLAN_PROFILES)
+    held = profile_names(int(told)) if told.isdecimal() else []
+    for group in config.instance_group:
+        _agree(path, "profiles of an instance group", list(group.profile), held)
 
 
 def _check_ensemble(path: Path, config: Any) -> None:

@@ -28,6 +28,8 @@ class Serving:
         entry: the file that Triton opens: the model, or the Python program that runs it.
         model_file: the model.
         parameters: what the backend and the checks read from `config.pbtxt`.
+        profiles: optimization profiles of a plan. Of several each instance has all, and Triton runs a batch with the
+            one that fits its shapes best; where none is named it would use the first alone.
     """
 
     backend: Backend
@@ -35,6 +37,7 @@ class Serving:
     model_file: str
     kind: Kind
     parameters: Mapping[str, str]
+    profiles: int = 1
 
 
 def config_text(name: str, graph: Model, serving: Serving, batch: Batching, axes: Axes, options: TritonOptions) -> str:
@@ -51,7 +54,9 @@ def config_text(name: str, graph: Model, serving: Serving, batch: Batching, axes
         "input": [_tensor(spec, batch) for spec in graph.inputs],
         "output": [_tensor(spec, batch) for spec in graph.outputs],
         "version_policy": {"latest": {"num_versions": 1}},
-        "instance_group": [{"count": options.instances, "kind": Symbol(serving.kind)}],
+        "instance_group": [
+            {"count": options.instances, "kind": Symbol(serving.kind), **_profiles(serving.profiles)},
+        ],
     }
     if batch.max_size > 1:
         message["dynamic_batching"] = {
@@ -75,6 +80,16 @@ def served_dims(spec: TensorSpec, batch: Batching) -> tuple[list[int], bool]:
     axes = spec.shape[1:] if batch.max_size else spec.shape
     dims = [-1 if isinstance(dim, str) else dim for dim in axes]
     return dims or [1], not dims and batch.max_size > 0
+
+
+def _profiles(count: int) -> Message:
+    """`ModelInstanceGroup.profile`: profiles by their index."""
+    return {"profile": profile_names(count)} if count > 1 else {}
+
+
+def profile_names(count: int) -> list[str]:
+    """As Triton names the profiles of a plan."""
+    return [str(index) for index in range(count)]
 
 
 def _tensor(spec: TensorSpec, batch: Batching) -> Message:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.target import Engine
 
+from ..backends.tensorrt import PROFILES
 from .config import Serving
 from .datatypes import ONNXRUNTIME_TYPES, PYTHON_TYPES, TENSORRT_TYPES, Backend
 from .options import TritonOptions
 
 RTX_VERSION = "tensorrt_rtx"
 """Key of `Engine.details` under which the `tensorrt_rtx` backend says which release built the plan."""
+
+PLAN_PROFILES = "tensorrt_profiles"
+"""Parameter of `config.pbtxt`: how many optimization profiles the plan has, where it has several."""
 
 _ENTRY = ("__init__.py", "model.py", "batching.py", "tensors.py")
 _PYTHON = Backend("backend", "python", PYTHON_TYPES)
@@ -73,7 +77,10 @@ def _onnxruntime_in_python(engine: Engine, options: TritonOptions) -> Layout:
 
 def _tensorrt_plan(engine: Engine, options: TritonOptions) -> Layout:
     backend = Backend("platform", "tensorrt_plan", TENSORRT_TYPES)
-    return Layout(Serving(backend, "model.plan", "model.plan", "KIND_GPU", {}))
+    several = engine.details.get(PROFILES, "")
+    count = int(several) if several.isdecimal() else 1
+    parameters = {PLAN_PROFILES: several} if count > 1 else {}
+    return Layout(Serving(backend, "model.plan", "model.plan", "KIND_GPU", parameters, count))
 
 
 def _tensorrt_rtx_in_python(engine: Engine, options: TritonOptions) -> Layout:

@@ -50,15 +50,17 @@ class Runner:
         host = self._trt.TensorLocation.HOST
         self._on_host = {name for name in names if self._engine.get_tensor_location(name) == host}
         self._buffers: dict[str, tuple[int, int]] = {}
+        self._profiles, self._profile = int(self._engine.num_optimization_profiles), 0
 
     def run(self, feed: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name; Triton has no scalars, so they come and go as arrays of shape `[1]`.
 
         Raises:
-            ValueError: a shape outside the plan's optimization profile.
+            ValueError: a shape outside the plan's optimization profiles.
             RuntimeError: CUDA or TensorRT failed.
         """
         self._cuda.use()
+        self._use_profile({name: np.shape(value) for name, value in feed.items()})
         held = [self._bind_input(name, feed[name]) for name in self.inputs]
         missing = self._context.infer_shapes()
         if missing:
@@ -81,6 +83,29 @@ class Runner:
             self._cuda.free(address)
         self._buffers.clear()
         self._cuda.close()
+
+    def _use_profile(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Of the profiles that hold the shapes, the one whose usual shapes are nearest."""
+        if self._profiles < 2:
+            return
+        away = {index: self._away(index, shapes) for index in range(self._profiles)}
+        best = min(away, key=lambda index: away[index])
+        if best != self._profile:
+            if not self._context.set_optimization_profile_async(best, self._cuda.stream):
+                raise RuntimeError(f"TensorRT for RTX could not switch to the plan's profile {best}")
+            self._cuda.synchronize()
+            self._profile = best
+
+    def _away(self, index: int, shapes: dict[str, tuple[int, ...]]) -> float:
+        """How far the shapes are from a profile's usual ones; endless where it does not hold them."""
+        total = 0.0
+        for name in self.inputs:
+            low, usual, high = (tuple(each) for each in self._engine.get_tensor_profile_shape(name, index))
+            lengths = shapes[name][: len(usual)]
+            if len(lengths) != len(usual) or not all(a <= b <= c for a, b, c in zip(low, lengths, high, strict=True)):
+                return float("inf")
+            total += sum(abs(length - wanted) for length, wanted in zip(lengths, usual, strict=True))
+        return total
 
     def _bind_input(self, name: str, value: Any) -> Any:
         rank = len(self._engine.get_tensor_shape(name))
