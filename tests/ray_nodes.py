@@ -78,7 +78,7 @@ def waiting_samples(folder: Path) -> str:
         f"HERE = Path({str(folder)!r})\n"
         "def samples():\n"
         '    with (HERE / "read_on").open("a") as notes:\n'
-        '        notes.write(os.path.basename(os.environ["XDG_CACHE_HOME"]) + "\\n")\n'
+        '        print(os.path.basename(os.environ.get("XDG_CACHE_HOME", "here")), os.getpid(), file=notes)\n'
         '    while not (HERE / "go").exists():\n'
         "        time.sleep(0.05)\n"
         "    rng = np.random.default_rng(1)\n"
@@ -88,7 +88,8 @@ def waiting_samples(folder: Path) -> str:
     return "waiting:samples"
 
 
-def read_on(folder: Path) -> list[str]:
-    """Nodes on which the samples were read, the first one first."""
+def read_on(folder: Path) -> list[tuple[str, int]]:
+    """Nodes on which the samples were read, and by which process; the first one first."""
     notes = folder / "read_on"
-    return notes.read_text(encoding="utf-8").split() if notes.exists() else []
+    lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+    return [(line.split()[0], int(line.split()[1])) for line in lines]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trtcompress_graph.errors import HostLostError, RemoteError, TrtCompressError, UsageError
+from trtcompress_graph.errors import HostLostError, RemoteError, StageError, TrtCompressError, UsageError
 
 from .api import BuildOptions, Built, build_all
 from .config import Loaded
@@ -119,7 +119,7 @@ class Cluster:
             RemoteError: it ended several processes.
         """
         import ray
-        from ray.exceptions import RayError, TaskCancelledError
+        from ray.exceptions import RayError, RayTaskError
 
         place = self._place(step)
         alone = stages_by_name()[step.stage.name].alone
@@ -140,8 +140,8 @@ class Cluster:
                 try:
                     worked: Worked = ray.get(ref)
                     return worked
-                except TaskCancelledError:
-                    raise
+                except RayTaskError as error:
+                    raise _failed(step, error.cause) from error
                 except RayError as error:
                     if ids & self._there():
                         raise _ended(step, error) from error
@@ -249,6 +249,12 @@ def _lost(step: Step) -> HostLostError:
         where=f"stage {step.label}",
         hint="add a node with: ray start --address HOST:PORT; the same command goes on from there",
     )
+
+
+def _failed(step: Step, error: BaseException) -> StageError:
+    why = (str(error).strip() or "no message").splitlines()[0]
+    hint = "set TRTCOMPRESS_TRACEBACK=1 to see where in the code"
+    return StageError(f"{type(error).__name__} on a Ray node: {why}", where=f"stage {step.label}", hint=hint)
 
 
 def _ended(step: Step, error: Exception) -> RemoteError:

@@ -137,15 +137,16 @@ def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path) -> None
     config = waiting(tmp_path / "project", "cpu:int8")
     process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
     wait_for(lambda: read_on(config.parent))
-    first = read_on(config.parent)[0]
+    first, pid = read_on(config.parent)[0]
     before, had = nodes.shared(), {name: nodes.entries(name) for name in nodes.nodes}
     nodes.kill(first)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
     (config.parent / "go").touch()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "cpu-int8" in out
     assert "raylet" not in out + err
-    other = read_on(config.parent)[1]
+    other, _ = read_on(config.parent)[1]
     assert other != first
     assert nodes.entries(first) == had[first]
     assert "calibrate" in {step for key, step in nodes.entries(other).items() if key not in had[other]}
