@@ -59,35 +59,47 @@ def _with_older(
         return model, []
     all_older = len(older) == len(releases)  # then nothing builds the graph itself
     before = first_parsing(opset, operators)
-    least, without = min(r.opset for r in older), frozenset[str]().union(*(r.unparsed for r in older))
-    told = "before TensorRT " + ".".join(map(str, before)) if before else "in every TensorRT that is known"
-    folder.mkdir()
-    try:
-        graph, wide = _lowered(model.graph, least, without, folder, lowered)
-        note = f"{name}: {told} it is built of a graph of opset {min(least, opset)}"
-        note += ", with float32 in place of float16, which TensorRT 8 may compute in by its flag" if wide else ""
-        if all_older:
-            return replace(model, graph=graph), [note]
-        return replace(model, older=Older(before, graph, model.cache)), [note]
-    except ModelError as error:
-        why = f"{error.where.rpartition(': ')[2]}: {error.what}"
-        refused = error
+    sources = [(model.graph, model.cache)]
     if implicit is not None and not model.cache and _quantizes(operators):
+        sources.append((implicit, True))
+    refused: list[ModelError] = []
+    for start, (source, cache) in ((start, source) for source in sources for start in range(len(older))):
+        served = older[start:]
+        least, without = min(r.opset for r in served), frozenset[str]().union(*(r.unparsed for r in served))
+        aside = folder / f"{len(refused)}"
+        aside.mkdir(parents=True)
         try:
-            graph, _ = _lowered(implicit, least, without, folder, lowered)
-            note = f"{name}: {told} INT8 is by calibration.cache and not by Q/DQ pairs ({why})"
-            if all_older:
-                return replace(model, graph=graph, cache=True, flags=("FP16", "INT8")), [note]
-            return replace(model, older=Older(before, graph, True)), [note]
+            graph, wide = _lowered(source, least, without, aside, lowered)
         except ModelError as error:
-            why = f"{error.where.rpartition(': ')[2]}: {error.what}"
+            refused.append(error)
+            continue
+        since = served[0].number if start else None
+        why = _why(refused[0]) if refused else ""
+        notes = [f"{name}: {_until(since)} it cannot be built: {why}"] if since else []
+        if cache and not model.cache:
+            notes.append(f"{name}: {_until(before)} INT8 is by calibration.cache and not by Q/DQ pairs ({why})")
+        else:
+            more = ", with float32 in place of float16, which TensorRT 8 may compute in by its flag" if wide else ""
+            notes.append(f"{name}: {_until(before)} it is built of a graph of opset {min(least, opset)}{more}")
+        if all_older and since is None:
+            flags = ("FP16", "INT8") if cache else model.flags
+            return replace(model, graph=graph, cache=cache, flags=flags), notes
+        return replace(model, older=Older(before, graph, cache, since, why if since else "")), notes
     if name == REFERENCE and all_older:
-        raise ModelError(
-            f"the parsers of {target.title} take opset {least} at the most: {refused.what}",
-            where=refused.where,
-            hint=refused.hint,
-        ) from refused
-    return replace(model, older=Older(before, refused=why)), [f"{name}: {told} it cannot be built: {why}"]
+        first = refused[0]
+        what = f"the parsers of {target.title} take opset {max(r.opset for r in older)} at the most: {first.what}"
+        raise ModelError(what, where=first.where, hint=first.hint) from first
+    why = _why(refused[0])
+    return replace(model, older=Older(before, refused=why)), [f"{name}: {_until(before)} it cannot be built: {why}"]
+
+
+def _until(number: tuple[int, int] | None) -> str:
+    return "before TensorRT " + ".".join(map(str, number)) if number else "in every TensorRT that is known"
+
+
+def _why(error: ModelError) -> str:
+    """The node, and what is wrong with it."""
+    return f"{error.where.rpartition(': ')[2]}: {error.what}"
 
 
 def _lowered(
@@ -97,10 +109,11 @@ def _lowered(
     from trtcompress_graph.lowering import lower, quantizes_halves, widen
 
     wide = opset < _HALF_SCALES and quantizes_halves(model)
-    if model.digest not in lowered:
+    key = f"{model.digest} {opset} {sorted(without)}"
+    if key not in lowered:
         source = widen(model, folder / "wide.onnx") if wide else model
-        lowered[model.digest] = lower(source, opset, folder / "model.onnx", without)
-    return lowered[model.digest], wide
+        lowered[key] = lower(source, opset, folder / "model.onnx", without)
+    return lowered[key], wide
 
 
 def _needs(model: Model) -> tuple[int, set[str]]:

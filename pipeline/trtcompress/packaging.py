@@ -88,11 +88,11 @@ def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str) -> str:
 def with_brought_plan(engine: Engine) -> Engine:
     """The engine itself, or the plan of it that was built on the card's machine and copied back beside its graph.
 
-    Nothing here can read such a plan, so that what it was built of is taken on trust; one that is older than the
-    graph beside it was built of another.
+    Nothing here can read such a plan. What `--remote` brought says of which files it was built; of any other that is
+    taken on trust, but one that is older than the graph beside it was built of another.
 
     Raises:
-        ModelError: the plan is empty, older than the graph or a link.
+        ModelError: the plan is empty, of another graph, older than the graph or a link.
     """
     plan = engine.graph.path.with_name(BROUGHT)
     if engine.built or engine.backend != "tensorrt" or not os.path.lexists(plan):
@@ -100,6 +100,11 @@ def with_brought_plan(engine: Engine) -> Engine:
     again = engine.details.get("how_to_build", "build it on the machine with the card")
     if plan.is_symlink() or not plan.is_file() or not plan.stat().st_size:
         raise ModelError("this is not a plan: an ordinary file that is not empty", where=str(plan), hint=again)
+    from .remote_build import built_of_others
+
+    if built_of_others(plan.parent):
+        what = "this plan was built of another graph than the one that lies beside it now"
+        raise ModelError(what, where=str(plan), hint=f"build with --remote again, or {again}")
     if plan.stat().st_mtime < engine.graph.path.stat().st_mtime:
         raise ModelError(
             "this plan is older than the graph beside it", where=str(plan), hint=f"build it of this graph: {again}"

@@ -75,6 +75,12 @@ def built_before(folder: Path) -> Brought | None:
     return Brought(plan, known.get("host", "?"), known.get("gpu", ""), version, None)
 
 
+def built_of_others(folder: Path) -> bool:
+    """Whether the plan in an engine's folder was brought by `build_there`, of other files than lie beside it now."""
+    known = _record(folder)
+    return _is(folder / BROUGHT, known.get("sha256", "")) and known.get("built_of") != digest_of(_to_send(folder))
+
+
 def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell) -> Brought:
     """Build the plan of an engine on another machine and lay it beside the graph as `model.plan`.
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from trtcompress_engines.gates import GateLimits, judge
-from trtcompress_engines.kit.device import buffers, builder, compare, results, tegrastats
+from trtcompress_engines.kit.device import buffers, builder, compare, kit, results, tegrastats
 from trtcompress_engines.kit.device.kit import KitError
 from trtcompress_engines.kit.device.measure import MIN_PAIRS, time_pair
 from trtcompress_engines.metrics import evaluate
@@ -263,3 +263,18 @@ def test_times_come_in_pairs():
     assert told["engine"]["batch"] == 4
     assert told["engine"]["throughput"] == pytest.approx(4e3 / told["engine"]["p50"])
     assert 0 < told["engine"]["p50"] <= told["engine"]["p90"] <= told["engine"]["p99"]
+
+
+@pytest.mark.parametrize(
+    ("version", "path"), [("8.4.1", None), ("8.5.2", "older"), ("8.6.2", "older"), ("10.0.0", "new"), ("", "new")]
+)
+def test_each_release_takes_the_graph_that_its_parser_reads(version: str, path: str | None):
+    held = kit.Kit.__new__(kit.Kit)
+    older = {"before": [10, 0], "path": "older", "since": [8, 5], "refused": "Trilu"}
+    held.facts = {"models": {"m": {"path": "new", "older": older}, "n": {"path": "new", "older": None}}}
+    assert held.engine("n", version)["path"] == "new"
+    if path is None:
+        with pytest.raises(KitError, match=r"m: not for TensorRT 8\.4\.1: Trilu"):
+            held.engine("m", version)
+    else:
+        assert held.engine("m", version)["path"] == path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import tritonclient.http
 from onnx import TensorProto, helper
 from tritonclient.utils import np_to_triton_dtype
 
+import trtcompress.towers
 from triton_models import CPU, save
 from tritonserver import tritonserver
+from trtcompress.builder import BuilderRef
 from trtcompress.compiling import compile_model
 from trtcompress.config import TritonSettings
 from trtcompress.packaging import pack
-from trtcompress_engines.triton import check_repository, parse_config
+from trtcompress.towers import pack_towers
+from trtcompress_engines.backend import ImplicitScales
+from trtcompress_engines.tensorrt_options import TensorRTOptions
+from trtcompress_engines.triton import TritonOptions, check_repository, parse_config
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.model import Model
@@ -143,3 +149,33 @@ def test_a_damaged_ensemble_is_found(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"lengths"', '"length"'))
     with pytest.raises(CompileError, match="outputs is"):
         check_repository(repository)
+
+
+def test_towers_are_built_as_the_whole_was_asked_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, dict[str, object]] = {}
+
+    def compile_part(part: Model, *given: object, builder: BuilderRef, implicit: object, **more: object) -> Engine:
+        asked[",".join(spec.name for spec in part.inputs)] = {"builder": builder, "implicit": implicit}
+        return compile_model(part, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trtcompress.towers, "compile_model", compile_part)
+    whole = engine(tmp_path)
+    beside = whole.graph.path.parent
+    shutil.copyfile(whole.graph.path, beside / "float.onnx")
+    (beside / "calibration.cache").write_text("TRT-100300-EntropyCalibration2\n")
+    first, second = (spec.name for spec in whole.graph.inputs)
+    small, large = ({first: {"images": AxisRange(*lengths)}} for lengths in ((1, 1, 1), (2, 4, 8)))
+    options = TensorRTOptions(workspace_mb=64, timing_cache=tmp_path / "mine", timing_cache_sha256="ab")
+    outputs = [spec.name for spec in whole.graph.outputs]
+    pack_towers(
+        whole, CPU, tmp_path / "repository", name="m", form="triton", axes=APART, options=TritonOptions(),
+        towers={"one": outputs[:1], "two": outputs[1:]}, builder=BuilderRef(options, "ranges", (small, large)),
+    )  # fmt: skip
+    for name, profiles in ((first, (small, large)), (second, ())):
+        builder, implicit = asked[name]["builder"], asked[name]["implicit"]
+        assert isinstance(builder, BuilderRef)
+        assert isinstance(implicit, ImplicitScales)
+        assert (builder.options.workspace_mb, builder.profiles) == (64, profiles)
+        assert builder.options.timing_cache == beside / "timing.cache"
+        assert [spec.name for spec in implicit.graph.inputs] == [name]
+        assert implicit.cache.startswith("TRT-100300")

@@ -44,6 +44,11 @@ def _for_older(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, **(facts["older"] or {})}
 
 
+def _refused(facts: Mapping[str, Any], target: Target) -> bool:
+    """Whether there is no graph for the newest of these releases, and so for none."""
+    return "refused" in facts and list(_old(target)[-1].number) < list(facts.get("since", [99]))
+
+
 def _old(target: Target) -> list[Release]:
     """Releases with too old a Python, the oldest first."""
     releases = [Release("classic", version) for _, version in target.tensorrt]
@@ -63,7 +68,7 @@ def write_shell(
     for source in sorted(_HERE.iterdir()):
         shutil.copyfile(source, out / source.name)
     explicit = {name: _for_older(facts) for name, facts in models.items() if name != IMPLICIT}
-    explicit = {name: facts for name, facts in explicit.items() if "refused" not in facts}
+    explicit = {name: facts for name, facts in explicit.items() if not _refused(facts, target)}
     release, first = _old(target)[0], golden[0]
     fixed = any(facts["dla"] is not None for facts in explicit.values())
     options = {name: _options(contents, facts, release, name, first) for name, facts in explicit.items()}

@@ -57,12 +57,14 @@ class Older:
         before: the first release that takes the model itself; None where none is known.
         graph: what is built; None where there is nothing for them.
         cache: whether INT8 is implicit.
-        refused: why there is nothing.
+        since: the first release that takes `graph`; None where all do.
+        refused: why there is nothing, or nothing before `since`.
     """
 
     before: tuple[int, int] | None
     graph: Model | None = None
     cache: bool = False
+    since: tuple[int, int] | None = None
     refused: str = ""
 
 
@@ -189,7 +191,8 @@ def _older(older: Older, name: str, path: Callable[[Model, str], str]) -> dict[s
         return {"before": older.before, "refused": older.refused}
     placed = path(older.graph, f"{IMPLICIT if older.cache else name}-older")
     by_cache = {"cache": True, "flags": ["FP16", "INT8"]} if older.cache else {}
-    return {"before": older.before, "path": placed, **by_cache}
+    since = {"since": older.since, "refused": older.refused} if older.since else {}
+    return {"before": older.before, "path": placed, **by_cache, **since}
 
 
 def _write_golden(batch: GoldenBatch, path: Path) -> None:

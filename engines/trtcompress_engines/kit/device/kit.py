@@ -90,7 +90,7 @@ class Kit:
         number = [int(part) for part in version.split(".")[:2]] if version else []
         if not (older and number and (older["before"] is None or number < older["before"])):
             return facts
-        if "refused" in older:
+        if "refused" in older and number < older.get("since", [99]):
             raise KitError("{}: not for TensorRT {}: {}".format(name, version, older["refused"]), code=4)
         return dict(facts, **older)
 
