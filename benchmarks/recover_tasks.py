@@ -78,11 +78,11 @@ def cifar() -> Recovery:
     from tasks import cifar as task
 
     images, labels = task.pictures("train")
-    samples = partial(parts, {"x": images})
-    labelled = partial(parts, {"x": images, "labels": labels})
+    samples = partial(parts, {"input": images})
+    labelled = partial(parts, {"input": images, "labels": labels})
     data = f"{len(images)} images of CIFAR-10, 2,000 others test"
     return Recovery(
-        task.TASK, samples, labelled, classes("x"), lambda run: task.test(0, run), 3.0, data, classified=True
+        task.TASK, samples, labelled, classes("input"), lambda run: task.test(0, run), 3.0, data, classified=True
     )
 
 

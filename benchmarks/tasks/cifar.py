@@ -26,7 +26,7 @@ CALIBRATION, TEST_BATCH = 1000, 100
 def model() -> tuple[Any, dict[str, Any]]:
     import torch
 
-    return with_weights(network(), __file__, train), {"x": torch.zeros(2, 3, 32, 32)}
+    return with_weights(network(), __file__, train), {"input": torch.zeros(2, 3, 32, 32)}
 
 
 def network() -> Any:
@@ -79,12 +79,12 @@ def calibration(fold: int) -> Iterator[Arrays]:
     images, _ = pictures("train")
     places = np.random.default_rng(1).permutation(len(images))[:CALIBRATION]
     for start in range(0, CALIBRATION, TEST_BATCH):
-        yield {"x": images[places[start : start + TEST_BATCH]]}
+        yield {"input": images[places[start : start + TEST_BATCH]]}
 
 
 def test(fold: int, run: Run) -> tuple[Floats, Floats]:
     images, labels = pictures("val")
-    parts = [run({"x": images[start : start + TEST_BATCH]}) for start in range(0, len(images), TEST_BATCH)]
+    parts = [run({"input": images[start : start + TEST_BATCH]}) for start in range(0, len(images), TEST_BATCH)]
     right = np.concatenate(parts).argmax(-1) == labels
     return right.astype(np.float64), labels.astype(np.float64)
 
@@ -112,7 +112,7 @@ def pixels_of(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 TASK = Task(
     source="tasks.cifar:model",
-    axes=("x.batch=1,8,128",),
+    axes=("input.batch=1,8,128",),
     kept=(0.5,),
     folds=1,
     metric="top-1",
