@@ -58,7 +58,7 @@ def _c_type(parameter: str) -> Any:
 
 
 def plan_of(onnx: Path, path: Path, *profiles: Mapping[str, list[list[int]]], gpu: str = "L4", **more: Any) -> Path:
-    """Write a plan; `more` are types of tensors other than the graph's own (`types`)."""
+    """Write a plan; `more` are types other than those of the graph (`types`), and what lies on the host (`host`)."""
     path.write_bytes(json.dumps({"gpu": gpu, "profiles": profiles, **more}).encode() + b"\n" + onnx.read_bytes())
     return path
 
@@ -212,7 +212,7 @@ class Gpu:
         behave(engine, "get_tensor_name", lambda held, index: held.names[index])
         behave(engine, "get_tensor_mode", lambda held, name: held.mode(name))
         behave(engine, "get_tensor_dtype", lambda held, name: trt.DataType[held.type(name)])
-        behave(engine, "get_tensor_location", lambda held, name: trt.TensorLocation.DEVICE)
+        behave(engine, "get_tensor_location", lambda held, name: held.place(name))
         behave(engine, "get_tensor_profile_shape", lambda held, name, index: held.range(name, index))
         behave(engine, "create_execution_context", lambda held: self._new(context, _Context(self, held)))
         behave(context, "set_optimization_profile_async", lambda held, index, stream: held.use(index, stream))
@@ -291,6 +291,7 @@ class _Engine:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
         self._trt, self.profiles, self._types = trt, told["profiles"], told.get("types", {})
+        self._host = told.get("host", [])
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
@@ -299,6 +300,9 @@ class _Engine:
 
     def mode(self, name: str) -> Any:
         return self._trt.TensorIOMode.INPUT if name in self.inputs else self._trt.TensorIOMode.OUTPUT
+
+    def place(self, name: str) -> Any:
+        return self._trt.TensorLocation.HOST if name in self._host else self._trt.TensorLocation.DEVICE
 
     def type(self, name: str) -> str:
         return str(self._types.get(name, TYPES[self.values[name].type]))

@@ -241,6 +241,17 @@ def test_the_nearest_profile_that_holds_the_shape_runs_it(onnx: Path, tmp_path: 
     assert caught.value.where == str(plan)
 
 
+def test_what_the_engine_reads_on_the_host_is_not_copied(onnx: Path, tmp_path: Path, gpu: Gpu):
+    plan = plan_of(onnx, tmp_path / "host.plan", PROFILE, host=["x"])
+    with GpuRunner(plan, "classic") as runner:
+        for seed in (1, 2):
+            feed = images(4, seed)
+            np.testing.assert_allclose(runner.infer(feed)["logits"], right(onnx, feed), rtol=1e-4, atol=1e-5)
+        found = runner.gpu_times(images(4), 4, 0.0)
+    assert found.to_device.p50 == 0
+    assert found.to_host.p50 == pytest.approx(4 * LOGIT_BYTES / 1000)
+
+
 def test_the_context_is_current_in_the_thread_that_runs(plan: Path, gpu: Gpu):
     found: list[Any] = []
 
