@@ -22,7 +22,7 @@ from .api import BuildOptions, Built, build_all
 from .config import Loaded
 from .fingerprint import fingerprint
 from .plan import Plan, Ref, Step
-from .ray_cluster import Node, Place, alike, alive, connected, look_at, place_for
+from .ray_cluster import Node, Place, alike, alive, connected, head_answers, look_at, place_for
 from .ray_node import Work, Worked, bring, stages_by_name, this_cpu, work
 from .remote_join import targets_of
 from .runner import Listener, Ran, Run, fetched, read_value, run_plan, stored
@@ -34,6 +34,7 @@ RETRIES = 3
 _LOOK = 5.0
 """Seconds after which it is asked whether a step that waits still has a node to run on."""
 
+_GOES_ON = "the same command goes on from there"
 _TOLD = logging.getLogger("trtcompress.stages")
 
 
@@ -42,12 +43,14 @@ class Cluster:
     """Runs plans on the nodes of a cluster.
 
     Attributes:
+        head: address of the machine that manages the cluster.
         url: of the store that all nodes share.
         nodes: that were looked at.
         any_place: where steps run that are for no target.
         places: where steps of a target run.
     """
 
+    head: str
     url: str
     nodes: tuple[Node, ...]
     any_place: Place
@@ -149,7 +152,13 @@ class Cluster:
             ray.cancel(ref, force=True)
 
     def _there(self) -> set[str]:
-        """Nodes that live; of each that does not any more it is told once."""
+        """Nodes that live; of each that does not any more it is told once.
+
+        Raises:
+            HostLostError: the head is gone, and with it the cluster.
+        """
+        if not head_answers(self.head):
+            raise HostLostError("the head of the Ray cluster is gone", where=self.head, hint=_GOES_ON)
         there = set(alive())
         for node in self.nodes:
             if node.id not in there and node.id not in self._gone:
@@ -180,14 +189,14 @@ def cluster_for(builds: Sequence[Loaded], options: BuildOptions, address: str | 
             hint="add --store s3://bucket/prefix, or --store file:///mnt/store for a folder that all of them mount"
             + ("" if options.cache else ", and leave --no-cache out"),
         )
-    with connected(address):
+    with connected(address) as head:
         targets = {target.name: target for loaded in builds for target in targets_of(loaded.config)}
         paths = dict.fromkeys(path for loaded in builds for path in _paths(loaded))
         nodes = look_at(list(alive().values()), list(paths), list(targets.values()))
         places = {name: place_for(target, nodes) for name, target in targets.items()}
         for_cpu = any(target.how == "cpu" for target in targets.values())
         shared = tuple(alike(nodes, this_cpu(), "targets")) if for_cpu else nodes
-        yield Cluster(url, nodes, Place(shared), places)
+        yield Cluster(head, url, nodes, Place(shared), places)
 
 
 def build_each(
@@ -247,7 +256,7 @@ def _lost(step: Step) -> HostLostError:
     return HostLostError(
         "no node of the Ray cluster is left that serves it",
         where=f"stage {step.label}",
-        hint="add a node with: ray start --address HOST:PORT; the same command goes on from there",
+        hint=f"add a node with: ray start --address HOST:PORT; {_GOES_ON}",
     )
 
 
@@ -262,7 +271,7 @@ def _ended(step: Step, error: Exception) -> RemoteError:
     return RemoteError(
         f"{type(error).__name__}: {why}",
         where=f"stage {step.label}",
-        hint="its process ended several times, often for want of memory there; the same command goes on from there",
+        hint=f"its process ended several times, often for want of memory there; {_GOES_ON}",
     )
 
 

@@ -75,7 +75,7 @@ def connected(address: str | None) -> Iterator[str]:
             else what `RAY_ADDRESS` says, or the cluster that runs on this machine.
 
     Yields:
-        The address, for messages.
+        An address of the cluster's head; see `head_answers`.
 
     Raises:
         UsageError: Ray is not installed, or this is no address.
@@ -88,7 +88,7 @@ def connected(address: str | None) -> Iterator[str]:
         raise UsageError("Ray is not installed here", where="--executor ray", hint=hint) from None
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
     if ray.is_initialized():
-        yield wanted
+        yield _head(wanted)
         return
     if wanted != "auto":
         _knock(wanted)
@@ -99,9 +99,24 @@ def connected(address: str | None) -> Iterator[str]:
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise _silent(wanted, (str(error).splitlines() or [type(error).__name__])[0]) from error
         try:
-            yield wanted
+            yield _head(wanted)
         finally:
             ray.shutdown()
+
+
+def _head(address: str) -> str:
+    import ray
+
+    return address if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address)
+
+
+def head_answers(address: str) -> bool:
+    """Whether the head of the cluster lives. Ray itself tries for a minute where it does not, and ends the process."""
+    try:
+        _knock(address)
+    except UnreachableError:
+        return False
+    return True
 
 
 def _knock(address: str) -> None:
