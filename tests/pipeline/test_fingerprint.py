@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "3133cb145f4d87b5cd55c6e3c2dac0e85aab66e7cc1bfde6e585b740fdd3f76d"
+    assert fingerprint(step, inputs()) == "73719c0389ab4f39550546cc4bbfad0c0d2f9cfac9538ef278a6b3d0653b4856"
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "5b15e9a49197087c4ab0678522c9b0995e370503af2047d2bcb8cda201a9a578"
+    assert fingerprint(step, aot) == "208b338dc815de6bac9c725c5b59bb22a3c7e3b0164a49b5c7807321e5738804"
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
