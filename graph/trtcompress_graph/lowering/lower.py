@@ -15,8 +15,9 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..load import save_ir
 from ..model import Model
-from .rules import RULES, Lowering
+from .rules import RULES
 from .schemas import misfit
+from .state import Lowering
 
 _LARGEST = (1 << 31) - 1
 """Bytes that protobuf checks in memory."""

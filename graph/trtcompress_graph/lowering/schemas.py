@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 if TYPE_CHECKING:
-    from .rules import Lowering
+    from .state import Lowering
 
 _MEANS_NOTHING: Mapping[tuple[str, str], tuple[Any, ...]] = MappingProxyType(
     {
