@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "73719c0389ab4f39550546cc4bbfad0c0d2f9cfac9538ef278a6b3d0653b4856"
+    assert fingerprint(step, inputs()) == "78037b1df2ff0abd80a1c826846351dfb1dbb75f7d0df84ccec10e27da0e18ce"
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "208b338dc815de6bac9c725c5b59bb22a3c7e3b0164a49b5c7807321e5738804"
+    assert fingerprint(step, aot) == "21f15a4e3fb8dd825a73a8010d47e9fbce68699256a4e9dcf31356872613c66a"
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
