@@ -51,7 +51,7 @@ Exit codes:
   3    unusable model or data
   4    a stage failed
   5    a server did not come up, or what it serves is not what was packaged
-  20   another machine (--remote) did not do its part
+  20   another machine (--remote, --executor ray) did not do its part
   21   it does not answer
   22   it refuses the key, or shows another host key than is known
   23   it lacks TensorRT or the card
