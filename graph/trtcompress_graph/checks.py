@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from .custom_ops import CUSTOM
 from .errors import ModelError
 from .protos import graph_inputs, nodes, tensors, texts
 
@@ -135,12 +136,14 @@ def _check_operators(model: onnx.ModelProto, path: Path) -> None:
                 where=where,
                 hint="export the model again; every domain that is used belongs in opset_import",
             )
-        known = (domain, node.op_type) in runtime or onnx.defs.has(node.op_type, version, domain)
+        key = (domain, node.op_type)
+        known = key in runtime or key in CUSTOM or onnx.defs.has(node.op_type, version, domain)
         if not known:
             raise ModelError(
                 f"unknown operator '{node.op_type}' of domain '{domain or 'ai.onnx'}', version {version}",
                 where=where,
-                hint="custom operators are not supported: write the model with standard ONNX operators",
+                hint="write the model with standard ONNX operators; to_torch alone takes others, registered with "
+                "trtcompress_graph.torch_view.op",
             )
 
 

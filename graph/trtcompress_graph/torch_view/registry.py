@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..custom_ops import CUSTOM
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 STANDARD = ("", "ai.onnx")
@@ -100,6 +102,8 @@ def op(
                 attributes=taken,
                 outputs=outputs,
             )
+            if domain not in STANDARD:
+                CUSTOM.add((domain, name))
         return function
 
     return keep

@@ -64,9 +64,14 @@ def _use(node: ir.Node, index: int) -> str:
     if entry is None:
         return "other"
     if node.op_type in _SCALED:
-        return "scale" if index == 1 else "other"
+        return "other" if index != 1 else "buffer" if _is_bias(node) else "scale"
     kinds = {"buffer": entry.buffers, "int": entry.ints, "weight": entry.weights}
     return next((kind for kind, places in kinds.items() if index in places), "other")
+
+
+def _is_bias(node: ir.Node) -> bool:
+    """Biases in 32 bits: kernels take their scale for the product of those of input and weight, whatever it is."""
+    return node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32
 
 
 _SCALED = ("QuantizeLinear", "DequantizeLinear")

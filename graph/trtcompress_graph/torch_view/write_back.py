@@ -63,6 +63,7 @@ def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, ND
     inside = tuple(norm.prefix for norm in facts["restored"])
     held = {name: tensor for name, tensor in held.items() if not name.startswith(inside)} if inside else held
     held |= _folded(module, facts["restored"])
+    held |= _scales(graph, held, before)
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in held.items():
         if name not in before:
@@ -118,6 +119,28 @@ def _integers(
     )
     same = (tensor == start) & bool(torch.equal(new_scale, scale))
     return to_array(torch.where(same, integers, made), old.dtype)
+
+
+def _scales(graph: ir.Model, held: Mapping[str, Tensor], before: Mapping[str, ir.TensorProtocol]) -> dict[str, Tensor]:
+    """Learned scales as they count: greater than 0, and that of a bias the product of those of input and weight."""
+    nodes = list(graph.graph.all_nodes())
+    scaled = {node: str(node.inputs[1] and node.inputs[1].name) for node in nodes if node.op_type in _SCALED}
+    found = {
+        name: held[name].abs().clamp(min=torch.finfo(held[name].dtype).tiny)
+        for name in scaled.values()
+        if name in held and not torch.equal(held[name], to_tensor(before[name].numpy(), before[name].dtype))
+    }
+    for node in nodes:
+        makers = [value.producer() if value is not None else None for value in node.inputs[:3]]
+        x, weight, bias = ([scaled.get(maker, "") if maker else "" for maker in makers] + ["", "", ""])[:3]
+        if node.op_type in _BIASED and (x in found or weight in found) and {x, weight, bias} <= held.keys():
+            factors = [found.get(name, held[name]) for name in (x, weight)]
+            found[bias] = (factors[0] * factors[1]).reshape(held[bias].shape)
+    return found
+
+
+_SCALED = ("QuantizeLinear", "DequantizeLinear")
+_BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def _folded(module: fx.GraphModule, norms: tuple[Restored, ...]) -> dict[str, Tensor]:

@@ -119,8 +119,9 @@ def run(argv: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        builds = "build" in (sys.argv[1:] if argv is None else argv)[:1]
-        more = "; the same command goes on after the last finished stage" if builds else ""
+        command = (sys.argv[1:] if argv is None else argv)[:1]
+        goes_on = {"build": "the last finished stage", "recover": "its last checkpoint"}.get(*command or [""])
+        more = f"; the same command goes on after {goes_on}" if goes_on else ""
         say(f"interrupted: nothing half-written is left{more}")
         return leave(130)
     except TrtCompressError as error:

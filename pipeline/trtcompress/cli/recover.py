@@ -175,4 +175,6 @@ def _show(made: Recovered, as_json: bool) -> None:
     for note in made.notes:
         say(note)
     if not as_json:
-        say(f"{made.steps} steps; wrote {made.path} (SHA-256 {made.digest[:16]})")
+        own = made.before is None
+        trained = "trained by your own loop, which was not judged" if own else f"{made.steps} steps"
+        say(f"{trained}; wrote {made.path} (SHA-256 {made.digest[:16]})")

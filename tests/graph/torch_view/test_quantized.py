@@ -142,7 +142,7 @@ def test_learned_scales_are_written_back(tmp_path: Path) -> None:
     path = saved(convolution(), tmp_path / "m.onnx")
     module = to_torch(path, learn_scales=True)
     trained = {name for name, _ in module.named_parameters()}
-    assert trained == {"w", "b", "x_scale", "w_scale", "b_scale", "y_scale"}
+    assert trained == {"w", "b", "x_scale", "w_scale", "y_scale"}, "the scale of a bias is not free"
     module(torch.randn(2, 3, 6, 6)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
     # weights lie on their grid yet, where the gradient of their scale is 0
@@ -154,8 +154,24 @@ def test_learned_scales_are_written_back(tmp_path: Path) -> None:
     before = {t.name: to_array(t) for t in onnx.load(path).graph.initializer}
     assert np.allclose(after["w_scale"], before["w_scale"] * 1.5)
     assert np.array_equal(after["w"], np.round(before["w"] / 1.5))
+    assert np.allclose(after["b_scale"], after["x_scale"] * after["w_scale"])
     x = torch.randn(2, 3, 6, 6)
     assert ((module(x) - runtime(onnx.load(tmp_path / "out.onnx"), x)).abs() / 0.05 > 0.5).float().mean() < 0.01
+
+
+def test_a_scale_that_went_below_zero_is_written_as_it_counted(tmp_path: Path) -> None:
+    path = saved(convolution(), tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=True)
+    with torch.no_grad():
+        module.get_parameter("w_scale").mul_(-1.25)
+        module.get_parameter("x_scale").mul_(-0.5)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    written = onnx.load(tmp_path / "out.onnx")
+    after = {t.name: to_array(t) for t in written.graph.initializer}
+    assert all((array > 0).all() for name, array in after.items() if name.endswith("_scale"))
+    assert np.allclose(after["b_scale"], after["x_scale"] * after["w_scale"])
+    x = torch.randn(2, 3, 6, 6)
+    assert ((module(x) - runtime(written, x)).abs() / 0.05 > 0.5).float().mean() < 0.01
 
 
 def test_nothing_trained_is_equal_to_the_byte(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from onnx import helper
 from torch import Tensor
 
 from onnx_models import model, value
+from trtcompress_graph.custom_ops import CUSTOM
 from trtcompress_graph.errors import ModelError, OperatorError
 from trtcompress_graph.torch_view import OPS, op, to_torch
 
@@ -24,6 +27,7 @@ def twice() -> Iterator[None]:
 
     yield
     del OPS["com.example", "Twice"]
+    CUSTOM.discard(("com.example", "Twice"))
 
 
 def custom(**attributes: object) -> object:
@@ -31,6 +35,19 @@ def custom(**attributes: object) -> object:
     proto = model([node], [value("x", [2])], [value("y", [2])], {}, opset=20)
     proto.opset_import.append(helper.make_opsetid("com.example", 3))
     return proto
+
+
+@pytest.mark.usefixtures("twice")
+def test_an_operator_of_ones_own_comes_from_a_file_once_it_is_registered(tmp_path: Path) -> None:
+    onnx.save(custom(times=3), tmp_path / "m.onnx")
+    x = torch.tensor([1.0, -2.0])
+    assert torch.equal(to_torch(tmp_path / "m.onnx")(x), 3 * x)
+
+
+def test_a_file_with_an_unknown_operator_says_how_to_register_it(tmp_path: Path) -> None:
+    onnx.save(custom(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="torch_view.op"):
+        to_torch(tmp_path / "m.onnx")
 
 
 def test_a_missing_operator_is_named_with_its_node_and_what_to_do() -> None:
