@@ -65,7 +65,7 @@ class Feedback:
             held = {name: np.asarray(made[output]) for name, output in self.pairs.items()}
 
     def run(self, run: Run, sequences: Feed) -> dict[str, Array]:
-        """Outputs of all steps: samples first, then steps, then the rest (of a tensor inside all that the model gives)."""
+        """Outputs of all steps: samples first, then steps, then the rest (all of it, where no samples are counted)."""
         steps = [made for _, made in self.walk(run, sequences)]
         return {name: self._stacked(name, [made[name] for made in steps]) for name in steps[0]}
 
