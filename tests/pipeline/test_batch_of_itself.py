@@ -10,7 +10,7 @@ import pytest
 from command_line import done, trtcompress
 from float_graphs import Net
 from small_builds import small_classifier
-from trtcompress.cli.build import load
+from trtcompress.cli.build_configs import load
 
 
 def test_a_batch_axis_needs_no_lengths(tmp_path: Path) -> None:

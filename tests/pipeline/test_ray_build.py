@@ -13,7 +13,8 @@ import pytest
 from builds import project, promised
 from command_line import done, program, start, trtcompress
 from ray_nodes import RayNodes, read_on, waiting_samples
-from trtcompress.ray_cluster import alive, connected, look_at
+from trtcompress.ray_checks import look_at
+from trtcompress.ray_cluster import alive, connected
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import RemoteToolError
 

@@ -15,8 +15,9 @@ import pytest
 from builds import project
 from command_line import trtcompress
 from trtcompress import __version__
-from trtcompress.ray_cluster import Node, place_for
+from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
+from trtcompress.ray_placement import place_for
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import RemoteToolError
 

@@ -1,0 +1,120 @@
+"""Runs the steps of a plan on a Ray cluster: each on a node that serves its target.
+
+A step's value lies in the shared store before its task ends. So a node that dies loses the step that it was at, no
+more: that is done again on another node.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trtcompress_graph.errors import TrtCompressError
+
+from .fingerprint import fingerprint
+from .plan import Plan, Ref, Step
+from .ray_cluster import Watch
+from .ray_node import Work, bring
+from .ray_placement import Place
+from .ray_tasks import run_task
+from .runner import Listener, Ran, Run, fetched, read_value, run_plan, stored
+from .store import Store
+
+_TOLD = logging.getLogger("trtcompress.stages")
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Runs plans on the nodes of a cluster.
+
+    Attributes:
+        url: of the store that all nodes share.
+        watch: the nodes.
+        any_place: where steps run that are for no target.
+        places: where steps of a target run.
+    """
+
+    url: str
+    watch: Watch
+    any_place: Place
+    places: Mapping[str, Place]
+    _same: dict[str, threading.Lock] = field(default_factory=dict)
+
+    @property
+    def cpus(self) -> int:
+        """Steps that run at once."""
+        return sum(node.cpus for node in self.watch.nodes)
+
+    def run_plan(self, plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
+        """Run all steps on the cluster; every value is brought here.
+
+        Raises:
+            HostLostError: no node is left that serves a target.
+            TrtCompressError: of the first step that failed.
+        """
+        made: dict[Ref, tuple[str, str]] = {}
+
+        def run_one(step: Step, inputs: Mapping[str, Any], store: Store, listener: Listener) -> tuple[Any, Ran]:
+            task = _work_of(step, self.url, plan.given, made)
+            key = fingerprint(step, inputs)
+            with self._same.setdefault(key, threading.Lock()):  # two builds of one cluster that share a step do it once
+                value, ran = self._run_step(step, key, task, inputs, store, listener)
+            made[step.output] = (step.stage.name, ran.key)
+            listener.finished(step, ran.seconds, ran.reused)
+            return value, ran
+
+        # A step that must be alone has a node to itself, and so does not stop the others
+        steps = tuple(replace(step, stage=replace(step.stage, alone=False)) for step in plan.steps)
+        return run_plan(replace(plan, steps=steps), store, listener, jobs=jobs, run_one=run_one)
+
+    def _run_step(
+        self, step: Step, key: str, task: Work, inputs: Mapping[str, Any], store: Store, listener: Listener
+    ) -> tuple[Any, Ran]:
+        started = time.perf_counter()
+        if not step.stage.device(inputs):  # of a step that a machine shapes, the node knows the fingerprint
+            with store.lock(key):
+                found = stored(step, key, store) or fetched(step, key, store)
+            if found is not None:
+                store.share(key)
+                return found[0], Ran(step, key, time.perf_counter() - started, True)
+        listener.started(step)
+        worked = run_task(step, task, self._place(step), self.watch)
+        for level, line in worked.told:
+            _TOLD.log(level, line)
+        if worked.error is not None:
+            raise _as_here(worked.error, worked.root, store)
+        value = read_value(step.stage, bring(store, worked.key))
+        return value, Ran(step, worked.key, time.perf_counter() - started, worked.reused)
+
+    def _place(self, step: Step) -> Place:
+        if step.stage.scope not in ("engine", "target"):
+            return self.any_place
+        return self.places[step.subject.partition("/")[0]]
+
+
+def _work_of(step: Step, url: str, given: Mapping[Ref, Any], made: Mapping[Ref, tuple[str, str]]) -> Work:
+    """A step and what it needs, of all that was given and made so far."""
+    refs = [ref for several in step.needs.values() for ref in several]
+    return Work(
+        url,
+        step.stage.name,
+        step.subject,
+        step.needs,
+        step.output,
+        step.settings,
+        {ref: given[ref] for ref in refs if ref in given},
+        {ref: made[ref] for ref in refs if ref in made},
+    )
+
+
+def _as_here(error: TrtCompressError, root: str, store: Store) -> TrtCompressError:
+    """An error of a node, as if its store were the one here; the runner tells the names that users know."""
+    if root:
+        error.where, error.what, error.hint = (
+            text.replace(root, str(store.root)) for text in (error.where, error.what, error.hint)
+        )
+    return error
