@@ -175,5 +175,3 @@ def test_a_plan_without_weights_is_refused_before_work(built: Path):
     asked = ("--target", "jetson-agx-orin", "--set", "tensorrt.strip=true", "--set", "package=[jetson]")
     ran = trtcompress("build", built / "small.onnx", "--data", built / "samples.npz", *asked, *AXES)
     assert (ran.code, "nor measured by a kit" in ran.err) == (2, True), ran.err
-
-
