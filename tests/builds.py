@@ -32,7 +32,7 @@ package: [triton]
 """INT8 alone, since the choice between INT8 and float is measured and may fall differently each time."""
 
 
-def project(folder: Path, targets: Sequence[str] = ("cpu:int8",)) -> Path:
+def project(folder: Path, targets: Sequence[str] = ("cpu:int8",), name: str = "small") -> Path:
     """A folder with a small convolutional network, samples with labels, and the config, which is returned."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -60,7 +60,8 @@ def project(folder: Path, targets: Sequence[str] = ("cpu:int8",)) -> Path:
     )
     write_samples(folder / "samples.npz", seed=1)
     config = folder / "build.yaml"
-    config.write_text(CONFIG.replace("TARGETS", ", ".join(targets)), encoding="utf-8")
+    text = CONFIG.replace("TARGETS", ", ".join(targets)).replace("name: small", f"name: {name}")
+    config.write_text(text, encoding="utf-8")
     return config
 
 

@@ -44,12 +44,6 @@ def objects(text: str) -> list[dict[str, object]]:
     return found
 
 
-def named(folder: Path, name: str, targets: tuple[str, ...]) -> Path:
-    config = project(folder / name, targets)
-    config.write_text(config.read_text(encoding="utf-8").replace("name: small", f"name: {name}"), encoding="utf-8")
-    return config
-
-
 def wait_for(what: Callable[[], object], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -58,7 +52,10 @@ def wait_for(what: Callable[[], object], seconds: float = 180) -> None:
 
 
 def test_models_and_targets_spread_over_the_nodes_and_come_out_as_here(nodes: RayNodes, tmp_path: Path) -> None:
-    configs = [named(tmp_path, "one", ("cpu:int8", "rtx-4090:int8")), named(tmp_path, "two", ("cpu:float",))]
+    configs = [
+        project(tmp_path / "one", ("cpu:int8", "rtx-4090:int8"), "one"),
+        project(tmp_path / "two", ("cpu:float",), "two"),
+    ]
     ran = program(*arguments(nodes, tmp_path / "out", *configs), "--json", env=nodes.environment)
     assert ran.code == 0, ran.err
     assert [one["name"] for one in objects(ran.out)] == ["one", "two"]
@@ -79,7 +76,7 @@ def test_models_and_targets_spread_over_the_nodes_and_come_out_as_here(nodes: Ra
 
 
 def test_one_build_that_fails_leaves_the_others_alone(nodes: RayNodes, tmp_path: Path) -> None:
-    bad, good = named(tmp_path, "bad", ("cpu:float",)), named(tmp_path, "two", ("cpu:float",))
+    bad, good = (project(tmp_path / name, ("cpu:float",), name) for name in ("bad", "two"))
     (bad.parent / "samples.npz").write_bytes(b"no samples")
     ran = program(*arguments(nodes, tmp_path / "out", bad, good), "--json", env=nodes.environment)
     assert ran.code == 3
