@@ -1,4 +1,4 @@
-"""Methods of recover.py; a peer's runs as `python recover_methods.py METHOD TASK KEPT FULL.onnx CUT.onnx OUT.onnx`.
+"""Methods of recover.py; a peer's runs as `python recover_methods.py METHOD TASK KEPT FULL.onnx CUT.onnx OUT.onnx M`.
 
 Torch-Pruning cuts by L2 norm and the module is fine-tuned plainly: AdamW, a rate that falls along half a cosine, of
 three rates the one that is best on every tenth batch after a tenth of the time. onnxsim cuts by L2 norm, solves each
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def commands(
     """What to run, one behind the other, to write the bare cut (ours alone), the cut, and what was trained."""
     bare, cut, out = map(str, files)
     if method not in (OURS, LABELLED):
-        return [[sys.executable, __file__, method, name, str(kept), str(full), cut, out]]
+        return [[sys.executable, __file__, method, name, str(kept), str(full), cut, out, str(minutes)]]
     program, data = str(Path(sys.executable).with_name("trtcompress")), ["--data", str(samples)]
     recovery = recovery_of(name)
     losses = [word for loss in recovery.losses for word in ("--loss", loss)]
@@ -43,9 +44,10 @@ def commands(
     return [[*prune, "--no-reconstruct", "-o", bare], [*prune, "-o", cut], [*recover, "-o", out]]
 
 
-def main(method: str, name: str, kept: str, full: str, cut: str, out: str) -> None:
+def main(method: str, name: str, kept: str, full: str, cut: str, out: str, minutes: str) -> None:
     peers = {"torch-pruning": torch_pruning, "onnxsim": onnxsim}
-    peers[method](recovery_of(name), float(kept), Path(full), Path(cut), Path(out))
+    recovery = replace(recovery_of(name), minutes=float(minutes))
+    peers[method](recovery, float(kept), Path(full), Path(cut), Path(out))
 
 
 def torch_pruning(recovery: Recovery, kept: float, full: Path, cut: Path, out: Path) -> None:

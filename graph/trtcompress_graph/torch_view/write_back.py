@@ -108,7 +108,7 @@ def _integers(
     bits, signed = old.dtype.bitwidth, integers.dtype.is_signed
     low = -(1 << (bits - 1)) if signed else 0
     made = quantize(
-        tensor.double(),
+        tensor,
         new_scale,
         zero,
         low,

@@ -111,30 +111,27 @@ def _channels_last(view: fx.GraphModule) -> fx.GraphModule:
 
 
 def weights_of(view: fx.GraphModule) -> dict[str, Tensor]:
-    """What is trained, by name."""
-    return {name: parameter.detach().cpu() for name, parameter in view.named_parameters()}
+    """What is trained, by name; with running statistics, which a loop of the user's own may move."""
+    return {name: value.detach().cpu() for name, value in view.state_dict().items()}
 
 
 @torch.no_grad()
 def load_weights(view: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
     """Put trained weights into a view."""
-    for name, parameter in view.named_parameters():
-        parameter.copy_(weights[name])
+    view.load_state_dict(dict(weights))
 
 
 def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressError:
     """Train in this process; the first one leaves the weights in `TRAINED`.
 
     Returns:
-        An `Outcome`, as Fabric passes it from process to process; an error of the first process comes back as a value,
-        so that the one that waits for it can tell it.
+        An `Outcome`, as Fabric passes it from process to process; an error comes back as a value, so that the process
+        that waits can tell that of the first one.
     """
     try:
         with repeatable(job.training.seed, fabric.world_size):
             return asdict(_train(fabric, job, told))
     except TrtCompressError as error:
-        if fabric.global_rank:
-            raise
         return error
 
 

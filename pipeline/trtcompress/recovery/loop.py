@@ -62,7 +62,8 @@ class Outcome:
 
     Attributes:
         steps: that were made.
-        best_step: after which the student was best; 0: it was best as it came.
+        best_step: after which the student was best; 0: it was best before the first one, as it came or as the trials
+            of rates left it.
         rate: learning rate that was taken.
         before, after: loss on the samples that are held out, of the student as it came and of the best one.
         metric: of the best one on the same samples, where there are labels and a metric.
@@ -143,7 +144,7 @@ class Loop:
         """Judge the student as it came, pick a rate, and lay out the steps."""
         started = time.perf_counter()
         loss, metric = self._loss_held_out(), self._metric()
-        judging = time.perf_counter() - started
+        judging = float(self._fabric.broadcast(time.perf_counter() - started))
         if not math.isfinite(loss):
             raise RecoverError(
                 "the loss of the student is not finite before any training",
@@ -156,13 +157,13 @@ class Loop:
         total = planned_steps(self._training, self._feed.batches.per_epoch)
         judgements = JUDGEMENTS
         if total is None:
-            budget = 60 * (self._training.minutes or 0)
+            budget = 60 * (self._training.minutes or 0) - (time.perf_counter() - started)
             judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
             total = max(1, int((budget - judgements * judging) / seconds))
-        rate, spent = self._probe(total)
+        total, judgements = self._fabric.broadcast((total, judgements))  # all processes try rates for as many steps
+        rate, spent, judged = self._probe(total)
         if self._training.minutes is not None:
-            total = max(1, total - spent)
-        total, rate, judgements = self._fabric.broadcast((total, rate, judgements))
+            total = max(1, total - spent - int(judged * judging / seconds))
         every = max(1, total // judgements) if total >= 10 * judgements else max(1, total // min(10, judgements))
         self._facts |= {"rate": rate, "total": total, "every": every}
         size = self._feed.batches.size
@@ -190,17 +191,18 @@ class Loop:
         self._feed = replace(self._feed, batches=replace(self._feed.batches, size=size))
         self._facts["size"] = size
 
-    def _probe(self, total: int) -> tuple[float, int]:
-        """The rate that a short training of its own brings furthest, and the steps that were spent.
+    def _probe(self, total: int) -> tuple[float, int, int]:
+        """The rate that a short training of its own brings furthest, and the steps and judgements that were spent.
 
         Each one ends as a training does, with a rate that falls to nothing: among trainings that are cut off, low rates
         look better than they are. From the middle the rates are climbed as long as it gets better, or gone down. The
         student stays where the best of them left it.
         """
         if self._training.rate is not None:
-            return self._training.rate, 0
+            return self._training.rate, 0, 0
         rates = RATES[self._training.optimizer]
-        steps = max(LEAST_PROBED, min(MOST_PROBED, round(PROBED * total)))
+        least = max(1, min(LEAST_PROBED, total // 8))
+        steps = max(least, min(MOST_PROBED, round(PROBED * total)))
         tried: dict[int, float] = {}
         best: tuple[float, dict[str, Any]] = (self._facts["best"], self._good)
         places = [len(rates) // 2]
@@ -219,7 +221,10 @@ class Loop:
                 places = [down]
         self._restore(best[1])
         self._average = Average(self._inner.student, self._training.average)
-        return self._fabric.broadcast(rates[chosen]), steps * len(tried)
+        if best[0] < self._facts["best"]:
+            self._facts |= {"best": best[0], "metric": self._metric()}
+            self._best = cloned(self._average.values)
+        return self._fabric.broadcast(rates[chosen]), steps * len(tried), len(tried)
 
     def _trained(self, rate: float, steps: int) -> float:
         """Loss on what is held out after a short training; infinite where it went astray."""
@@ -258,9 +263,10 @@ class Loop:
     def _may_skip(self, loss: float) -> bool:
         """Whether it is the scaler of float16 that meets gradients too large for it: it leaves such a step out."""
         scaled = getattr(self._fabric.strategy.precision, "scaler", None) is not None
-        if scaled and not math.isfinite(loss):
+        skips = scaled and math.isfinite(loss) and self._facts["skipped"] < SKIPPED
+        if scaled and not skips:
             self._optimizer.step()  # left out; the scaler starts anew
-        return scaled and math.isfinite(loss) and self._facts["skipped"] < SKIPPED
+        return skips
 
     def _judge(self) -> bool:
         """Measure the averaged student on what is held out and keep the best; False where it is not finite."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 3
+VERSION = 4
 """Of the training: a checkpoint of another one is not gone on with."""
 
 
@@ -256,7 +256,7 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
     held = (made.path, made.digest, made.inputs, made.outputs)
     if outcome is None:
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
-    if not outcome.best_step:
+    if outcome.after >= outcome.before:
         notes = (*notes, "no step of the training brought it nearer to the teacher on samples that were held out")
     if outcome.rollbacks:
         notes = (*notes, f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time")

@@ -10,13 +10,13 @@ SPARSE = 0.4
 
 
 def keep_zeros(module: nn.Module) -> int:
-    """Let no gradient reach the zeros of sparse weights; how many weights are sparse."""
+    """Let no gradient reach the zeros of sparse weights (not of one that is all zero); how many weights are sparse."""
     found = 0
     for parameter in module.parameters():
         if parameter.dim() < 2 or not parameter.requires_grad:
             continue
         kept = parameter.detach() != 0
-        if float((~kept).float().mean()) >= SPARSE:
+        if SPARSE <= float((~kept).float().mean()) < 1:
             parameter.register_hook(_Masked(kept))  # type: ignore[no-untyped-call]
             found += 1
     return found

@@ -31,7 +31,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=2,
+    version=3,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,

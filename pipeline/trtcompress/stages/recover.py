@@ -31,7 +31,7 @@ class RecoverStageSettings(StageSettings):
 @stage(
     output="student",
     takes="pruned",
-    version=2,
+    version=3,
     leaves="models/recovered",
     libs=LIBS,
     device=on_this_machine,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import fx, nn
 
 from tiny_views import view
+from trtcompress.recovery.job import load_weights, weights_of
 from trtcompress.recovery.taps import block, named_nodes, tapped
 from trtcompress.recovery.thrift import frugal, share_equal
 from trtcompress.recovery.zeros import keep_zeros
@@ -70,3 +72,22 @@ def test_zeros_of_a_sparse_weight_get_no_gradient():
     assert float(module.first.weight.grad[:, ::2].abs().max()) == 0
     assert float(module.first.weight.grad[:, 1::2].abs().min()) > 0
     assert float(module.last.weight.grad.abs().min()) > 0
+
+
+def test_a_matrix_of_nothing_but_zeros_is_trained() -> None:
+    module = nn.Linear(4, 1)
+    with torch.no_grad():
+        module.weight.zero_()
+    assert keep_zeros(module) == 0
+    module(torch.ones(2, 4)).sum().backward()
+    assert module.weight.grad is not None
+    assert (module.weight.grad != 0).all()
+
+
+def test_running_statistics_are_kept_with_the_weights() -> None:
+    """A training loop of the user's own may move them."""
+    trained = fx.symbolic_trace(nn.Sequential(nn.BatchNorm1d(3)))
+    trained.train()(torch.randn(8, 3) + 5)
+    fresh = fx.symbolic_trace(nn.Sequential(nn.BatchNorm1d(3)))
+    load_weights(fresh, weights_of(trained))
+    assert torch.equal(fresh.eval()(torch.ones(2, 3)), trained.eval()(torch.ones(2, 3)))
