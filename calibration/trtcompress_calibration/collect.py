@@ -21,7 +21,7 @@ from trtcompress_graph.ranges import VERSION, Ranges, TensorRange
 from .batching import batches, fixed_batch
 from .collector import Collector, read_all
 from .data import Dataset
-from .histogram import Extremes, Histogram, load_kernels, median_magnitude, share_beyond
+from .histogram import Extremes, Histogram, bulk_magnitude, load_kernels, share_beyond
 from .methods import find_method, threshold
 from .refusals import refuse_functions, refuse_quantized
 from .samples import Batch, Sample
@@ -159,8 +159,8 @@ def _range(value: Extremes, method: str, samples: int) -> TensorRange:
     if not isinstance(value, Histogram):
         return TensorRange(value.min, value.max, None, 0.0, samples=samples)
     kept = threshold(value, method)
-    clipped, median = share_beyond(value, kept), median_magnitude(value)
-    return TensorRange(value.min, value.max, kept, clipped, method, samples, median)
+    clipped, bulk = share_beyond(value, kept), bulk_magnitude(value)
+    return TensorRange(value.min, value.max, kept, clipped, method, samples, bulk)
 
 
 def _full_batches(dataset: Iterable[Sample], model: Model, batch_size: int) -> Iterator[Batch]:

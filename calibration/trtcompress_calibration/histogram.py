@@ -20,6 +20,9 @@ BINS = 8192
 LEAST_EXPONENT = -113
 """Bins are not narrower than this power of two; values under 2**-100 count as zero."""
 
+BULK = 0.6
+"""More than the half that a leaky rectifier makes small by design, and less than what a spectrum loses."""
+
 _scratch = threading.local()
 
 
@@ -153,12 +156,15 @@ def share_beyond(histogram: Histogram, threshold: float) -> float:
     return max(0.0, float(1 - inside / histogram.count))
 
 
-def median_magnitude(histogram: Histogram) -> float:
-    """Median of |x| over the values beyond the first bin, which holds the zeros; 0 where there are none."""
+def bulk_magnitude(histogram: Histogram) -> float:
+    """Magnitude that a share of `BULK` of the values beyond the first bin, which holds the zeros, do not exceed.
+
+    0 where there are none.
+    """
     below = np.cumsum(histogram.counts[1:])
     if not below[-1]:
         return 0.0
-    return float((int(np.searchsorted(below, (below[-1] + 1) // 2)) + 1.5) * histogram.width)
+    return float((int(np.searchsorted(below, BULK * int(below[-1]))) + 1.5) * histogram.width)
 
 
 def _widened(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from .errors import DataError, MissingPathError
 
 VERSION = 3
-"""Of the file. Older ones are read too: version 1 named method and samples once for all tensors, 2 has no medians."""
+"""Of the file. Older ones are read too: version 1 named method and samples once for all tensors, 2 has no `bulk`."""
 
 _MADE_BY = "make it with: trtcompress calibrate"
 
@@ -30,10 +30,11 @@ class TensorRange:
         clipped: share of the values beyond ±threshold, 0 to 1.
         method: how the threshold was chosen; empty where there is none.
         samples: how many it was chosen from.
-        median: of the magnitudes, without those that are zero (or under 1/4096 of the greatest); 0 where not known.
+        bulk: magnitude that three in five of the values do not exceed, without those that are zero (or under 1/4096 of
+            the greatest); 0 where not known.
     """
 
-    FINGERPRINT: ClassVar = ("min", "max", "threshold", "clipped", "median")
+    FINGERPRINT: ClassVar = ("min", "max", "threshold", "clipped", "bulk")
     """Where the numbers are from changes nothing that is made of them."""
 
     min: float
@@ -42,7 +43,7 @@ class TensorRange:
     clipped: float
     method: str = ""
     samples: int = 0
-    median: float = 0.0
+    bulk: float = 0.0
 
     @property
     def amax(self) -> float:
@@ -129,7 +130,7 @@ def _mapping(raw: object, where: str) -> dict[str, Any]:
 
 def _wrong(held: TensorRange) -> str:
     """What makes a range none; empty where it is one."""
-    numbers = [held.min, held.max, held.clipped, held.median, *([] if held.threshold is None else [held.threshold])]
+    numbers = [held.min, held.max, held.clipped, held.bulk, *([] if held.threshold is None else [held.threshold])]
     if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
         return "a range that is not a finite number"
     if held.min > held.max:
@@ -138,8 +139,8 @@ def _wrong(held: TensorRange) -> str:
         return f"the threshold {held.threshold:g} is not greater than 0"
     if not 0 <= held.clipped <= 1:
         return f"clipped {held.clipped:g} is no share from 0 to 1"
-    if held.median < 0:
-        return f"median {held.median:g} of magnitudes is less than 0"
+    if held.bulk < 0:
+        return f"bulk {held.bulk:g} is less than 0"
     return ""
 
 

@@ -49,11 +49,11 @@ def test_a_file_of_version_1_gives_each_tensor_its_method_and_samples(tmp_path: 
     assert read.tensors["sum"] == TensorRange(-9.0, 9.0, None, 0.0, "", 4)
 
 
-def test_a_file_of_version_2_has_no_medians(tmp_path: Path):
+def test_a_file_of_version_2_has_no_bulk(tmp_path: Path):
     path = tmp_path / "ranges.json"
     Ranges(VERSION, "11", "mse", 4, {"x": TensorRange(-1.0, 2.0, 2.0, 0.0, "mse", 4, 0.5)}).write(path)
     raw = json.loads(path.read_text())
-    del raw["tensors"]["x"]["median"]
+    del raw["tensors"]["x"]["bulk"]
     path.write_text(json.dumps(raw | {"version": 2}))
     read = read_ranges(path)
     assert (read.version, read.tensors["x"]) == (VERSION, TensorRange(-1.0, 2.0, 2.0, 0.0, "mse", 4))
@@ -79,7 +79,7 @@ def test_a_tensor_that_was_edited_stays_told(tmp_path: Path):
         ({"clipped": 1.5}, "clipped 1.5 is no share"),
         ({"clipped": -0.1}, "clipped -0.1 is no share"),
         ({"max": "2"}, "not a finite number"),
-        ({"median": -1.0}, "median -1 of magnitudes is less than 0"),
+        ({"bulk": -1.0}, "bulk -1 is less than 0"),
     ],
 )
 def test_what_is_no_range_is_refused(tmp_path: Path, edited: dict[str, object], why: str):

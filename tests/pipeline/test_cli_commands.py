@@ -75,7 +75,7 @@ def test_ranges_file_is_the_documented_one(made):
     assert ranges.keys() == {"version", "model_sha256", "method", "samples", "tensors"}
     assert (ranges["method"], ranges["samples"]) == ("mse", 40)
     assert ranges["model_sha256"] == made.ran["simplify"].json["sha256"]
-    keys = {"min", "max", "threshold", "clipped", "method", "samples", "median"}
+    keys = {"min", "max", "threshold", "clipped", "method", "samples", "bulk"}
     assert all(held.keys() == keys for held in ranges["tensors"].values())
     with np.load(made.folder / "samples.npz") as samples:
         assert ranges["tensors"]["x"]["max"] == pytest.approx(samples["x"].max())

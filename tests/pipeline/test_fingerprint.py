@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "78037b1df2ff0abd80a1c826846351dfb1dbb75f7d0df84ccec10e27da0e18ce"
+    assert fingerprint(step, inputs()) == "486d46fb583ceb65e86d42de64dc2bc1d03e6a7a0f1ea7ae7986bedf70e6f247"
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "21f15a4e3fb8dd825a73a8010d47e9fbce68699256a4e9dcf31356872613c66a"
+    assert fingerprint(step, aot) == "3b80c857799e1e80a1fa3359bc8259953856ffd6177bb75c065af04fa7ae7ff3"
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
