@@ -160,6 +160,15 @@ def test_what_would_mostly_become_zero_stays_float(tmp_path: Path, encoding: Enc
         assert ("would become zero: its range is too wide for 8 bits" in node.reason) == (loud > 1)
 
 
+@pytest.mark.parametrize("encoding", [CPU, encodings()["trt-int8"]])
+def test_a_leaky_rectifier_loses_half_of_its_values_by_design(tmp_path: Path, encoding: Encoding) -> None:
+    net = Net()
+    x = net.node("LeakyRelu", [net.conv("x", "a", 3, 8)], "a_leaky", alpha=0.01)
+    model = net.save(tmp_path / "net.onnx", IMAGE, {net.conv(x, "b", 8, 4): ("batch", 4, 16, 16)})
+    plan = plan_precision(model, calibrate(model, images(8), method="minmax"), encoding)
+    assert {node.precision for node in plan.nodes if node.op == "Conv"} == {"int8"}
+
+
 def test_what_alone_would_only_cost_stays_float(tmp_path: Path) -> None:
     """An Add between floats, a Sigmoid at the end, a pooling before nothing that is INT8."""
     net = Net()
