@@ -41,7 +41,7 @@ from trtcompress_calibration.samples import Sample
 from trtcompress_engines.encodings import encodings
 from trtcompress_graph.load import read_model
 
-FAILS, USAGE, UNUSABLE = 1, 2, 3
+DONE, FAILS, USAGE, UNUSABLE = 0, 1, 2, 3
 QUICK = ("--set", "measure.seconds=0.01", "--set", "package=[]")
 
 
@@ -269,13 +269,22 @@ def one_range_cut_to_a_tenth(folder: Path) -> Ran:
     return ranged(folder, cut, digits())
 
 
-@fault(FAILS, "FAILED min_cosine:")
-def ranges_a_hundred_times_too_wide(folder: Path) -> Ran:
+def widened(folder: Path, factor: float) -> Ran:
     def widen(tensors: dict[str, dict[str, float]]) -> None:
         for held in tensors.values():
-            held |= {key: 100 * held[key] for key in ("min", "max", "threshold") if held[key] is not None}
+            held |= {key: factor * held[key] for key in ("min", "max", "threshold") if held[key] is not None}
 
     return ranged(folder, widen, digits())
+
+
+@fault(FAILS, "FAILED min_cosine:")
+def ranges_thirty_times_too_wide(folder: Path) -> Ran:
+    return widened(folder, 30)
+
+
+@fault(DONE, "nothing could be quantized: most of what tensor 'x' holds would become zero: its range is too wide")
+def ranges_a_hundred_times_too_wide(folder: Path) -> Ran:
+    return widened(folder, 100)
 
 
 @fault(UNUSABLE, "the model is quantized already", "start from the float model")
