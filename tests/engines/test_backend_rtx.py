@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -35,7 +36,24 @@ def test_one_int8_plan_for_several_cards(tmp_path: Path):
     assert (engine.built, engine.reproducible, engine.backend) == (True, False, "tensorrt_rtx")
     assert engine.details["compute_capabilities"] == "SM86, SM89, SM120"
     assert engine.details["int8_nodes"] == "2 of 3 convolutions and products"
+    assert engine.details["int8_alone"] == "SM86 2, SM89 2, SM120 2"
     assert engine.details["tensorrt_rtx"].startswith("1.")
+
+
+def test_one_card_and_graphs_without_int8_are_built_once(tmp_path: Path):
+    assert "int8_alone" not in build(write_cnn(tmp_path / "half.onnx", fp16=True), "rtx-3090+rtx-4090").details
+    assert "int8_alone" not in build(write_cnn(tmp_path / "int8.onnx", int8=True, fp16=True), "rtx-4090").details
+
+
+def test_a_file_that_costs_a_card_its_int8_is_refused(tmp_path: Path):
+    """Turing has no INT8 kernels in TensorRT for RTX; beside it the others lose theirs, and the log says no word."""
+    path, ada = write_cnn(tmp_path / "int8.onnx", int8=True, fp16=True), resolve_target("rtx-4090")
+    both = replace(ada, name="rtx-2080-ti+rtx-4090", compute_capabilities=((7, 5), (8, 9)))
+    lost = r"in one file .* 0 convolutions and products run in INT8: SM89 alone has 2"
+    with pytest.raises(CompileError, match=lost) as caught:
+        backend_for(both).compile(read_model(path), both, "trt", CompileOptions(profiles=PROFILES), tmp_path / "out")
+    assert caught.value.hint == "build a file for each: --target rtx-2080-ti --target rtx-4090"
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_turing_takes_fp16_and_refuses_a_product_in_fp32_by_name(tmp_path: Path):

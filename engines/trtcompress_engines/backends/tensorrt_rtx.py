@@ -18,10 +18,11 @@ from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
 from .trt_recipe import make_recipe
 from .trt_reproduce import write_reproduce
+from .trt_shared import compared_alone
 
 
 class TensorRTForRTXBackend:
-    """One plan serves all compute capabilities of the target."""
+    """One plan serves all compute capabilities of the target, where none of them loses INT8 by it."""
 
     name = "tensorrt_rtx"
 
@@ -30,7 +31,11 @@ class TensorRTForRTXBackend:
         return missing_rtx()
 
     def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
-        """Build a plan. Its bytes differ from build to build (numbers of the compiler), so it is not reproducible."""
+        """Build a plan. Its bytes differ from build to build (numbers of the compiler), so it is not reproducible.
+
+        Raises:
+            CompileError: a card of several would have more in INT8 or FP8 in a file of its own.
+        """
         if lacking := self.missing():
             raise CompileError("cannot build for an RTX card", where=target.name, hint=lacking)
         release, file = release_here("rtx"), f"model.{encoding_name}.plan"
@@ -39,6 +44,7 @@ class TensorRTForRTXBackend:
         recipe = make_recipe(release, graph, file, options.tensorrt, profiles, capabilities=target.compute_capabilities)
         with staged(out) as folder:
             result = build_plan(graph, recipe, folder)
+            alone = compared_alone(graph, target, recipe, result.details, folder)
             digest = files_digest([folder / file])
             write_reproduce(recipe, graph, folder)
         return Engine(
@@ -54,6 +60,7 @@ class TensorRTForRTXBackend:
                 "tensorrt_rtx": result.version,
                 "compute_capabilities": ", ".join(recipe.capabilities),
                 **result.details,
+                **alone,
             },
         )
 

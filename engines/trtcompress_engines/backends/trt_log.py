@@ -93,3 +93,8 @@ def summary(messages: Sequence[str]) -> dict[str, str]:
         "int8_nodes": f"{len(in_int8)} of {len(compute)} convolutions and products",
         **fp8,
     }
+
+
+def count_of(facts: Mapping[str, str], fact: str = "int8_nodes") -> int:
+    """The number in what `summary` says: 53 of `53 of 54 convolutions and products`; 0 where it says nothing."""
+    return int(facts.get(fact, "0").partition(" ")[0])
