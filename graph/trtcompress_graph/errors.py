@@ -14,8 +14,11 @@ TrtCompressError            4
     ├── PlacementError      4  INT8 or FP16 could not be written into the graph
     ├── RecoverError        4  a training diverged, or a training loop of the user failed
     ├── CompileError        4  a backend refused the graph
+    │   ├── EngineLoadError   6  an engine of another TensorRT or another GPU than there is
+    │   └── EngineShapeError  7  a batch or a length that an engine was not built for
     ├── StoreError          4  the artifact store or the build folder cannot be written
     ├── ServingError        5  a server did not come up, or what it serves is not what was packaged
+    │   └── RepositoryError   8  a config.pbtxt and what lies beside it disagree
     └── RemoteError        20  another machine did not do its part
         ├── UnreachableError    21  it does not answer
         ├── LoginError          22  it refuses the key, or is not the machine that it was
@@ -106,6 +109,18 @@ class CompileError(StageError):
     """A backend refused the graph or failed to build an engine."""
 
 
+class EngineLoadError(CompileError):
+    """An engine was built by another release of TensorRT, or for another GPU, than there is."""
+
+    exit_code = 6
+
+
+class EngineShapeError(CompileError):
+    """No optimization profile of an engine holds a batch or a length."""
+
+    exit_code = 7
+
+
 class StoreError(StageError):
     """The artifact store or the build folder cannot be written."""
 
@@ -114,6 +129,12 @@ class ServingError(StageError):
     """A server did not come up or is gone, or what it serves is not what was packaged."""
 
     exit_code = 5
+
+
+class RepositoryError(ServingError):
+    """A model's config.pbtxt and what lies beside it disagree."""
+
+    exit_code = 8
 
 
 class RemoteError(StageError):

@@ -14,7 +14,7 @@ from trtcompress_engines.backends.onnxruntime import open_graph
 from trtcompress_engines.gates import GateLimits, explain, judge, verdict
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.cores import usable_cores
-from trtcompress_graph.errors import CompileError, DataError
+from trtcompress_graph.errors import CompileError, DataError, EngineLoadError
 from trtcompress_graph.measured import Speed
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
@@ -38,6 +38,8 @@ class CheckOptions:
     Attributes:
         axes: ranges by the names that stand in the model's shapes.
         pruned: the float model that the engines were made of; None where nothing was pruned.
+        must_load: whether it is an error that an engine is of another TensorRT or GPU than this machine has; else it
+            is emulated, and that is told.
     """
 
     metrics: tuple[MetricRef, ...]
@@ -45,6 +47,7 @@ class CheckOptions:
     measure: MeasureSettings
     axes: Axes
     pruned: Model | None = None
+    must_load: bool = False
 
 
 def check_engines(
@@ -75,6 +78,7 @@ def check_engines(
 
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
+        EngineLoadError: an engine that has to load does not.
     """
     measured = _measure(reference, engines, target, dataset, options, progress)
     known = {emulation.encoding: emulation for emulation in emulations}
@@ -117,13 +121,19 @@ def _measure(
 ) -> _Measured:
     threads, seconds = options.measure.threads, options.measure.seconds
     with ExitStack() as stack:
-        opened = {
-            index: runner
-            for index, engine in enumerate(engines)
-            if (runner := _open(engine, target, stack, threads)) is not None
-        }
+        opened, strange = dict[int, Runner](), list[str]()
+        for index, engine in enumerate(engines):
+            try:
+                runner = _open(engine, target, stack, threads)
+            except EngineLoadError as error:
+                if options.must_load:
+                    raise
+                strange.append(f"{engine.encoding} was not run on the GPU of this machine: {error.what}")
+                continue
+            if runner is not None:
+                opened[index] = runner
         if not opened:
-            return _Measured({}, None)
+            return _Measured({}, None, tuple(strange))
         base = stack.enter_context(open_graph(reference.path, threads))
         origin = stack.enter_context(open_graph(options.pruned.path, threads)) if options.pruned else None
         found = compare(
@@ -135,7 +145,7 @@ def _measure(
         by_place = {
             index: (accuracy, speeds) for index, accuracy, speeds in zip(opened, found, timed.speeds, strict=True)
         }
-        return _Measured(by_place, timed.gain, timed.notes)
+        return _Measured(by_place, timed.gain, (*strange, *timed.notes))
 
 
 def _usual(reference: Model, options: CheckOptions, batches: Collection[int]) -> int:
@@ -173,11 +183,17 @@ def emulate_graph(
 
 
 def _open(engine: Engine, target: Target, stack: ExitStack, threads: int) -> Runner | None:
-    """A runner for the engine, or None where it needs a device that this machine does not have."""
+    """A runner for the engine, or None where it needs a device that this machine does not have.
+
+    Raises:
+        EngineLoadError: it is of another TensorRT or another GPU than those of this machine.
+    """
     if not engine.built:
         return None
     try:
         return stack.enter_context(backend_for(target).open(engine, threads))
+    except EngineLoadError:
+        raise
     except CompileError:
         return None
 

@@ -46,12 +46,13 @@ def revalidate(
         MissingPathError: there is no model or engine.
         UsageError: there is no such metric.
         DataError: samples that do not fit the model.
+        EngineLoadError: the engine that was named is of another TensorRT or GPU than those of this machine.
     """
     model = read_model(reference)
     for name in metrics:
         find_metric(name, data.base)  # an unknown one is refused before any work
     refs = tuple(MetricRef(name, data.base, "") for name in metrics)
-    options = CheckOptions(refs, gates, measure, named_axes(model, axes))
+    options = CheckOptions(refs, gates, measure, named_axes(model, axes), must_load=(subject / ENGINE).is_file())
     found = [
         check_engines(model, (engine,), target, open_evaluation(data, model), options, _quiet)
         for engine, target in _engines(subject)

@@ -24,7 +24,7 @@ from trtcompress_engines.gpu import present, times
 from trtcompress_engines.gpu.clocks import Reading
 from trtcompress_engines.gpu.cuda_graph import Driver
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, EngineLoadError, EngineShapeError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
@@ -136,7 +136,32 @@ def test_an_engine_of_another_card_is_emulated(tmp_path: Path, builder: Builder)
     _, (candidate,) = candidates(tmp_path)
     assert candidate["emulated"]
     assert candidate["speeds"] == []
+    told = [
+        line for line in (tmp_path / "out/small/report.md").read_text().splitlines() if "was not run on the GPU" in line
+    ]
+    assert "generated on an incompatible device" in told[0]
     assert any(gate["gate"].endswith("[emulated]") for gate in candidate["gates"])
+
+
+def test_an_engine_of_another_card_that_is_named_is_exit_6(tmp_path: Path, builder: Builder):
+    """A build is for a fleet; who names one engine wants it to run."""
+    builder.card = "A100"
+    build(project(tmp_path, ["l4:int8"]), tmp_path)
+    data = ["--reference", str(tmp_path / "model.onnx"), "--data", str(tmp_path / "samples.npz")]
+    engine = tmp_path / "out/small/engines/l4/trt-int8"
+    with pytest.raises(EngineLoadError, match="cannot load the engine here") as caught:
+        CliRunner().invoke(validate, [str(engine), *data, "--axis", "x.batch=1,2,4"], catch_exceptions=False)
+    assert caught.value.exit_code == 6
+    assert str(engine) in caught.value.where
+
+
+def test_a_batch_that_no_profile_holds_is_exit_7(tmp_path: Path, builder: Builder):
+    build(project(tmp_path, ["l4:int8"]), tmp_path)
+    data = ["--reference", str(tmp_path / "model.onnx"), "--data", str(tmp_path / "samples.npz")]
+    engine = tmp_path / "out/small/engines/l4/trt-int8"
+    with pytest.raises(EngineShapeError, match="the engine was not built for 'x'") as caught:
+        CliRunner().invoke(validate, [str(engine), *data, "--axis", "x.batch=1,2,16"], catch_exceptions=False)
+    assert caught.value.exit_code == 7
 
 
 def test_the_card_is_part_of_the_machine(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, EngineLoadError
 from trtcompress_graph.measured import GpuTimes
 
 from ..backends.trt_load import load
@@ -41,7 +41,8 @@ class GpuRunner:
         """Load the engine.
 
         Raises:
-            CompileError: it was built by another release or for another GPU, or gives what numpy cannot hold.
+            EngineLoadError: it was built by another release or for another GPU.
+            CompileError: it gives what numpy cannot hold.
         """
         trt = _module(self._flavour, self._plan)
         with ExitStack() as stack:
@@ -66,7 +67,8 @@ class GpuRunner:
         """Outputs by name for one batch of inputs by name.
 
         Raises:
-            CompileError: a shape that the engine was not built for, or CUDA or TensorRT fails.
+            EngineShapeError: a shape that the engine was not built for.
+            CompileError: CUDA or TensorRT fails.
         """
         assert self._usual is not None
         self._usual.place(feed)
@@ -130,5 +132,9 @@ def _load_engine(trt: Any, plan: Path, title: str) -> tuple[Any, Any]:
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         why = said[-1] if said else "it says nothing"
-        raise CompileError(f"{title} {trt.__version__} cannot load the engine here: {why}", where=str(plan))
+        raise EngineLoadError(
+            f"{title} {trt.__version__} cannot load the engine here: {why}",
+            where=str(plan),
+            hint="build it again with this release and on this GPU; reproduce.sh beside it does",
+        )
     return runtime, engine

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, EngineShapeError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -46,7 +46,7 @@ class Tensors:
         """Index of the optimization profile whose usual shapes are nearest, of those that hold the shapes.
 
         Raises:
-            CompileError: none does.
+            EngineShapeError: none does.
         """
         away = {}
         for index in range(self._engine.num_optimization_profiles):
@@ -57,8 +57,23 @@ class Tensors:
                 )
         if not away:
             told = ", ".join(f"'{name}' {list(shape)}" for name, shape in shapes.items())
-            raise CompileError(f"the engine was not built for {told}", where=str(self._plan))
+            raise EngineShapeError(
+                f"the engine was not built for {told}: {self._greatest()}",
+                where=str(self._plan),
+                hint="ask for less, or build it anew with a wider range: --set 'model.inputs.INPUT.AXIS=[1, 8, 64]'",
+            )
         return min(away, key=lambda index: away[index])
+
+    def _greatest(self) -> str:
+        """How far its profiles go, in words."""
+        named = [name for name in self.inputs if name not in self.on_host]
+        profiles = [
+            ", ".join(
+                f"'{name}' {list(low)} to {list(high)}" for name in named for low, _, high in [self._range(name, i)]
+            )
+            for i in range(self._engine.num_optimization_profiles)
+        ]
+        return f"it takes {' or '.join(profiles)}"
 
     def usual(self) -> dict[str, tuple[int, ...]]:
         """Shapes that the first profile is tuned for; only of an engine that reads no input on the host."""
