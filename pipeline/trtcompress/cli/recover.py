@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ WORK = ".recovery"
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
 @click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
 @click.option("--function", metavar="MODULE:NAME", help="A training loop of your own: gets the module, gives it back.")
+@click.option("--restart", is_flag=True, help="Throw away the checkpoints of a killed training beside OUT.onnx.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
 @options.onnx_output
 @options.as_json
@@ -60,13 +62,15 @@ def command(
     samples: int | None,
     qat: bool,
     metric: str | None,
+    restart: bool,
     output: str,
     as_json: bool,
     **how: Any,
 ) -> None:
     """Train a model that was cut or quantized to answer as the one that it came from. No labels are needed.
 
-    Run it again after a kill: it goes on at the last checkpoint, in OUT.onnx.recovery/.
+    Run it again after a kill: it goes on at the last checkpoint, in OUT.onnx.recovery/. With other options or models it
+    is refused there, unless --restart is given.
 
     \b
     trtcompress recover small.onnx --teacher m.onnx --data samples.npz -o recovered.onnx
@@ -78,6 +82,8 @@ def command(
     request = _request(student, teacher, output, metric, how)
     _check_quantized(request, qat)
     opened = open_data(options.data_ref(data, samples), request.student)
+    if restart:
+        shutil.rmtree(request.work, ignore_errors=True)
     made = recover(request, opened, _told())
     _show(made, as_json)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..digests import digest_of
+from trtcompress_graph.errors import UsageError
+
 from ..files import write_text
+
+_log = logging.getLogger("trtcompress.stages.recover")
 
 KEY = "key.json"
 
@@ -28,36 +33,70 @@ def save(state: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any | None:
-    """A state, on the CPU; None where there is none that can be read."""
+    """A state, on the CPU; None where there is none that can be read, which is told."""
     if not path.is_file():
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises whatever it meets in a damaged file
+    except Exception as error:  # torch raises whatever it meets in a damaged file
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        _log.warning("the checkpoint %s is damaged, so that its part of the training starts anew: %s", path, why)
         return None
 
 
-def open_folder(folder: Path, facts: dict[str, Any]) -> bool:
+def holds_training(folder: Path) -> bool:
+    """Whether a training that was killed left something in a folder."""
+    return any(folder.glob("*.pt"))
+
+
+def open_folder(folder: Path, facts: Mapping[str, Any], replaces: bool = False) -> bool:
     """Make the folder of a training; what lies there goes on only where it is of the same training.
 
     Args:
         folder: of the checkpoints.
-        facts: all that the training depends on.
+        facts: all that the training depends on, as JSON values.
+        replaces: what lies there of another training is removed; else it is refused.
 
     Returns:
         Whether there was one to go on with.
+
+    Raises:
+        UsageError: checkpoints of another training lie there.
     """
-    key = digest_of(facts)
     file = folder / KEY
+    known = _known(file)
+    if known == json.loads(json.dumps(facts)):
+        return holds_training(folder)
+    if holds_training(folder) and not replaces:
+        raise UsageError(
+            f"a training that was killed can go on here, and it was another one: {_difference(known, facts)}",
+            where=str(folder.parent),
+            hint="type the first command again to go on with it, add --restart to throw it away, or name another -o",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_text(file, json.dumps(facts))
+    return False
+
+
+def _known(file: Path) -> Any:
+    """The facts of the training that lies there; None where that cannot be read."""
     try:
-        known = bool(json.loads(file.read_text(encoding="utf-8")) == key)
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = False
-    if not known:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_text(file, json.dumps(key))
-    return known
+        return None
+
+
+def _difference(known: Any, facts: Mapping[str, Any]) -> str:
+    """What differs, in words; of settings each one by its name."""
+    if not isinstance(known, dict):
+        return f"{KEY} cannot be read"
+    names = [name for name in facts if known.get(name) != facts[name]]
+    old, new = known.get("settings"), facts.get("settings")
+    if names == ["settings"] and isinstance(old, dict) and isinstance(new, dict):
+        told = [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
+        return "; ".join(told)
+    return f"other {' and '.join(names)}"
 
 
 def cloned(state: Any) -> Any:

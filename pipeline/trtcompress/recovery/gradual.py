@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
-from trtcompress_graph.errors import PruneError
+from trtcompress_graph.errors import PruneError, TrtCompressError
+from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
 
 from ..config import PruneSettings, RecoverSettings
-from ..cutting import PrunedModel, Told, cut_model
-from ..pruning.plan import GroupCut, PrunePlan, TensorCut
+from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
+from ..files import write_text
+from ..pruning.plan import PrunePlan
 from ..stage import FunctionRef
+from .composing import composed
 from .recover import Request, recover
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
+
+DONE = "done.json"
+"""In the folder of a cut: what it came to, written when its graph and its plan stand."""
+
+TRAINED = "trained.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +36,14 @@ class Cuts:
 
     Attributes:
         model: simplified.
+        work: folder for the steps on the way; those that lie there are taken again. Removed at the end.
         prune: holds a budget of MACs or parameters, and in how many steps it is reached.
         recover: of the training between two cuts; a length of its own is shared out among them.
     """
 
     model: Model
     out: Path
+    work: Path
     prune: PruneSettings
     recover: RecoverSettings
     axes: Axes
@@ -43,7 +54,8 @@ def cut_gradually(
 ) -> PrunedModel:
     """Cut to the budget in steps of one ratio each; the last cut is not trained, since `recover` follows.
 
-    A step on the way for which there is no width of the wanted multiple is left out.
+    A step is left out where the cut before it met its budget already, and one on the way where there is no width of
+    the wanted multiple. What a killed run had finished is taken again.
 
     Args:
         cuts: what and how far.
@@ -58,39 +70,81 @@ def cut_gradually(
     Raises:
         TrtCompressError: see `cut_model` and `recover`.
     """
+    try:
+        made = _cut_gradually(cuts, data, training, function, told)
+    except TrtCompressError:  # it would come again: only a kill leaves something to go on with
+        shutil.rmtree(cuts.work, ignore_errors=True)
+        raise
+    shutil.rmtree(cuts.work, ignore_errors=True)
+    return made
+
+
+def _cut_gradually(
+    cuts: Cuts, data: Dataset, training: Dataset, function: FunctionRef | None, told: Told
+) -> PrunedModel:
     steps = cuts.prune.steps
     current: Model = cuts.model
-    plan: PrunePlan | None = None
-    with TemporaryDirectory(prefix=".cuts.", dir=cuts.out.parent) as folder:
-        for number in range(1, steps + 1):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            out = cuts.out if number == steps else place / "model.onnx"
-            section = _section(cuts.prune, number, plan)
-            try:
-                done = cut_model(current, out, section, None, axes=cuts.axes, data=data, told=told)
-            except PruneError as error:
-                if number == steps:
-                    raise
-                told(f"cut {number} of {steps} is left out: {error.what}", number, steps)
-                continue
-            plan = done.plan if plan is None else composed(plan, done.plan)
+    last: PrunedModel | None = None
+    skipped: list[str] = []
+    for number in range(1, steps + 1):
+        place = cuts.work / str(number)
+        section = _section(cuts.prune, number, last and last.plan)
+        if last is not None and section is None:
+            skipped.append(f"cut {number} of {steps} is left out: the one before it met its budget already")
+            told(skipped[-1], number, steps)
+            continue
+        assert section is not None
+        try:
+            done = _step(cuts, current, section, place, data, told)
+        except PruneError as error:
             if number == steps:
-                return replace(done, plan=plan)
-            request = Request(
-                *(done, cuts.model, shared_out(cuts.recover, steps), place / "trained.onnx", place / "work"),
-                function=function,
-            )
-            current = recover(request, training, told)
-    raise AssertionError("the last step returns")
+                raise
+            skipped.append(f"cut {number} of {steps} is left out: {error.what}")
+            told(skipped[-1], number, steps)
+            continue
+        last = done if last is None else replace(done, plan=composed(last.plan, done.plan))
+        current = done if number == steps else _trained(cuts, done, place, training, function, told)
+    assert last is not None
+    made = copy_model(current, cuts.out)
+    return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, (*last.notes, *skipped))
 
 
-def _section(prune: PruneSettings, number: int, before: PrunePlan | None) -> PruneSettings:
-    """The settings of one cut: its budget is a share of the model as the cut before left it."""
+def _step(cuts: Cuts, model: Model, section: PruneSettings, place: Path, data: Dataset, told: Told) -> PrunedModel:
+    """The cut of one step; the one that stands there already, where a killed run had come so far."""
+    try:
+        record = json.loads((place / DONE).read_text(encoding="utf-8"))
+        there, plan = read_model(place / "model.onnx"), read_plan(place / PLAN)
+        if there.digest == record["digest"] and plan.model_sha256 == model.digest:
+            return PrunedModel(there.path, there.digest, there.inputs, there.outputs, plan, tuple(record["notes"]))
+    except (OSError, ValueError, KeyError, TypeError, TrtCompressError):
+        pass  # not there, or damaged
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    done = cut_model(model, place / "model.onnx", section, None, axes=cuts.axes, data=data, told=told)
+    write_plan(done.plan, place / PLAN)
+    write_text(place / DONE, json.dumps({"digest": done.digest, "notes": done.notes}))
+    return done
+
+
+def _trained(
+    cuts: Cuts, cut: PrunedModel, place: Path, training: Dataset, function: FunctionRef | None, told: Told
+) -> Model:
+    """A cut after its training; the graph stands under its name only when that was done."""
+    if (place / TRAINED).is_file():
+        return read_model(place / TRAINED)
+    settings = shared_out(cuts.recover, cuts.prune.steps)
+    request = Request(cut, cuts.model, settings, place / TRAINED, place / "work", function=function, replaces=True)
+    return recover(request, training, told)
+
+
+def _section(prune: PruneSettings, number: int, before: PrunePlan | None) -> PruneSettings | None:
+    """The settings of one cut: its budget is a share of the model as the cut before left it; None where that is met."""
     budget = "macs" if prune.macs is not None else "params"
     price = "macs" if budget == "macs" else "parameters"
     share = 1.0 if before is None else getattr(before.after, price) / getattr(before.before, price)
     wanted = float(getattr(prune, budget)) ** (number / prune.steps)
+    if share <= wanted:
+        return None
     depth = prune.depth if before is None else 1.0
     return prune.model_copy(update={budget: wanted / share, "steps": 1, "depth": depth})
 
@@ -103,51 +157,3 @@ def shared_out(settings: RecoverSettings, steps: int) -> RecoverSettings:
         "steps": settings.steps and max(1, settings.steps // steps),
     }
     return settings.model_copy(update=lengths)
-
-
-def composed(first: PrunePlan, second: PrunePlan) -> PrunePlan:
-    """One plan that cuts at once what two plans cut one after the other.
-
-    Args:
-        first: of the whole model.
-        second: of what the first left.
-    """
-    groups = {group.group: group for group in first.groups}
-    for group in second.groups:
-        groups[group.group] = _both(groups[group.group], group) if group.group in groups else group
-    return second.model_copy(
-        update={
-            "model_sha256": first.model_sha256,
-            "before": first.before,
-            "groups": tuple(groups.values()),
-            "blocks": first.blocks,
-        }
-    )
-
-
-def _both(first: GroupCut, second: GroupCut) -> GroupCut:
-    left = sorted(set(range(first.units)) - set(first.gone))
-    gone = sorted({*first.gone, *(left[place] for place in second.gone)})
-    known = {(cut.tensor, cut.axis): cut for cut in first.tensors}
-    tensors = tuple(_cut(known.get((cut.tensor, cut.axis)), cut) for cut in second.tensors)
-    return second.model_copy(
-        update={
-            "units": first.units,
-            "kept": first.units - len(gone),
-            "gone": tuple(gone),
-            "scores": first.scores,
-            "tensors": tensors,
-        }
-    )
-
-
-def _cut(first: TensorCut | None, second: TensorCut) -> TensorCut:
-    """Both cuts of one axis."""
-    if first is None:
-        return second
-    return TensorCut(
-        tensor=first.tensor,
-        axis=first.axis,
-        length=first.length,
-        kept=tuple(first.kept[place] for place in second.kept),
-    )

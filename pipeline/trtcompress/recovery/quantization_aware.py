@@ -42,6 +42,17 @@ def train_quantized(
 ) -> Recovered:
     """Train a graph under its quantization, and write it; one without any is copied.
 
+    Args:
+        student: Q/DQ graph.
+        teacher: float model that it was made of.
+        settings: of the training.
+        data: samples.
+        out: the file to write.
+        work: folder that belongs to this very training, as `work_folder` names it.
+        told: of the progress.
+        metrics: the first one is told with the progress.
+        function: the user's own training loop.
+
     Raises:
         TrtCompressError: see `recover`.
     """
@@ -50,4 +61,5 @@ def train_quantized(
         note = "no activation is quantized in this graph: there is nothing to train under quantization"
         held = (made.path, made.digest, made.inputs, made.outputs)
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, 0, (note,))
-    return recover(Request(student, teacher, settings, out, work, metrics, function), data, told)
+    request = Request(student, teacher, settings, out, work, metrics, function, replaces=True)
+    return recover(request, data, told)

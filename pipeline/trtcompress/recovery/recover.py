@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 VERSION = 4
 """Of the training: a checkpoint of another one is not gone on with."""
 
+TRAINING = "training"
+"""Folder of the checkpoints, beside the samples."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered(Model):
@@ -61,6 +64,7 @@ class Request:
         work: folder for samples and checkpoints; a training that lies there is gone on with. Removed at the end.
         metrics: the first one is told on the samples that are held out.
         function: the user's own training loop.
+        replaces: checkpoints of another training in `work` are removed; else they are refused.
     """
 
     student: Model
@@ -70,6 +74,7 @@ class Request:
     work: Path
     metrics: tuple[MetricRef, ...] = ()
     function: FunctionRef | None = None
+    replaces: bool = False
 
 
 def recover(request: Request, data: Dataset, told: Told) -> Recovered:
@@ -82,19 +87,26 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         UsageError: an unknown loss, or one that does not fit the models.
         RecoverError: the training diverges, or the user's loop fails.
     """
+    from .checkpoint import holds_training
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
+    theirs = holds_training(request.work / TRAINING)
     try:
-        made = _recover(request, data, told)
+        job = _opened(request, data, told)
+        theirs = False
+        outcome = _train(request, job, told)
+        made = _write(request, job)
     except TrtCompressError:  # it would come again: only a kill leaves something to go on with
-        shutil.rmtree(request.work, ignore_errors=True)
+        if not theirs:
+            shutil.rmtree(request.work, ignore_errors=True)
         raise
     shutil.rmtree(request.work, ignore_errors=True)
-    return made
+    return _recovered(made, outcome, job, (*data.notes, *_notes(job)))
 
 
-def _recover(request: Request, data: Dataset, told: Told) -> Recovered:
+def _opened(request: Request, data: Dataset, told: Told) -> Job:
+    """The training with its samples and its folder, all checked."""
     from .checkpoint import open_folder
     from .job import Job
     from .pool import fill
@@ -106,21 +118,18 @@ def _recover(request: Request, data: Dataset, told: Told) -> Recovered:
         data.source,
         lambda done: told("read samples", done, data.total),
     )
-    training = training_of(request.settings)
     job = Job(
         student=_trainable(request),
         teacher=request.teacher,
         pool=pool,
-        training=training,
-        folder=request.work / "training",
+        training=training_of(request.settings),
+        folder=request.work / TRAINING,
         metrics=request.metrics,
     )
     _check_data(job)
-    if open_folder(job.folder, _facts(request, job)):
+    if open_folder(job.folder, _facts(request, job), request.replaces):
         told("go on with the training that was there", 0, None)
-    outcome = _train(request, job, told)
-    made = _write(request, job)
-    return _recovered(made, outcome, job, (*data.notes, *_notes(job)))
+    return job
 
 
 def training_of(settings: RecoverSettings) -> Training:

@@ -8,12 +8,12 @@ import shutil
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.model import Model
 
-from ..config import RecoverSettings
-from ..digests import digest_of
+from ..codec import identity
+from ..digests import digest_of, library_version
 from ..files import write_text
 from ..stage import Progress
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("trtcompress.stages.recover")
 
 RECORD = "training.json"
+
+LIBS = ("trtcompress", "torch", "lightning-fabric", "onnx-ir")
+"""Whose version shapes a training."""
 
 FORGOTTEN = 14 * 86400
 """Seconds after which nobody will go on with a training that was killed."""
@@ -43,17 +46,15 @@ def by_lines(name: str, progress: Progress) -> Told:
     return told
 
 
-def work_folder(out: Path, student: str, teacher: str, data: str, settings: RecoverSettings) -> Path:
-    """Where a stage that is killed finds its checkpoints again: beside the store's own folders, by what it trains.
+def work_folder(out: Path, *depends: Any) -> Path:
+    """Where a stage that is killed finds its work again: beside the store's own folders, by what it depends on.
 
     Args:
         out: folder that the stage writes to, `STORE/tmp/RANDOM`.
-        student: digest.
-        teacher: digest.
-        data: digest of the samples.
-        settings: of the training.
+        depends: settings and inputs, which count by their contents.
     """
-    key = digest_of({"of": [student, teacher, data], "settings": settings.model_dump(mode="json")})
+    versions = {name: library_version(name) for name in LIBS}
+    key = digest_of([[identity(value) for value in depends], versions])
     place = out.parent.parent / "training"
     for old in place.glob("*"):
         if time.time() - old.stat().st_mtime > FORGOTTEN:

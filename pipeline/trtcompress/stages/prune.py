@@ -14,6 +14,7 @@ from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
 from ..datasets import open_data
 from ..profiles import named_axes
 from ..recovery.gradual import Cuts, cut_gradually
+from ..recovery.telling import work_folder
 from ..stage import DataRef, FunctionRef, PlanRef, Progress, StageSettings, on_this_machine, stage
 
 _log = logging.getLogger(__name__)
@@ -62,8 +63,10 @@ def prune(
         RecoverError: a training between cuts diverges.
     """
     if between_cuts is not None and settings.recover is not None:
+        depends = (simplified, calibration, axes, between_cuts, recover_loop, settings)
+        lengths = named_axes(simplified, axes)
         done = cut_gradually(
-            Cuts(simplified, out / "model.onnx", settings.prune, settings.recover, named_axes(simplified, axes)),
+            Cuts(simplified, out / "model.onnx", work_folder(out, *depends), settings.prune, settings.recover, lengths),
             open_data(calibration, simplified, samples=settings.prune.samples),
             open_data(between_cuts, simplified, samples=settings.recover.samples),
             recover_loop,

@@ -60,7 +60,7 @@ def qat(
     """
     section = settings.qat
     data = open_data(training, equalized, samples=section.samples)
-    work = work_folder(out, rounded.digest, equalized.digest, training.digest, section)
+    work = work_folder(out, rounded, equalized, training, metrics, qat_loop, settings)
     made = train_quantized(
         *(rounded, equalized, section, data, out / "model.onnx", work, by_lines(f"qat {encoding.name}", progress)),
         metrics=metrics,

@@ -57,8 +57,8 @@ def recover(
     """
     section = settings.recover
     data = open_data(training, simplified, samples=section.samples)
-    work = work_folder(out, pruned.digest, simplified.digest, training.digest, section)
-    request = Request(pruned, simplified, section, out / "model.onnx", work, metrics, recover_loop)
+    work = work_folder(out, pruned, simplified, training, metrics, recover_loop, settings)
+    request = Request(pruned, simplified, section, out / "model.onnx", work, metrics, recover_loop, replaces=True)
     made = recover_student(request, data, by_lines("recover", progress))
     write_record(made, out)
     return made

@@ -1,0 +1,79 @@
+"""Pruning in steps: a step whose budget is met is left out, and a killed run takes again what was finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from builds import project, write_samples
+from trtcompress.config import PruneSettings, RecoverSettings
+from trtcompress.datasets import open_data
+from trtcompress.recovery import gradual
+from trtcompress.recovery.gradual import Cuts, cut_gradually
+from trtcompress.stage import DataRef
+from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.load import read_model
+
+TRAINING = RecoverSettings(steps=40, lr=3e-3, blockwise=False)
+
+
+def cuts_of(folder: Path, macs: float, steps: int, training: RecoverSettings = TRAINING) -> Cuts:
+    """Of a convolution with 8 channels: each is an eighth of the multiply-accumulates."""
+    project(folder / "p")
+    write_samples(folder / "p" / "more.npz", seed=5, count=48)
+    (folder / "out").mkdir()
+    prune = PruneSettings(macs=macs, steps=steps, multiple=1, reconstruct=False)
+    model = read_model(folder / "p" / "model.onnx")
+    return Cuts(model, folder / "out" / "model.onnx", folder / "work", prune, training, {"x": {"batch": AxisRange(1, 1, 1)}})
+
+
+def run(cuts: Cuts, said: list[str]):
+    data = open_data(DataRef("more.npz", cuts.model.path.parent, "", None, None), cuts.model)
+    return cut_gradually(cuts, data, data, None, lambda what, done, total: said.append(what))
+
+
+def channels(path: Path) -> int:
+    return next(w.dims[0] for w in onnx.load(path).graph.initializer if w.name == "conv.weight")
+
+
+def test_a_step_whose_budget_is_met_already_is_left_out_and_told(tmp_path):
+    said: list[str] = []
+    made = run(cuts_of(tmp_path, 0.752, 20), said)  # three quarters are within reach of the last two budgets
+    assert channels(made.path) == 6
+    assert made.plan.after.macs / made.plan.before.macs == pytest.approx(0.75, abs=0.001)
+    told = "cut 20 of 20 is left out: the one before it met its budget already"
+    assert told in said
+    assert told in made.notes
+    assert made.path == tmp_path / "out" / "model.onnx"
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_killed_run_takes_again_the_steps_that_it_had_finished(tmp_path, monkeypatch):
+    expected = run(cuts_of(tmp_path / "peace", 0.511, 6), [])  # 7, 5 and 4 channels; no width for three of the steps
+    cuts = cuts_of(tmp_path / "killed", 0.511, 6)
+    worked: list[str] = []
+    cut_model, recover = gradual.cut_model, gradual.recover
+
+    def cut(model, out, *rest, **named):
+        if out.parent.name == "6" and not worked[-1:] == ["killed"]:
+            worked.append("killed")
+            raise KeyboardInterrupt
+        made = cut_model(model, out, *rest, **named)
+        worked.append(f"cut {out.parent.name}")
+        return made
+
+    def train(request, *rest):
+        worked.append(f"train {request.out.parent.name}")
+        return recover(request, *rest)
+
+    monkeypatch.setattr(gradual, "cut_model", cut)
+    monkeypatch.setattr(gradual, "recover", train)
+    with pytest.raises(KeyboardInterrupt):
+        run(cuts, [])
+    assert worked == ["cut 1", "train 1", "cut 4", "train 4", "killed"]
+    made = run(cuts, [])
+    assert worked[5:] == ["cut 6"], "what was cut and trained before the kill is taken again"
+    assert made.digest == expected.digest
+    assert made.plan == expected.plan
