@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -60,6 +61,11 @@ def make_fabric(training: Training) -> Fabric:
     )
 
 
+def first_device() -> torch.device:
+    """The device of the first process of a training, for what runs before it."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
 @contextmanager
 def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
     """Equal runs give equal numbers, as far as PyTorch can; processes share the cores."""
@@ -78,3 +84,14 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
         torch.use_deterministic_algorithms(held)
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Memory of the GPU that the block took is free for others behind it: PyTorch would keep it for itself."""
+    try:
+        yield
+    finally:
+        if torch.cuda.is_initialized():
+            gc.collect()  # traced modules and loops refer to themselves
+            torch.cuda.empty_cache()

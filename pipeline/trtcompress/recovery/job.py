@@ -20,7 +20,7 @@ from ..stage import MetricRef
 from .augment import Changes
 from .batches import Batches
 from .checkpoint import load, save
-from .devices import repeatable
+from .devices import given_back, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
@@ -102,6 +102,18 @@ def open_subjects(job: Job) -> Subjects:
     return Subjects(make_pair(student, teacher, job.student, inputs, labels), inputs, labels)
 
 
+def placed(pair: Pair, device: torch.device) -> Pair:
+    """Both views on a device, where the teacher reads what it shares with the student.
+
+    It comes before any part of a view is made: parts share the view's parameters, which move in place, but not its
+    buffers, which are replaced, so that those of the view would stay behind.
+    """
+    pair.student.to(device)
+    pair.teacher.to(device)
+    share_equal(pair.student, pair.teacher)
+    return pair
+
+
 def _channels_last(view: fx.GraphModule) -> fx.GraphModule:
     """Weights of convolutions with their channels side by side, which takes half to two thirds of the time."""
     for parameter in view.parameters():
@@ -129,7 +141,7 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
         that waits can tell that of the first one.
     """
     try:
-        with repeatable(job.training.seed, fabric.world_size):
+        with given_back(), repeatable(job.training.seed, fabric.world_size):
             return asdict(_train(fabric, job, told))
     except TrtCompressError as error:
         return error
@@ -140,14 +152,15 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     pair = subjects.pair
     terms = make_terms(pair, job.training.losses, job.loss_options)
     start_terms(pair, terms, subjects.inputs, subjects.labels)
-    teacher = teacher_view(pair, terms)
     kinds = input_kinds(job.batches)
     changes = Changes()
     if job.training.augment and _is_long(job):
         mix = "labels" not in terms
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
-    feed = Feed(job.batches, teacher.to(fabric.device), fabric.device, changes, kinds, fabric.autocast)
+    placed(pair, fabric.device)
+    teacher = teacher_view(pair, terms)
+    feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
     metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
