@@ -53,7 +53,7 @@ def serve_check(
 
     Raises:
         UsageError: there is no such repository, model or server.
-        CompileError: a configuration is damaged.
+        RepositoryError: a configuration is damaged, or disagrees with its model.
         ServingError: the server did not come up.
     """
     from trtcompress_engines.triton.client import Client

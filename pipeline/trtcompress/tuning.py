@@ -46,6 +46,7 @@ def tune(
 
     Raises:
         UsageError: there is no such repository, model or server, or the model is an ensemble.
+        RepositoryError: a configuration is damaged, or disagrees with its model.
         ServingError: the server did not come up, or cannot serve the model as it is configured.
         StoreError: the result cannot be written.
     """

@@ -13,7 +13,7 @@ from trtcompress_engines.triton import TritonOptions, aside, check_repository, p
 from trtcompress_engines.triton.formats import LAYOUTS
 from trtcompress_engines.triton.setting import setting_of, with_setting
 from trtcompress_graph.axes import AxisRange
-from trtcompress_graph.errors import CompileError, MissingPathError, StoreError, UsageError
+from trtcompress_graph.errors import CompileError, MissingPathError, RepositoryError, StoreError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.target import Engine, Target
 
@@ -92,7 +92,7 @@ def test_every_instance_has_all_profiles_of_a_plan(plan: Engine, tmp_path: Path)
     text = path.read_text()
     for wrong in ('["0", "1"]', '["0", "1", "2", "3"]', '["0", "2", "1"]', "[]"):
         path.write_text(text.replace('["0", "1", "2"]', wrong))
-        with pytest.raises(CompileError, match="profiles of an instance group"):
+        with pytest.raises(RepositoryError, match="profiles of an instance group"):
             check_repository(tmp_path / "repository")
 
 
@@ -237,7 +237,7 @@ def test_a_configuration_edited_into_disagreement(engine: Engine, tmp_path: Path
     config = write(engine, tmp_path / "repository") / "config.pbtxt"
     assert old in config.read_text()
     config.write_text(config.read_text().replace(old, new, 1))
-    with pytest.raises(CompileError, match=words) as caught:
+    with pytest.raises(RepositoryError, match=words) as caught:
         check_repository(tmp_path / "repository")
     assert str(config) in str(caught.value)
 
@@ -245,7 +245,7 @@ def test_a_configuration_edited_into_disagreement(engine: Engine, tmp_path: Path
 def test_a_changed_model_is_found(tmp_path: Path, engine: Engine):
     folder = write(engine, tmp_path / "repository")
     encoder(folder / "1/model.onnx")
-    with pytest.raises(CompileError, match="SHA-256"):
+    with pytest.raises(RepositoryError, match="SHA-256"):
         check_repository(tmp_path / "repository")
     (folder / "1/model.onnx.sha256").unlink()
     with pytest.raises(MissingPathError, match=r"model\.onnx\.sha256"):

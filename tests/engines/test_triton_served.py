@@ -202,6 +202,16 @@ def test_a_configuration_of_other_tensors_does_not_load(served, tmp_path: Path):
         served(folder)
 
 
+def test_a_configuration_of_batches_that_no_profile_holds_does_not_load(served, tmp_path: Path, monkeypatch):
+    folder = write(engine_of(encoder(tmp_path / "encoder.onnx")), tmp_path)
+    assert served(folder).max_batch == 8
+    # the module as it was loaded from the folder: there `greatest_batch` is that of a plan
+    runner = (folder / "1/onnxruntime_runner.py").read_text()
+    (folder / "1/onnxruntime_runner.py").write_text(runner.replace("return None", "return 4"))
+    with pytest.raises(ModelError, match=r"m: config\.pbtxt has batches of up to 8, the model takes at most 4"):
+        served(folder)
+
+
 # --- TensorRT for RTX, under stand-ins for its bindings and for libcudart
 
 
@@ -362,6 +372,10 @@ def test_plan_runs_and_its_buffers_grow_and_go(rtx):
 def test_plan_refuses_shapes_outside_its_profile(rtx):
     with pytest.raises(ValueError, match=r"input 'x' of shape \(5, 3\) is outside"):
         rtx().run({"x": np.zeros((5, 3), "f4")})
+
+
+def test_the_greatest_batch_is_that_of_the_widest_profile(rtx):
+    assert [rtx(profiles=count).greatest_batch() for count in (1, 2)] == [4, 4]
 
 
 def test_plan_of_another_release(rtx):

@@ -129,6 +129,28 @@ def test_a_model_that_does_not_load_is_exit_5(tmp_path: Path):
     assert "model.onnx is not the file that was packaged" in failed["loads"]
 
 
+@pytest.mark.parametrize("command", ["serve-check", "tune"])
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("max_batch_size: 8", "max_batch_size: 0", "dims"),
+        ('name: "logits"', 'name: "logit"', "outputs is ['logit'] here and ['logits'] in the model"),
+        ("TYPE_FP32", "TYPE_FP16", "data_type is TYPE_FP16 here and TYPE_FP32 in the model"),
+        ("max_batch_size", "max_batch_sizes", "this is not a model configuration"),
+    ],
+)
+def test_a_configuration_that_was_edited_is_exit_8(tmp_path: Path, command: str, old: str, new: str, told: str):
+    """Before a server is started."""
+    repository = write(tmp_path, "cnn")
+    config = repository / "cnn/config.pbtxt"
+    config.write_text(config.read_text().replace(old, new, 1))
+    ran = trtcompress(command, repository, "--server", "/bin/false")
+    assert (ran.code, ran.out) == (8, "")
+    assert told in ran.err
+    assert f"{config}: " in ran.err
+    assert "hint: package the model again" in ran.err
+
+
 CHAIN = """
 name: "chain" platform: "ensemble" max_batch_size: 8
 input [{ name: "pixels" data_type: TYPE_FP32 dims: [1, 28, 28] }]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trtcompress_graph.axes import Axes, AxisRange
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, EngineShapeError
 from trtcompress_graph.model import Model
 
 from .batch_axis import batch_axis
@@ -33,7 +33,8 @@ def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
     """Decide from the graph's axes, their ranges and the user's wish.
 
     Raises:
-        CompileError: a batch size is wished that the model cannot take.
+        EngineShapeError: a batch size is wished that the engine was not built for.
+        CompileError: one is wished of a model that Triton cannot batch.
     """
     if options.max_batch_size == 0:
         return Batching(0)
@@ -51,7 +52,7 @@ def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
     greatest = span.max if span is not None else options.max_batch_size or DEFAULT_MAX_BATCH
     wished = greatest if options.max_batch_size is None else options.max_batch_size
     if wished > greatest:
-        raise CompileError(
+        raise EngineShapeError(
             f"batches of up to {wished} are wished, but the engine was built for at most {greatest}",
             where=f"axis '{axis}'",
             hint=f"--set 'model.inputs.{graph.inputs[0].name}.{axis}=[1, {span.opt if span else 1}, {wished}]'",

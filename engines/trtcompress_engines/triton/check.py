@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError, MissingPathError
+from trtcompress_graph.errors import MissingPathError, RepositoryError
 from trtcompress_graph.load import read_model
-from trtcompress_graph.model import TensorSpec
+from trtcompress_graph.model import Model, TensorSpec
 
 from .batching import Batching
 from .config import profile_names, served_dims
@@ -24,7 +24,7 @@ def check_repository(repository: Path) -> None:
 
     Raises:
         MissingPathError: no repository, or a model without its file.
-        CompileError: a file was changed, or a configuration disagrees with its model.
+        RepositoryError: a file was changed, or a configuration disagrees with its model.
     """
     if not repository.is_dir():
         raise MissingPathError("no such model repository", where=str(repository), hint="trtcompress package")
@@ -35,8 +35,8 @@ def check_repository(repository: Path) -> None:
 def _check_model(folder: Path) -> None:
     path = folder / "config.pbtxt"
     config = parse_config(path)
-    _agree(path, "name", config.name, folder.name)
     if config.platform == "ensemble":
+        _agree(path, "name", config.name, folder.name)
         _check_ensemble(path, config)
         return
     model = folder / str(served_version(folder, config)) / parameter(config, "model_file")
@@ -46,9 +46,24 @@ def _check_model(folder: Path) -> None:
     if not note.is_file():
         raise MissingPathError("the digest of the model is missing", where=str(note), hint="package the model again")
     _agree(note, "SHA-256", note.read_text(encoding="utf-8").partition(" ")[0], files_digest([model]))
+    check_config(folder, config, read_model(model) if model.suffix == ".onnx" else None)
+
+
+def check_config(folder: Path, config: Any, graph: Model | None) -> None:
+    """Compare the configuration of a model with what is served; digests are the server's to look at.
+
+    Args:
+        folder: of the model in the repository.
+        config: its `ModelConfig`; of no ensemble.
+        graph: the ONNX model that is served; None where it is a plan.
+
+    Raises:
+        RepositoryError: they disagree.
+    """
+    path = folder / "config.pbtxt"
+    _agree(path, "name", config.name, folder.name)
     _check_profiles(path, config)
-    if model.suffix == ".onnx":
-        graph = read_model(model)
+    if graph is not None:
         batch = Batching(config.max_batch_size)
         _check_tensors(path, "input", config.input, graph.inputs, batch)
         _check_tensors(path, "output", config.output, graph.outputs, batch)
@@ -90,7 +105,7 @@ def _check_tensors(path: Path, kind: str, entries: Any, specs: tuple[TensorSpec,
 
 def _agree(path: Path, key: str, written: object, held: object) -> None:
     if written != held:
-        raise CompileError(
+        raise RepositoryError(
             f"{key} is {written} here and {held} in the model",
             where=str(path),
             hint="package the model again instead of editing what lies beside it by hand",

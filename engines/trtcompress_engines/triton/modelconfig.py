@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
+from trtcompress_graph.errors import MissingPathError, RepositoryError, UsageError
 
 
 def parse_config(path: Path) -> Any:
@@ -14,7 +14,7 @@ def parse_config(path: Path) -> Any:
     Raises:
         UsageError: tritonclient is not installed.
         MissingPathError: no such file.
-        CompileError: the file is not a model configuration.
+        RepositoryError: the file is not a model configuration.
     """
     try:
         from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -29,7 +29,7 @@ def parse_config(path: Path) -> Any:
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise CompileError(
+        raise RepositoryError(
             f"this is not a model configuration: {error}", where=str(path), hint="package the model again"
         ) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.axes import Axes, AxisRange, plain_axes
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import RepositoryError
 from trtcompress_graph.model import Model, TensorSpec
 
 from .modelconfig import parameter
@@ -76,7 +76,7 @@ def packaged(config: Any, folder: Path, graph: Model | None) -> dict[tuple[Place
         try:
             return from_text(text)
         except (ValueError, TypeError, KeyError, json.JSONDecodeError) as error:
-            raise CompileError(
+            raise RepositoryError(
                 f"parameter '{RANGES}' is damaged: {error}", where=str(folder / "config.pbtxt"), hint="package it again"
             ) from error
     start = 1 if config.max_batch_size else 0

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_graph.axes import Axes, AxisRange
-from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
+from trtcompress_graph.errors import MissingPathError, RepositoryError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
+from .check import check_config
 from .datatypes import TRITON_TYPES
 from .modelconfig import parameter, parse_config
 from .ranged import Place, overridden, packaged
@@ -94,7 +95,7 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
         axes: ranges that replace those that were packaged, by input and by name or index of the axis.
 
     Raises:
-        CompileError: its `config.pbtxt` is none.
+        RepositoryError: its `config.pbtxt` is none, or disagrees with the model beside it.
         UsageError: a dynamic axis has no range.
     """
     folder = repository / name
@@ -104,6 +105,7 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
         served = _described(name, folder, config, None, _of_steps(config, steps), steps)
     else:
         graph = _graph(folder, config)
+        check_config(folder, config, graph)
         ranges = overridden(packaged(config, folder, graph), axes, graph)
         served = _described(name, folder, config, graph, ranges, ())
     lacking = _lacking(served)
@@ -149,7 +151,9 @@ def _tensor(entry: Any) -> Tensor:
     numpy_names = {written: name for name, written in TRITON_TYPES.items()}
     written = DataType.Name(entry.data_type)
     if written not in numpy_names:
-        raise CompileError(f"no tensor has the type {written}", where=f"tensor '{entry.name}'", hint="package it again")
+        raise RepositoryError(
+            f"no tensor has the type {written}", where=f"tensor '{entry.name}'", hint="package it again"
+        )
     return Tensor(entry.name, numpy_names[written], tuple(int(dim) for dim in entry.dims))
 
 

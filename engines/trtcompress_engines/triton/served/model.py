@@ -38,6 +38,7 @@ class TritonPythonModel:
             self.runner = module.Runner(path, parameters, args)
             _check_names("input", self.inputs, self.runner.inputs)
             _check_names("output", self.outputs, self.runner.outputs)
+            _check_batch(self.max_batch, self.runner.greatest_batch())
         except Exception as error:  # whatever it is, the server has to say which model it was
             raise pb_utils.TritonModelException(f"{config['name']}: {error}") from error
 
@@ -88,3 +89,8 @@ def _check_digest(path: Path) -> None:
 def _check_names(kind: str, configured: list[str], held: list[str]) -> None:
     if sorted(configured) != sorted(held):
         raise ValueError(f"config.pbtxt names the {kind}s {sorted(configured)}, the model has {sorted(held)}")
+
+
+def _check_batch(configured: int, held: int | None) -> None:
+    if held is not None and configured > held:
+        raise ValueError(f"config.pbtxt has batches of up to {configured}, the model takes at most {held}")

@@ -53,6 +53,10 @@ class Runner:
             raise ValueError(str(error)) from error
         return {name: np.atleast_1d(value) for name, value in zip(self.outputs, values)}  # noqa: B905  (Python 3.8)
 
+    def greatest_batch(self) -> int | None:
+        """None: ONNX Runtime takes any."""
+        return None
+
     def close(self) -> None:
         """Free the session."""
         del self.session

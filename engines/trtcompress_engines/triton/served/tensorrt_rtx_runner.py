@@ -75,6 +75,15 @@ class Runner:
         del held  # the copies to the device read them until here
         return {name: np.atleast_1d(array) for name, array in results.items()}
 
+    def greatest_batch(self) -> int | None:
+        """Of the profile that takes the most; None where no input has a batch."""
+        rows = [name for name in self.inputs if name not in self._on_host and len(self._engine.get_tensor_shape(name))]
+        held = (
+            min(int(self._engine.get_tensor_profile_shape(name, index)[2][0]) for name in rows)
+            for index in range(self._profiles if rows else 0)
+        )
+        return max(held, default=None)
+
     def close(self) -> None:
         """Give the GPU's memory back."""
         self._cuda.use()
