@@ -7,26 +7,28 @@
 Both models are built by `trtcompress build` from the same ONNX file and samples and served by the same backend; --set
 goes to the build of the compressed one (`prune.macs=0.7`). They are tuned for the same limit of p99: without
 --latency-ms twice that of one request alone to FP32 as it was packaged. At the end all four are loaded into one server
-and asked in turns, each with as many clients as were best for it within the limit; figures are medians of the turns.
-`results/serve.json` keeps each task with its curves and its commit.
+and asked in rounds: in each round every number of clients asks every model for one window, in an order that turns
+around, so that the load is the same for all. Figures are medians over the rounds. `results/serve.json` keeps each task
+with its curves and its commit.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from child import run_measured
+from fleet_models import SAMPLES, at_most
 from kept_runs import PROGRAM, full_model, write_samples
 from machine import describe, results, save
 from tasks import INT8_NAMES, find_task
-from trtcompress.outputs import ServingSetting, TunedModel
+from trtcompress.outputs import TunedModel
 from trtcompress.tuning import tune
 from trtcompress_engines.triton.bench import bench_for, usual_feeds
 from trtcompress_engines.triton.installed import Installed, find_server
@@ -41,16 +43,14 @@ WORK = HERE.parent / "build" / "serve"
 MODELS = {"fp32": "cpu:float", "compressed": "cpu"}
 """What is compared, and the target of its build."""
 
-FACTOR, TURNS = 2.0, 10
+COMPRESSION = {"mnist": ("prune.macs=0.3",)}
+"""Of the build of the compressed model, beside INT8 where it pays; --set replaces it."""
 
+FACTOR, ROUNDS = 2.0, 8
+CLIENTS = (1, 2, 4, 8, 16)
+"""Numbers of clients, the same for every column."""
 
-@dataclass(frozen=True)
-class Variant:
-    """A model as it is served: its name, its folder, and how many clients ask it."""
-
-    name: str
-    folder: Path
-    clients: int
+SHARED = "client and server share the two cores of this machine, which other work of low priority (SCHED_IDLE) uses too"
 
 
 def main() -> None:
@@ -64,11 +64,11 @@ def main() -> None:
     parser.add_argument("--server", type=Path, help="the tritonserver to start")
     arguments = parser.parse_args()
     machine = describe("onnxruntime", "tritonclient")
-    for name in arguments.task or ("mobilenet_v2", "minilm"):
+    for name in arguments.task or ("mobilenet_v2", "minilm", "ppocr_rec", "mnist"):
         row = measured(name, arguments) | {"commit": machine["commit"]}
         print(table(name, row), flush=True)
         rows = results("serve").get("rows", {}) | {name: row}
-        save("serve", {"what": __doc__.splitlines()[0], "machine": machine, "rows": rows})
+        save("serve", {"what": __doc__.splitlines()[0], "shared": SHARED, "machine": machine, "rows": rows})
 
 
 def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     repositories = {kind: packaged(name, kind, arguments) for kind in MODELS}
     models = {kind: next(path.name for path in repository.iterdir()) for kind, repository in repositories.items()}
     limit = arguments.latency_ms or FACTOR * alone(repositories["fp32"], models["fp32"], installed, arguments.seconds)
-    variants: list[Variant] = []
+    variants: dict[str, Path] = {}
     tuned: dict[str, TunedModel] = {}
     for kind, repository in repositories.items():
         before = Path(shutil.copytree(repository / models[kind], WORK / name / f"{kind}-before"))
@@ -85,20 +85,20 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             repository,
             server=arguments.server,
             latency_ms=limit,
-            seconds=arguments.seconds,
+            seconds=arguments.seconds / 2,
             minutes=arguments.minutes,
             tell=lambda line: print(line, file=sys.stderr),
         )
-        (one,) = made.models
-        tuned[kind] = one
-        variants.append(Variant(f"{kind}_before", before, clients(one, one.former)))
-        now = one.winner if one.replaced else one.former
-        variants.append(Variant(f"{kind}_after", repository / models[kind], clients(one, now)))
-    got = in_turns(variants, installed, arguments.seconds)
+        (tuned[kind],) = made.models
+        variants |= {f"{kind}_before": before, f"{kind}_after": repository / models[kind]}
+    got = in_rounds(variants, installed, arguments.seconds)
     return {
         "limit_ms": limit,
+        "seconds": arguments.seconds,
+        "rounds": ROUNDS,
+        "load_average": os.getloadavg(),
         "encodings": {kind: encoding(repositories[kind] / models[kind]) for kind in MODELS},
-        "served": {variant.name: figures(variant, got[variant.name]) for variant in variants},
+        "served": {name: {str(count): figures(points) for count, points in of.items()} for name, of in got.items()},
         "tuned": {kind: one.model_dump() for kind, one in tuned.items()},
     }
 
@@ -114,9 +114,9 @@ def packaged(name: str, kind: str, arguments: argparse.Namespace) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(WORK / name / f"{kind}-before", ignore_errors=True)
     full = full_model(name, task, anew=False)
-    write_samples(task.calibration(0), samples)
+    write_samples(at_most(task.calibration(0), SAMPLES), samples)
     axes = [axis_setting(axis) for axis in task.axes]
-    more = [*axes, *(arguments.set if kind == "compressed" else [])]
+    more = [*axes, *((arguments.set or COMPRESSION.get(name, ())) if kind == "compressed" else ())]
     build = [
         *(PROGRAM, "build", str(full), "--data", str(samples), "--target", MODELS[kind], "--out", str(folder)),
         *(word for one in more for word in ("--set", one)),
@@ -143,25 +143,18 @@ def alone(repository: Path, model: str, installed: Installed, seconds: float) ->
         return bench.measure("alone", 1).p99
 
 
-def clients(tuned: TunedModel, setting: ServingSetting) -> int:
-    """How many clients were best within the limit."""
-    points = [point for tried in tuned.tried if tried.setting == setting for point in tried.points]
-    within = [point for point in points if point.p99 <= tuned.limit_ms] or points[:1]
-    return max(within, key=lambda point: point.throughput).clients
-
-
-def in_turns(variants: Sequence[Variant], installed: Installed, seconds: float) -> dict[str, list[Point]]:
-    """All loaded at once; the order turns around every other time."""
-    got: dict[str, list[Point]] = {variant.name: [] for variant in variants}
+def in_rounds(variants: Mapping[str, Path], installed: Installed, seconds: float) -> dict[str, dict[int, list[Point]]]:
+    """All loaded at once; by variant and number of clients a point a round."""
+    got: dict[str, dict[int, list[Point]]] = {name: {count: [] for count in CLIENTS} for name in variants}
     with TemporaryDirectory(prefix="trtcompress-serve-") as folder:
-        for variant in variants:
-            renamed(variant.folder, Path(folder) / variant.name)
+        for name, source in variants.items():
+            renamed(source, Path(folder) / name)
         with running(Path(folder), installed) as server:
-            requests = {variant.name: requests_of(Path(folder), variant.name) for variant in variants}
-            for turn in range(TURNS):
-                for variant in variants if turn % 2 else reversed(variants):
-                    point = one_window(server.grpc, requests[variant.name], variant.clients, seconds)
-                    got[variant.name].append(point)
+            requests = {name: requests_of(Path(folder), name) for name in variants}
+            for turn in range(ROUNDS):
+                for count in CLIENTS:
+                    for name in variants if turn % 2 else reversed(list(variants)):
+                        got[name][count].append(one_window(server.grpc, requests[name], count, seconds))
     return got
 
 
@@ -183,22 +176,25 @@ def encoding(folder: Path) -> str:
     return parameter(parse_config(folder / "config.pbtxt"), "encoding")
 
 
-def figures(variant: Variant, turns: Sequence[Point]) -> dict[str, Any]:
-    point = pooled(turns)
+def figures(points: Sequence[Point]) -> dict[str, Any]:
+    """Medians over the rounds, and each round."""
+    point = pooled(points)
     return {
-        "clients": variant.clients,
         "requests_per_s": point.throughput,
         "p50_ms": point.p50,
         "p99_ms": point.p99,
-        "turns": [{"requests_per_s": one.throughput, "p99_ms": one.p99} for one in turns],
+        "rounds": [{"requests_per_s": one.throughput, "p99_ms": one.p99} for one in points],
     }
 
 
 def table(name: str, row: dict[str, Any]) -> str:
+    """A line for each number of clients: requests a second and p99 of each model."""
     lines = [f"{name}: limit of p99 {row['limit_ms']:.3g} ms; {row['encodings']}"]
-    for variant, found in row["served"].items():
-        told = f"{found['requests_per_s']:8.1f} requests/s, p99 {found['p99_ms']:7.2f} ms, {found['clients']} clients"
-        lines.append(f"  {variant:18} {told}")
+    lines += [f"  {kind}: {one['why']}" for kind, one in row["tuned"].items()]
+    lines.append(" clients" + "".join(f"{variant:>24}" for variant in row["served"]))
+    for count in map(str, CLIENTS):
+        told = (f"{of[count]['requests_per_s']:11.1f}/s {of[count]['p99_ms']:7.2f} ms" for of in row["served"].values())
+        lines.append(f"{count:>8}" + "".join(f"{one:>24}" for one in told))
     return "\n".join(lines)
 
 
