@@ -92,6 +92,6 @@ def given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             gc.collect()  # traced modules and loops refer to themselves
             torch.cuda.empty_cache()
