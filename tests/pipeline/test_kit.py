@@ -235,7 +235,7 @@ def test_another_major_version_of_tensorrt_is_refused(kit, old_kit):
 def test_engines_of_another_release_are_built_again(kit):
     assert on_jetpack(kit, "build", tensorrt="8.4.1").code == 0
     ran = on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2")
-    assert (ran.code, "reference is not built, or by another TensorRT: run ./build first" in ran.err) == (2, True)
+    assert (ran.code, "reference was not built by TensorRT 8.5.2, which is here" in ran.err) == (6, True)
     assert "there already" not in on_jetpack(kit, "build", tensorrt="8.5.2").out
     assert on_jetpack(kit, "validate", *SECONDS, tensorrt="8.5.2").code == 0
 
@@ -261,14 +261,15 @@ def test_no_space_says_so(kit, monkeypatch):
 
     monkeypatch.setattr(building.api, "load", lambda releases: type("trt", (), {"__version__": "8.5.2"}))
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: type("usage", (), {"free": 10}))
-    with pytest.raises(KitError, match=r"no space: reference needs .* MB in .*, and 0 MB are free"):
+    with pytest.raises(KitError, match=r"no space: reference needs .* MB in .*, and 0 MB are free") as caught:
         building.build(Kit(kit))
+    assert caught.value.code == 25
     assert not list((kit / "engines").iterdir())
     full = subprocess.run(["/bin/sh", "-c", "exec 3>/dev/full && echo x >&3"], capture_output=True)
     assert full.returncode != 0  # the system has the device that the next lines write to
     (kit / "engines/.reference.plan.partial").symlink_to("/dev/full")
     ran = on_jetpack(kit, "build")
-    assert (ran.code, "no space left on the device" in ran.err) == (4, True), ran.err
+    assert (ran.code, "no space left on the device" in ran.err) == (25, True), ran.err
     assert not list((kit / "engines").iterdir())
 
 

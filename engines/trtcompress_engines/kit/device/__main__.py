@@ -7,7 +7,7 @@ import errno
 import sys
 from pathlib import Path
 
-from .kit import Kit, KitError
+from .kit import NO_SPACE, Kit, KitError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "no space left on the device; nothing half-written was kept" if full else str(error)
         print(f"error: {what}", file=sys.stderr)
-        return 4
+        return NO_SPACE if full else 4
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import trt as api
 from .builder import Task, build_plan
-from .kit import CACHE, IMPLICIT, REFERENCE, TIMING, Kit, KitError, digest
+from .kit import CACHE, IMPLICIT, NO_SPACE, REFERENCE, TIMING, Kit, KitError, digest
 
 
 class NoSpace(KitError):
@@ -106,7 +106,7 @@ def _enough_space(kit: Kit, name: str, folder: Path) -> None:
     free = shutil.disk_usage(str(kit.root)).free
     if free < needed:
         what = "no space: {} needs {:.0f} MB in {}, and {:.0f} MB are free"
-        raise NoSpace(what.format(name, needed / 1e6, kit.root, free / 1e6), code=4)
+        raise NoSpace(what.format(name, needed / 1e6, kit.root, free / 1e6), code=NO_SPACE)
 
 
 def _write(kit: Kit, name: str, plan: bytes, facts: dict[str, Any]) -> None:

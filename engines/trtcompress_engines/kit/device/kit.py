@@ -21,8 +21,19 @@ TIMING = "timing.cache"
 """Measured tactics to start from."""
 
 
+OTHER_ENGINE = 6
+"""Exit code: an engine of another TensorRT or another GPU."""
+OTHER_SHAPE = 7
+"""Exit code: a batch or a length that the engine was not built for."""
+NO_SPACE = 25
+"""Exit code: no space on the device."""
+
+
 class KitError(Exception):
-    """What the user has to know, in plain words; `code` is the exit code."""
+    """What the user has to know, in plain words; `code` is the exit code, as that of trtcompress.
+
+    2 wrong usage, 3 unusable kit or device, 4 it failed, and what follows.
+    """
 
     def __init__(self, what: str, code: int = 3) -> None:
         super().__init__(what)

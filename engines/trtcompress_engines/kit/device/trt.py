@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .kit import KitError
+from .kit import OTHER_ENGINE, OTHER_SHAPE, KitError
 
 if TYPE_CHECKING:
     from .buffers import Device
@@ -126,7 +126,8 @@ class TensorRTEngine:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise KitError("TensorRT cannot load this engine: build it on this very device with ./build --force")
+            again = "build it on this very device with ./build --force"
+            raise KitError(f"TensorRT cannot load this engine: {again}", code=OTHER_ENGINE)
         context = self._engine.create_execution_context()
         if context is None:
             raise KitError("TensorRT could not make a context for the engine: is there memory left?", code=4)
@@ -154,7 +155,7 @@ class TensorRTEngine:
         for name in self._io.inputs:
             array = np.ascontiguousarray(feed[name], dtype=self._io.types[name])
             if not self._io.set_shape(name, tuple(array.shape)):
-                raise KitError(f"the engine takes no input '{name}' of shape {list(array.shape)}", code=4)
+                raise KitError(f"the engine takes no input '{name}' of shape {list(array.shape)}", code=OTHER_SHAPE)
             addresses[name] = int(self._buffer(name, array.nbytes))
             self._device.upload(self._buffers[name][1], array)
         for name in self._io.outputs:

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import compare, results
 from .build import built
-from .kit import IMPLICIT, REFERENCE, Golden, Kit, KitError, digest
+from .kit import IMPLICIT, OTHER_ENGINE, REFERENCE, Golden, Kit, KitError, digest
 from .measure import time_pair
 from .tegrastats import Sampler
 
@@ -90,8 +90,11 @@ def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
 
     def opened(name: str) -> tuple[Any, dict[str, Any]]:
         note = built(kit, name, trt.__version__)
+        if note is None and kit.plan(name).is_file():
+            what = f"{name} was not built by TensorRT {trt.__version__}, which is here, or not to its end: run ./build"
+            raise KitError(what, code=OTHER_ENGINE)
         if note is None:
-            raise KitError(f"{name} is not built, or by another TensorRT: run ./build first", code=2)
+            raise KitError(f"{name} is not built: run ./build first", code=2)
         plan = kit.plan(name).read_bytes()
         return api.TensorRTEngine(trt, plan, device), dict(note, encoding=name)
 
