@@ -39,6 +39,8 @@ TURING, CARDS = "rtx-2080-ti", ("sm80", "rtx-3090", "rtx-4090", "rtx-5090", "dgx
 SHARED, DEVICE = "+".join(CARDS), "jetson-agx-orin"
 ENCODINGS = dict.fromkeys((*CARDS, SHARED), ("trt-int8", "trt-fp16")) | {TURING: ("trt-fp16",)}
 INT8 = "trt-int8"
+LOOSE = 0.5
+"""Least cosine: all that can be is INT8 here, no node is given back to FP16. What INT8 costs is told in int8.json."""
 
 
 def main() -> int:
@@ -98,6 +100,7 @@ def config(name: str, model: FleetModel) -> dict[str, Any]:
         "model": {"source": os.path.relpath(model.onnx(), WORK / name), "inputs": model.axes},
         "data": {"calibration": "samples"},
         "devices": {"sm80": {"how": "aot", "compute_capability": "8.0", "title": "Ampere of the data centre"}},
+        "gates": {"min_cosine": LOOSE},
         "targets": [TURING, *CARDS, SHARED, DEVICE],
         "package": ["triton", "jetson"],
     }
@@ -158,19 +161,16 @@ def compared_scales(graph: Path, cache: Path) -> dict[str, Any]:
 
 
 def shipped(report: dict[str, Any]) -> dict[str, Any]:
-    """For each target the encoding of its engine, and the least of what the gates measured by emulation."""
-    found = {}
-    for target in report["targets"]:
-        held = [gate for gate in target["gates"] if gate["gate"].endswith("[emulated]")]
-        found[target["target"]] = {
+    """For each target the encoding of its engine, and the least cosine of an output under emulation."""
+    return {
+        target["target"]: {
             "encoding": Path(target["engine"]).parent.name,
-            "verdict": "fail" if any(gate["verdict"] == "fail" for gate in held) else "pass",
-            **{
-                kind: min((gate["value"] for gate in held if gate["gate"].startswith(kind)), default=None)
-                for kind in ("min_cosine", "min_snr_db")
-            },
+            "min_cosine_emulated": min(
+                gate["value"] for gate in target["gates"] if gate["gate"].endswith("[emulated]")
+            ),
         }
-    return found
+        for target in report["targets"]
+    }
 
 
 def table(name: str, row: dict[str, Any]) -> str:

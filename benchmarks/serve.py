@@ -43,6 +43,9 @@ WORK = HERE.parent / "build" / "serve"
 MODELS = {"fp32": "cpu:float", "compressed": "cpu"}
 """What is compared, and the target of its build."""
 
+LOOSE = 0.5
+"""Least cosine of INT8: no node is given back to float. What INT8 costs in accuracy is told in int8.json."""
+
 COMPRESSION = {"mnist": ("prune.macs=0.3",)}
 """Of the build of the compressed model, beside INT8 where it pays; --set replaces it."""
 
@@ -115,7 +118,7 @@ def packaged(name: str, kind: str, arguments: argparse.Namespace) -> Path:
     shutil.rmtree(WORK / name / f"{kind}-before", ignore_errors=True)
     full = full_model(name, task, anew=False)
     write_samples(at_most(task.calibration(0), SAMPLES), samples)
-    axes = [axis_setting(axis) for axis in task.axes]
+    axes = [*(axis_setting(axis) for axis in task.axes), f"gates.min_cosine={LOOSE}"]
     more = [*axes, *((arguments.set or COMPRESSION.get(name, ())) if kind == "compressed" else ())]
     build = [
         *(PROGRAM, "build", str(full), "--data", str(samples), "--target", MODELS[kind], "--out", str(folder)),
