@@ -88,7 +88,7 @@ def _cut_gradually(
     skipped: list[str] = []
     for number in range(1, steps + 1):
         place = cuts.work / str(number)
-        section = _section(cuts.prune, number, last and last.plan)
+        section = _section(cuts.prune, number, last.plan if last is not None else None)
         if last is not None and section is None:
             skipped.append(f"cut {number} of {steps} is left out: the one before it met its budget already")
             told(skipped[-1], number, steps)

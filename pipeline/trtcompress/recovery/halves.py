@@ -19,17 +19,21 @@ _TYPED = ("to", "output_dtype", "dtype")
 
 
 def has_halves(model: Model) -> bool:
-    """Whether a graph stores float16 or bfloat16, or casts to one."""
+    """Whether a graph takes or stores float16 or bfloat16, or casts to one."""
     loaded = load_ir(model)
-    stored = any(value.dtype in _halves() for graph in loaded.graphs() for value in graph.initializers.values())
-    return stored or any(_named(node) for node in loaded.graph.all_nodes())
+    values = [value for graph in loaded.graphs() for value in (*graph.inputs, *graph.initializers.values())]
+    nodes = list(loaded.graph.all_nodes())
+    return any(value.dtype in _halves() for value in values) or any(_named(node) or _held(node) for node in nodes)
 
 
 def in_float32(model: Model, out: Path) -> Model:
-    """The graph with float32 wherever it has float16 or bfloat16."""
+    """The graph with float32 wherever it has float16 or bfloat16; `model` itself where it has none."""
     import numpy as np
     import onnx_ir as ir
 
+    if not has_halves(model):
+        return model
+    out.parent.mkdir(parents=True, exist_ok=True)
     loaded = load_ir(model)
     for graph in loaded.graphs():
         for value in graph.initializers.values():
@@ -44,18 +48,33 @@ def in_float32(model: Model, out: Path) -> Model:
 
 
 def in_halves(trained: Model, like: Model, out: Path) -> Model:
-    """The graph `like` with what `in_float32` of it learnt."""
+    """The graph `like` with what `in_float32` of it learnt, in initializers and in `Constant` nodes."""
     import onnx_ir as ir
 
+    from trtcompress_graph.torch_view.prepare import stored
+
     loaded, learnt = load_ir(like), load_ir(trained)
-    held = {name: value.const_value for graph in learnt.graphs() for name, value in graph.initializers.items()}
-    for graph in loaded.graphs():
-        for name, value in graph.initializers.items():
-            new, old = held.get(name), value.const_value
-            if new is not None and old is not None:
-                narrow = old.dtype in _halves()
-                value.const_value = ir.tensor(new.numpy().astype(old.numpy().dtype), name=name) if narrow else new
+    held = {name: tensor for name, holder in stored(learnt) if (tensor := _tensor(holder)) is not None}
+    for name, holder in stored(loaded):
+        new, old = held.get(name), _tensor(holder)
+        if new is None or old is None:
+            continue
+        narrow = old.dtype in _halves()
+        made = ir.tensor(new.numpy().astype(old.numpy().dtype), name=old.name) if narrow else new
+        if isinstance(holder, ir.Value):
+            holder.const_value = made
+        else:
+            holder.attributes["value"] = ir.AttrTensor("value", made)
     return save_ir(loaded, out)
+
+
+def _tensor(holder: ir.Value | ir.Node) -> ir.TensorProtocol | None:
+    """What an initializer or a `Constant` node holds; None where it holds no tensor."""
+    import onnx_ir as ir
+
+    if isinstance(holder, ir.Value):
+        return holder.const_value
+    return holder.attributes["value"].as_tensor() if "value" in holder.attributes else None
 
 
 def _retype(node: ir.Node) -> None:
@@ -64,10 +83,17 @@ def _retype(node: ir.Node) -> None:
 
     for name in _named(node):
         node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
-    for name, attribute in list(node.attributes.items()):
-        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in _halves():
-            held = attribute.as_tensor()
-            node.attributes[name] = ir.AttrTensor(name, ir.tensor(held.numpy().astype(np.float32), name=held.name))
+    for name in _held(node):
+        held = node.attributes[name].as_tensor()
+        node.attributes[name] = ir.AttrTensor(name, ir.tensor(held.numpy().astype(np.float32), name=held.name))
+
+
+def _held(node: ir.Node) -> list[str]:
+    """The attributes that hold a tensor of float16 or bfloat16."""
+    import onnx_ir as ir
+
+    found = [(name, a) for name, a in node.attributes.items() if a.type == ir.AttributeType.TENSOR]
+    return [name for name, attribute in found if attribute.as_tensor().dtype in _halves()]
 
 
 def _named(node: ir.Node) -> list[str]:

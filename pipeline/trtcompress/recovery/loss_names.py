@@ -9,6 +9,9 @@ NAMES = ("logits", "labels", "features", "attention", "relations", "affinity")
 LABELLED = frozenset(["labels"])
 """Losses that need labels."""
 
+COMPARING = frozenset(["relations", "affinity"])
+"""Losses that compare the samples of a batch."""
+
 
 def weighted(texts: tuple[str, ...]) -> dict[str, float]:
     """Losses with their weights, of `NAME` or `NAME=WEIGHT`.

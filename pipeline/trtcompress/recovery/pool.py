@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,9 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
 
 Ints = NDArray[np.int64]
+OPEN = 64
+"""Files that are open at once while samples are written: there is one for each shape and input."""
+
 _Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -56,7 +60,8 @@ class Pool:
 
     Attributes:
         groups: by shape, in the order in which these came up.
-        labels: in the order of the data; None where there are none.
+        labels: in the order of the data; None where there are none, or not all have one.
+        unlabelled: the first sample without a label where others have one.
         fixed: the batch size of a model that fixes one.
         digest: SHA-256 over all samples and labels.
     """
@@ -67,6 +72,7 @@ class Pool:
     fixed: int | None
     digest: str
     source: str
+    unlabelled: int | None = None
 
     @property
     def total(self) -> int:
@@ -89,23 +95,44 @@ class Pool:
         return np.stack(found) if len({label.shape for label in found}) == 1 else None
 
 
+class _Streams:
+    """Files that are written to in turn, of which no more than `OPEN` are open at once."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, IO[bytes]] = OrderedDict()
+
+    def of(self, path: Path) -> IO[bytes]:
+        """The file, at its end; the one that was not asked for longest is closed for it."""
+        if path not in self._open:
+            if len(self._open) >= OPEN:
+                self._open.popitem(last=False)[1].close()
+            self._open[path] = path.open("ab")
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def close(self) -> None:
+        """All of them."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
 class _Writer:
     """Writes the samples of one shape."""
 
-    def __init__(self, folder: Path, number: int, arrays: Mapping[str, NDArray[Any]], files: ExitStack) -> None:
+    def __init__(self, folder: Path, number: int, arrays: Mapping[str, NDArray[Any]], streams: _Streams) -> None:
         self.stored = {
             name: Stored(folder / f"samples-{number}-{place}", array.dtype.str, array.shape)
             for place, (name, array) in enumerate(arrays.items())
         }
-        self.streams: dict[str, IO[bytes]] = {
-            name: files.enter_context(stored.path.open("wb")) for name, stored in self.stored.items()
-        }
+        for stored in self.stored.values():
+            stored.path.unlink(missing_ok=True)
+        self._streams = streams
         self.places: list[int] = []
 
-    def add(self, sample: Sample, place: int) -> None:
+    def add(self, arrays: Mapping[str, NDArray[Any]], place: int) -> None:
         """One more."""
-        for name, stream in self.streams.items():
-            stream.write(np.ascontiguousarray(sample.inputs[name]).tobytes())
+        for name, stored in self.stored.items():
+            self._streams.of(stored.path).write(np.ascontiguousarray(arrays[name]).tobytes())
         self.places.append(place)
 
 
@@ -118,6 +145,13 @@ def fill(
 ) -> Pool:
     """Read all samples once and keep them in `folder`.
 
+    Args:
+        samples: to keep.
+        inputs: of the model that is trained; halves become what it takes.
+        folder: for the files.
+        source: name of the samples, for messages.
+        progress: told how many were read.
+
     Raises:
         DataError: one of them holds NaN or infinity.
     """
@@ -125,14 +159,14 @@ def fill(
     digest = hashlib.sha256()
     writers: dict[_Shapes, _Writer] = {}
     labels: list[NDArray[Any] | None] = []
-    with ExitStack() as files:
+    with closing(_Streams()) as streams:
         for place, sample in enumerate(samples):
-            _check_finite(sample, f"{source}: sample {place}")
-            shapes = tuple(sample.inputs[spec.name].shape for spec in inputs)
+            arrays = {spec.name: _as_taken(sample.inputs[spec.name], spec) for spec in inputs}
+            _check_finite(arrays, f"{source}: sample {place}")
+            shapes = tuple(array.shape for array in arrays.values())
             if shapes not in writers:
-                arrays = {spec.name: sample.inputs[spec.name] for spec in inputs}
-                writers[shapes] = _Writer(folder, len(writers), arrays, files)
-            writers[shapes].add(sample, place)
+                writers[shapes] = _Writer(folder, len(writers), arrays, streams)
+            writers[shapes].add(arrays, place)
             labels.append(None if sample.label is None else np.asarray(sample.label))
             _count(digest, sample)
             progress(place + 1)
@@ -147,6 +181,7 @@ def fill(
         fixed=fixed_batch(inputs),
         digest=digest.hexdigest(),
         source=source,
+        unlabelled=next((place for place, label in enumerate(labels) if label is None), None) if known else None,
     )
 
 
@@ -157,8 +192,13 @@ def _stack(shapes: _Shapes, inputs: Sequence[TensorSpec]) -> bool:
     return fixed_batch(inputs) is not None or all(isinstance(spec.shape[0], str) for spec in inputs)
 
 
-def _check_finite(sample: Sample, where: str) -> None:
-    for name, array in sample.inputs.items():
+def _as_taken(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """An input in the type that the model takes, where it is float16 or bfloat16 and the model float32."""
+    return array.astype(np.float32) if spec.dtype == "float32" and array.dtype != np.float32 else array
+
+
+def _check_finite(arrays: Mapping[str, NDArray[Any]], where: str) -> None:
+    for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(
                 f"input '{name}' holds NaN or infinity", where=where, hint="leave the sample out, or look at its making"

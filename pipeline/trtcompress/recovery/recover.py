@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from trtcompress_graph.errors import DataError, TrtCompressError
+from trtcompress_graph.errors import TrtCompressError
 from trtcompress_graph.model import Model
 
 from ..config import RecoverSettings
@@ -108,25 +108,31 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
     """The training with its samples and its folder, all checked."""
     from .checkpoint import open_folder
+    from .checks import check_job
+    from .halves import in_float32
     from .job import Job
     from .pool import fill
 
+    student, teacher = (
+        in_float32(model, request.work / "float32" / name)
+        for name, model in (("student.onnx", request.student), ("teacher.onnx", request.teacher))
+    )
     pool = fill(
         data,
-        request.student.inputs,
+        student.inputs,
         request.work / "samples",
         data.source,
         lambda done: told("read samples", done, data.total),
     )
     job = Job(
-        student=_trainable(request),
-        teacher=request.teacher,
+        student=student,
+        teacher=teacher,
         pool=pool,
         training=training_of(request.settings),
         folder=request.work / TRAINING,
         metrics=request.metrics,
     )
-    _check_data(job)
+    check_job(job)
     if open_folder(job.folder, _facts(request, job), request.replaces):
         told("go on with the training that was there", 0, None)
     return job
@@ -206,15 +212,6 @@ def _write(request: Request, job: Job) -> Model:
     return in_halves(trained, request.student, request.out)
 
 
-def _trainable(request: Request) -> Model:
-    """The student, in float32 where it has float16 parts."""
-    from .halves import has_halves, in_float32
-
-    if not has_halves(request.student):
-        return request.student
-    return in_float32(request.student, request.work / "float32" / "model.onnx")
-
-
 def _facts(request: Request, job: Job) -> dict[str, object]:
     """All that a training depends on."""
     return {
@@ -227,30 +224,6 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
         "metrics": [[metric.name, metric.digest] for metric in job.metrics],
         "libs": {name: library_version(name) for name in ("torch", "lightning-fabric")},
     }
-
-
-def _check_data(job: Job) -> None:
-    from .loss_names import LABELLED
-
-    needed = max(1, job.training.devices)
-    if job.pool.total < needed:
-        raise DataError(
-            f"there are {job.pool.total} samples for {needed} processes",
-            where=job.pool.source,
-            hint="give more samples, or fewer --devices",
-        )
-    needs = [name for name, _ in job.training.losses if name in LABELLED]
-    if needs and job.pool.labels is None:
-        raise DataError(
-            f"the loss '{needs[0]}' needs labels, and the samples have none",
-            where=job.pool.source,
-            hint="add an array 'labels', or learn from the teacher's outputs alone",
-        )
-    compares = [name for name, _ in job.training.losses if name in ("relations", "affinity")]
-    if compares and job.pool.total < 2:
-        raise DataError(
-            f"the loss '{compares[0]}' compares samples, and there is one", where=job.pool.source, hint="give more"
-        )
 
 
 def _notes(job: Job) -> Iterator[str]:

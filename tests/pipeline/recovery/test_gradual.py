@@ -26,7 +26,8 @@ def cuts_of(folder: Path, macs: float, steps: int, training: RecoverSettings = T
     (folder / "out").mkdir()
     prune = PruneSettings(macs=macs, steps=steps, multiple=1, reconstruct=False)
     model = read_model(folder / "p" / "model.onnx")
-    return Cuts(model, folder / "out" / "model.onnx", folder / "work", prune, training, {"x": {"batch": AxisRange(1, 1, 1)}})
+    axes = {"x": {"batch": AxisRange(1, 1, 1)}}
+    return Cuts(model, folder / "out" / "model.onnx", folder / "work", prune, training, axes)
 
 
 def run(cuts: Cuts, said: list[str]):
@@ -57,7 +58,7 @@ def test_a_killed_run_takes_again_the_steps_that_it_had_finished(tmp_path, monke
     cut_model, recover = gradual.cut_model, gradual.recover
 
     def cut(model, out, *rest, **named):
-        if out.parent.name == "6" and not worked[-1:] == ["killed"]:
+        if out.parent.name == "6" and worked[-1:] != ["killed"]:
             worked.append("killed")
             raise KeyboardInterrupt
         made = cut_model(model, out, *rest, **named)

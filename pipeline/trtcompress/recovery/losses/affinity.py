@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtcompress_graph.errors import DataError, UsageError
+from trtcompress_graph.errors import UsageError
 
 from .logits import divergence
 from .registry import LossOptions, Seen, Term, loss
@@ -46,7 +46,9 @@ class Affinity(Term):
         self.tensors = (images, texts)
 
     def forward(self, seen: Seen) -> Tensor:
-        """The loss of a batch of two samples or more."""
+        """The loss of a batch; a last one that holds one sample has nothing to compare."""
+        if len(seen.student[self.tensors[0]]) < 2:
+            return torch.stack([seen.student[name].sum() for name in self.tensors]).sum() * 0
         student, teacher = self._affinities(seen.student), self._affinities(seen.teacher)
         return (
             divergence(torch.log_softmax(teacher, -1), torch.log_softmax(student, -1))
@@ -55,11 +57,5 @@ class Affinity(Term):
 
     def _affinities(self, seen: Mapping[str, Tensor]) -> Tensor:
         images, texts = (functional.normalize(seen[name], dim=-1) for name in self.tensors)
-        if len(images) < 2:
-            raise DataError(
-                "the loss 'affinity' compares the samples of a batch, and here a batch holds one",
-                where="loss 'affinity'",
-                hint="give more samples, or leave this loss out",
-            )
         affinities: Tensor = images @ texts.T / TEMPERATURE
         return affinities

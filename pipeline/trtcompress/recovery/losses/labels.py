@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..pairs import Pair
 
 
+IGNORED = -100
+"""A class that does not count, as PyTorch has it."""
+
+
 @loss("labels")
 def labels(pair: Pair, options: LossOptions) -> Term:
     """The samples' own labels: cross-entropy for classes, binary for 0 and 1, squared error for numbers."""
@@ -44,22 +48,26 @@ class Labels(Term):
         if seen.labels is not None:
             self.spread = spread(seen.labels)
 
+    def names_classes(self, answers: Tensor, labels: Tensor) -> bool:
+        """Whether labels are classes of the last axis of the answers, and not numbers."""
+        whole = not labels.is_floating_point()
+        return self._kind is not Kind.NUMBERS and whole and labels.shape == answers.shape[:-1]
+
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""
         answers, wanted = seen.student[self.tensors[0]], seen.labels
         assert wanted is not None
-        whole = not wanted.is_floating_point()
-        if self._kind is not Kind.NUMBERS and whole and wanted.shape == answers.shape[:-1]:
+        if self.names_classes(answers, wanted):
             scores = answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
-            return functional.cross_entropy(scores.flatten(0, -2), wanted.flatten().long())
+            return functional.cross_entropy(scores.flatten(0, -2), wanted.flatten().long(), ignore_index=IGNORED)
         if wanted.numel() != answers.numel():
             raise DataError(
                 f"labels of shape {list(wanted.shape)} do not fit answers of shape {list(answers.shape)}",
                 where=f"output '{self.tensors[0]}'",
                 hint="give the class of each sample, or numbers of the output's shape",
             )
-        wanted = wanted.reshape(answers.shape).float()
+        wanted_floats, wanted = wanted.is_floating_point(), wanted.reshape(answers.shape).float()
         chances = bool(((answers >= 0) & (answers <= 1)).all()) and bool(((wanted >= 0) & (wanted <= 1)).all())
-        if whole and chances:
+        if not wanted_floats and chances:
             return functional.binary_cross_entropy(answers, wanted)
         return (answers - wanted).square().mean() / self.spread

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtcompress_graph.errors import DataError
-
 from .registry import LossOptions, Seen, Term, loss
 
 if TYPE_CHECKING:
@@ -31,19 +29,15 @@ class Relations(Term):
         self.tensors = (name,)
 
     def forward(self, seen: Seen) -> Tensor:
-        """The loss of a batch of two samples or more."""
+        """The loss of a batch; a last one that holds one sample has nothing to compare."""
         (name,) = self.tensors
+        if len(seen.student[name]) < 2:
+            return seen.student[name].sum() * 0
         student, teacher = _distances(seen.student[name]), _distances(seen.teacher[name])
         return functional.smooth_l1_loss(student, teacher)
 
 
 def _distances(tensor: Tensor) -> Tensor:
-    if len(tensor) < 2:
-        raise DataError(
-            "the loss 'relations' compares the samples of a batch, and here a batch holds one",
-            where="loss 'relations'",
-            hint="give more samples, or leave this loss out; a model of fixed batch 1 cannot have it",
-        )
     rows = tensor.flatten(1)
     one, other = torch.triu_indices(len(rows), len(rows), 1, device=rows.device).unbind()
     found = (rows[one] - rows[other]).square().sum(-1).add(1e-12).sqrt()
