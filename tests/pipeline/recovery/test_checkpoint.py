@@ -1,0 +1,92 @@
+"""What a killed training left is gone on with, refused, or told as damaged; never removed in silence."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from command_line import trtcompress
+from digit_nets import write_cut, write_images, write_teacher
+from trtcompress.recovery import job as job_module
+from trtcompress.recovery.checkpoint import holds_training, load, open_folder, save
+from trtcompress_graph.errors import UsageError
+
+FACTS = {"version": 1, "student": "ab", "settings": {"lr": 0.1, "epochs": 3.0, "loss": ["logits"]}}
+
+
+def test_another_training_is_refused_with_what_differs(tmp_path):
+    folder = tmp_path / "training"
+    assert not open_folder(folder, FACTS)
+    assert not open_folder(folder, {**FACTS, "student": "cd"}), "nothing was trained yet"
+    open_folder(folder, FACTS)
+    save({"step": 3}, folder / "state.pt")
+    assert open_folder(folder, FACTS)
+    with pytest.raises(
+        UsageError, match=r"lr was 0\.1 and is 0\.2; loss was \['logits'\] and is \['labels'\]"
+    ) as raised:
+        open_folder(folder, {**FACTS, "settings": {"lr": 0.2, "epochs": 3.0, "loss": ["labels"]}})
+    assert "--restart" in raised.value.hint
+    with pytest.raises(UsageError, match="other version and student"):
+        open_folder(folder, {**FACTS, "version": 2, "student": "cd"})
+    assert load(folder / "state.pt") == {"step": 3}
+    assert not open_folder(folder, {**FACTS, "version": 2}, replaces=True)
+    assert not holds_training(folder)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path, caplog):
+    (tmp_path / "state.pt").write_bytes(b"PK damaged")
+    with caplog.at_level(logging.WARNING, "trtcompress"):
+        assert load(tmp_path / "state.pt") is None
+    (told,) = caplog.messages
+    assert "state.pt is damaged" in told
+    assert "starts anew" in told
+    caplog.clear()
+    assert load(tmp_path / "none.pt") is None
+    assert caplog.messages == []
+
+
+@pytest.fixture
+def killed(tmp_path, monkeypatch) -> list[object]:
+    """A command of which the training was killed behind its first checkpoint."""
+    write_cut(write_teacher(tmp_path / "teacher.onnx"), tmp_path / "student.onnx")
+    write_images(tmp_path / "images.npz", 64)
+    command: list[object] = [
+        *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx", "-o", tmp_path / "out.onnx"),
+        *("--data", tmp_path / "images.npz", "--no-blockwise", "--lr", "1e-2"),
+    ]
+
+    def die(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module.Loop, "_judge", die)  # behind the checkpoint of the start
+        assert trtcompress(*command, "--epochs", "4").code == 130
+    assert state(tmp_path).is_file()
+    return command
+
+
+def state(folder: Path) -> Path:
+    return folder / "out.onnx.recovery" / "training" / "state.pt"
+
+
+def test_a_second_call_with_other_options_leaves_the_checkpoint(killed, tmp_path):
+    held = state(tmp_path).read_bytes()
+    for options, code, why in (
+        (("--epochs", "5"), 2, "epochs was 4.0 and is 5.0"),
+        (("--epochs", "4", "--labels"), 3, "needs labels"),
+        (("--epochs", "4", "--loss", "affinity"), 2, "two outputs"),
+    ):
+        ran = trtcompress(*killed, *options)
+        assert (ran.code, why in ran.err) == (code, True), ran.err
+        assert state(tmp_path).read_bytes() == held
+    ran = trtcompress(*killed, "--epochs", "4")
+    assert (ran.code, "go on with the training that was there" in ran.err) == (0, True)
+    assert not (tmp_path / "out.onnx.recovery").exists()
+
+
+def test_restart_throws_it_away(killed, tmp_path):
+    ran = trtcompress(*killed, "--epochs", "5", "--restart")
+    assert (ran.code, "go on with" in ran.err) == (0, False), ran.err
+    assert (tmp_path / "out.onnx").is_file()
