@@ -36,6 +36,7 @@ campaign: setup
 	$(BIN)/python benchmarks/campaign.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/fleet.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

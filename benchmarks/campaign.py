@@ -2,8 +2,9 @@
 
     python benchmarks/campaign.py [--kills 400]
 
-A campaign is cut into rounds; each finished round is kept at once in `results/campaign.json` with the commit that it
-ran on, so that the same command goes on after it was stopped. It ends with exit code 1 where anything was found.
+Builds are killed at random moments, and each real model of the tests is built for RTX cards. A campaign is cut into
+rounds; each finished round is kept at once in `results/campaign.json` with the commit that it ran on, so that the same
+command goes on after it was stopped. It ends with exit code 1 where anything was found.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from kills import kill_campaign
 from machine import RESULTS, describe, save
+from trtcompress_graph.errors import TrtCompressError
 
 KILLS_A_ROUND = 20
 FAULTS = ("half_written", "made_again", "different", "left_behind", "failed")
@@ -29,25 +32,52 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=400, help="builds killed at random moments, in all")
     arguments = parser.parse_args()
     machine = describe("onnxruntime", "onnx-ir", "tensorrt-rtx-cu13-bindings")
-    result = kept(machine["commit"]) or {"machine": machine, "commit": machine["commit"], "kills": {}}
-    for seed in range(-(-arguments.kills // KILLS_A_ROUND)):
+    result = kept(machine["commit"]) or {"machine": machine, "commit": machine["commit"], "kills": {}, "rtx": {}}
+    killed(result, arguments.kills)
+    built(result)
+    rounds = result["kills"].values()
+    faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
+    faults["rtx"] = sum(len(round_["faults"]) for round_ in result["rtx"].values())
+    kills = sum(len(round_["entries_at_kill"]) for round_ in rounds)
+    print(json.dumps({"kills": kills, "rtx": len(result["rtx"]), "faults": faults}))
+    return 1 if any(faults.values()) else 0
+
+
+def killed(result: dict[str, Any], kills: int) -> None:
+    """Builds killed at random moments."""
+    for seed in range(-(-kills // KILLS_A_ROUND)):
         if str(seed) in result["kills"]:
             continue
         with tempfile.TemporaryDirectory(prefix="trtcompress-campaign-") as folder:
             result["kills"][str(seed)] = kill_campaign(KILLS_A_ROUND, seed, Path(folder))
         save("campaign", result)
         print(f"kills, round {seed}: {told(result['kills'][str(seed)])}", file=sys.stderr)
-    rounds = result["kills"].values()
-    faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
-    print(json.dumps({"kills": sum(len(r["entries_at_kill"]) for r in rounds), "faults": faults}))
-    return 1 if any(faults.values()) else 0
+
+
+def built(result: dict[str, Any]) -> None:
+    """Each real model in one file for several RTX cards, in INT8 and FP16."""
+    from real_inputs import REAL
+    from rtx_builds import rtx_faults
+
+    for name in REAL:
+        if name in result["rtx"]:
+            continue
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="trtcompress-campaign-") as folder:
+            try:
+                faults = rtx_faults(name, Path(folder))
+            except TrtCompressError as error:
+                faults = [f"{name}: {error}"]
+        result["rtx"][name] = {"seconds": time.perf_counter() - started, "faults": faults}
+        save("campaign", result)
+        print(f"rtx, {name}: {'; '.join(faults) or 'nothing found'}", file=sys.stderr)
 
 
 def kept(commit: str | None) -> dict[str, Any] | None:
     """What was kept of this commit."""
     path = RESULTS / "campaign.json"
     found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found if found and found["commit"] == commit else None
+    return {"rtx": {}, **found} if found and found["commit"] == commit else None
 
 
 def told(found: dict[str, Any]) -> str:

@@ -162,15 +162,14 @@ def compared_scales(graph: Path, cache: Path) -> dict[str, Any]:
 
 def shipped(report: dict[str, Any]) -> dict[str, Any]:
     """For each target the encoding of its engine, and the least cosine of an output under emulation."""
-    return {
-        target["target"]: {
+    found = {}
+    for target in report["targets"]:
+        cosines = [gate["value"] for gate in target["gates"] if gate["gate"].endswith("[emulated]")]
+        found[target["target"]] = {
             "encoding": Path(target["engine"]).parent.name,
-            "min_cosine_emulated": min(
-                gate["value"] for gate in target["gates"] if gate["gate"].endswith("[emulated]")
-            ),
+            "min_cosine_emulated": min(cosines, default=None),
         }
-        for target in report["targets"]
-    }
+    return found
 
 
 def table(name: str, row: dict[str, Any]) -> str:
