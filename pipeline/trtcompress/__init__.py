@@ -8,10 +8,10 @@ Importing this package costs nothing; each name is imported when it is first use
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # which typing has too, and importing it costs 9 ms
 if TYPE_CHECKING:
+    from typing import Any
+
     from trtcompress_graph.torch_view import to_onnx as to_onnx
     from trtcompress_graph.torch_view import to_torch as to_torch
 
@@ -29,4 +29,6 @@ _HOMES = {"BuildResult": ".outcome", "build": ".api", "load_config": ".api", "to
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'trtcompress' has no attribute '{name}'")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name], __name__), name)
