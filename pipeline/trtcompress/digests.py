@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import ConfigError, MissingPathError
 
 from .files import READ_ONLY, write_text
-from .imports import module_file, project_modules
+from .imports import imported_by, module_file
 
 
 def digest_of(value: Any) -> str:
@@ -101,10 +101,10 @@ def _write_note(note: Path, found: Any) -> None:
 
 
 def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> str:
-    """Digest of `package.module:function`: its module, the project modules that it imports, and `sources`.
+    """Digest of `package.module:function`: its module, the modules that it imports, and `sources`.
 
-    A module counts as the project's unless it belongs to Python or to an installed package. What is imported by a
-    name that is put together at run time is not seen: that is what `sources` is for.
+    A module counts by its text, unless it belongs to Python or to an installed package; packages count by their
+    versions. What is imported by a name that is put together at run time is not seen: that is what `sources` is for.
 
     Raises:
         ConfigError: there is no such module, it is not Python, or a glob of `sources` matches nothing.
@@ -115,8 +115,16 @@ def source_digest(name: str, base: Path, sources: Sequence[str], files: FileDige
         raise ConfigError(
             f"there is no module '{module}'", where=name, hint=f"it is looked for in {base} and installed"
         )
-    modules = {key: file_digest(file) for key, file in project_modules(module, search)}
-    return digest_of({"function": name, "modules": modules, "sources": _further(base, sources, files)})
+    found = imported_by(module, search)
+    packages = {dist for name in found.packages for dist in _distributions().get(name, ())}
+    return digest_of(
+        {
+            "function": name,
+            "modules": {key: file_digest(file) for key, file in found.modules.items()},
+            "packages": {dist: library_version(dist) for dist in packages},
+            "sources": _further(base, sources, files),
+        }
+    )
 
 
 def model_file_digest(path: Path, base: Path, sources: Sequence[str], files: FileDigests) -> str:
@@ -155,6 +163,12 @@ def data_digest(source: str, base: Path, sources: Sequence[str], files: FileDige
     if not path.exists():
         raise MissingPathError("no such file or folder", where=str(path), hint="check data: in the config, or --data")
     return files.of(path)
+
+
+@lru_cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Installed distributions by the first names of their modules."""
+    return packages_distributions()
 
 
 @lru_cache

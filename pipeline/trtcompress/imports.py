@@ -1,12 +1,14 @@
-"""The project's modules that a module runs when it is imported, found by reading them: nothing is imported."""
+"""What a module runs when it is imported, found by reading it: nothing is imported."""
 
 from __future__ import annotations
 
 import ast
 import importlib.machinery
 import importlib.util
+import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +33,20 @@ def _find_otherwise(name: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def project_modules(module: str, search: Sequence[str]) -> Iterator[tuple[str, Path]]:
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a module imports, itself included.
+
+    Attributes:
+        modules: files of the project's modules, by name.
+        packages: first names of what else is imported and is not Python's own.
+    """
+
+    modules: Mapping[str, Path]
+    packages: frozenset[str]
+
+
+def imported_by(module: str, search: Sequence[str]) -> Imported:
     """The module itself, the packages that it lies in, what they import of the project, and so on.
 
     Args:
@@ -41,14 +56,21 @@ def project_modules(module: str, search: Sequence[str]) -> Iterator[tuple[str, P
     Raises:
         ConfigError: a module is not Python.
     """
-    todo, seen = [*_with_packages(module)], set[str]()
+    todo, seen, found, others = [*_with_packages(module)], set[str](), dict[str, Path](), set[str]()
     while todo:
         name = todo.pop()
-        file = None if name in seen else module_file(name, search)
+        if name in seen:
+            continue
         seen.add(name)
-        if file is not None and (name == module or _is_project_file(file)):
-            yield name, file
+        file = module_file(name, search)
+        own = file is not None and _is_project_file(file)
+        if not own:
+            others.add(name.partition(".")[0])
+        if file is not None and (own or name == module):
+            found[name] = file
             todo += [part for imported in _imports(name, file) for part in _with_packages(imported)]
+    own_names = {name.partition(".")[0] for name, file in found.items() if _is_project_file(file)}
+    return Imported(found, frozenset(others - own_names - sys.stdlib_module_names))
 
 
 def _with_packages(module: str) -> Iterator[str]:

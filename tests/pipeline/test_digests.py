@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +119,61 @@ def test_modules_beside_the_config_folder_count(base: Path, files: FileDigests, 
     assert digest(elsewhere, files) != before
 
 
-def test_installed_packages_do_not_count(base: Path, files: FileDigests, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def installed(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs a version of the distribution `thing`, whose module is `installed`."""
     site = base / ".venv/lib/site-packages"
-    site.mkdir(parents=True)
-    (site / "installed.py").write_text("A = 1\n")
     monkeypatch.syspath_prepend(str(site))
-    (base / "entry.py").write_text("import installed, json, numpy\n")
+
+    def install(version: str) -> None:
+        shutil.rmtree(site, ignore_errors=True)
+        facts = site / f"thing-{version}.dist-info"
+        facts.mkdir(parents=True)
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: thing\nVersion: {version}\n")
+        (facts / "top_level.txt").write_text("installed\n")
+        (site / "installed.py").write_text(f"VERSION = '{version}'\n")
+        forget()
+
+    def forget() -> None:  # what is installed does not change while a build runs
+        importlib.invalidate_caches()
+        digests._distributions.cache_clear()
+        digests.library_version.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.parametrize("text", ["import installed, json\n", "def make():\n    from installed.inner import A\n"])
+def test_installed_packages_count_by_their_version(
+    base: Path, files: FileDigests, installed: Callable[[str], None], text: str
+):
+    installed("1.0")
+    (base / "entry.py").write_text(text)
     before = digest(base, files)
-    (site / "installed.py").write_text("A = 2\n")
+    (base / ".venv/lib/site-packages/installed.py").write_text("# not looked at\n")
+    assert digest(base, files) == before
+    installed("1.1")
+    assert digest(base, files) != before
+    installed("1.0")
+    assert digest(base, files) == before
+
+
+def test_an_installed_function_counts_by_its_version_too(
+    base: Path, files: FileDigests, installed: Callable[[str], None]
+):
+    found = []
+    for version in ("1.0", "1.1"):
+        installed(version)
+        (base / ".venv/lib/site-packages/installed.py").write_text("# the same in both\n")
+        found.append(source_digest("installed:make", base, (), files))
+    assert found[0] != found[1]
+
+
+def test_packages_that_are_not_imported_do_not_count(base: Path, files: FileDigests, installed: Callable[[str], None]):
+    installed("1.0")
+    before = digest(base, files)
+    installed("1.1")
     assert digest(base, files) == before
 
 
