@@ -67,7 +67,7 @@ def measured(name: str, model: FleetModel) -> dict[str, Any]:
     (folder / "fleet.yaml").write_text(yaml.safe_dump(config(name, model), sort_keys=False), encoding="utf-8")
     ended = run_measured([PROGRAM, "build", "fleet.yaml", "--quiet", "--store", "store"], cwd=folder)
     built = folder / "build" / name
-    if ended.code not in (0, 1):  # 1: a gate failed, which the report tells; every engine is there all the same
+    if ended.code not in (0, 1) or not (built / "report.json").is_file():  # 1: a gate failed, every engine is there
         return {"seconds": ended.seconds, "faults": [f"exit {ended.code}: {ended.last_words}"]}
     report = json.loads((built / "report.json").read_text(encoding="utf-8"))
     seconds = {stage["subject"]: stage["seconds"] for stage in report["stages"] if stage["stage"] == "compile"}
