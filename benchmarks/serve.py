@@ -53,7 +53,10 @@ FACTOR, ROUNDS = 2.0, 6
 CLIENTS = (1, 2, 4, 8)
 """Numbers of clients, the same for every column."""
 
-SHARED = "client and server share the two cores of this machine, which other work of low priority (SCHED_IDLE) uses too"
+SHARED = (
+    "client and server share the cores of this machine, with whatever else runs there: `load_average` tells how much; "
+    "where `tuned.*.replaced` is false, before and after are one configuration and differ by noise alone"
+)
 
 
 def main() -> None:
