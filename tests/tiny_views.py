@@ -13,6 +13,7 @@ from trtcompress.recovery.augment import Changes
 from trtcompress.recovery.batches import Batches
 from trtcompress.recovery.devices import make_fabric
 from trtcompress.recovery.feed import Feed
+from trtcompress.recovery.job import placed
 from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.loop import Loop
 from trtcompress.recovery.losses import LossOptions
@@ -82,6 +83,7 @@ def loop_of(
     start_terms(pair, terms, (x,), labels)
     fabric = make_fabric(training)
     fabric.launch()
+    placed(pair, fabric.device)
     batches = Batches(pool, training.batch, training.seed)
     feed = Feed(batches, teacher_view(pair, terms), fabric.device, Changes(), {"x": "other"}, fabric.autocast)
     learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))

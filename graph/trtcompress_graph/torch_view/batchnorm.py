@@ -5,13 +5,15 @@ It changes nothing until its statistics are set (`settle_batchnorm`) or trained;
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, fx, nn
 
+from .module import META
+from .names import initializer_name
 from .roles import Role
 from .state import Restored
 
@@ -110,3 +112,18 @@ class _Sums:
             scale.copy_(factor * (variance + EPS).sqrt())
             before.copy_(mean)
             spread.copy_(variance)
+
+
+def load_plain(module: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
+    """Put the weights of a view without norms into one whose norms were put back and are not settled yet.
+
+    Args:
+        module: made with `restore_batchnorm=True`.
+        weights: state of a view of the same model, made without.
+    """
+    norms = {norm.bias: norm.prefix for norm in module.meta[META]["restored"]}
+    state = module.state_dict()
+    with torch.no_grad():
+        for key, value in weights.items():
+            prefix = norms.get(initializer_name(key))
+            state[key if prefix is None else f"{prefix}.bias"].copy_(value)

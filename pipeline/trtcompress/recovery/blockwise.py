@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from torch.optim import Adam
 
 from .checkpoint import load, save
-from .devices import repeatable
-from .job import BLOCKS, Job, Subjects, open_subjects, weights_of
+from .devices import first_device, given_back, repeatable
+from .job import BLOCKS, Job, Subjects, open_subjects, placed, weights_of
 from .loop import Told
 from .losses.answers import spread
 from .losses.features import Bridge
@@ -84,9 +84,9 @@ def fit_blocks(job: Job, told: Told) -> float:
     found = load(job.folder / BLOCKS) or {"done": 0, "seconds": 0.0, "ended": False}
     if found["ended"]:
         return float(found["seconds"])
-    with repeatable(job.training.seed):
+    with given_back(), repeatable(job.training.seed):
         subjects = open_subjects(job)
-        tasks = _tasks(subjects.pair)
+        tasks = _tasks(placed(subjects.pair, first_device()))
         budget = math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
         for number, task in enumerate(tasks):
             if number < found["done"]:
@@ -126,7 +126,7 @@ def _tasks(pair: Pair) -> list[Task]:
         part = block(pair.student, starts, node)
         weights = tuple(p for p in part.parameters() if p.requires_grad and id(p) not in taken)
         if weights:
-            tasks.append(Task(name, part, Bridge(shared), weights))
+            tasks.append(Task(name, part, Bridge(shared).to(weights[0].device), weights))
             taken.update(map(id, weights))
         starts.append(name)
     return tasks
@@ -194,7 +194,8 @@ def _runs(job: Job, subjects: Subjects, task: Task, rows: Sequence[Any]) -> list
     found: list[Run] = []
     size = 0
     for group, some in rows:
-        arrays = {name: torch.from_numpy(array) for name, array in job.pool.read(group, some).items()}
+        read = job.pool.read(group, some)
+        arrays = {name: torch.from_numpy(array).to(task.weights[0].device) for name, array in read.items()}
         given = [arrays[spec.name] for spec in job.pool.inputs]
         values = {**arrays, **(student(*given) if student else {})}
         run = Run({name: values[name] for name in task.part.reads}, teacher(*given)[task.name].float())

@@ -25,6 +25,7 @@ from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
+from .norms import takes_norms, view_with_norms
 from .pairs import Pair, make_pair
 from .pool import Pool
 from .settings import Training, planned_steps
@@ -81,20 +82,25 @@ class Subjects:
     labels: Tensor | None
 
 
-def open_subjects(job: Job) -> Subjects:
+def open_subjects(job: Job, norms: bool = False) -> Subjects:
     """Make the torch views, with the weights that the blocks left.
+
+    Args:
+        job: the training.
+        norms: BatchNorm is put back into the student.
 
     Raises:
         OperatorError: an operator that the view does not have.
         ModelError: the models cannot be compared.
     """
-    student = _channels_last(to_torch(job.student))
+    found = load(job.folder / BLOCKS)
+    weights = found["weights"] if found is not None else None
+    student = _channels_last(view_with_norms(job, weights) if norms else to_torch(job.student))
     keep_zeros(student)
     teacher = _channels_last(to_torch(job.teacher)).requires_grad_(False)
     share_equal(student, teacher)
-    found = load(job.folder / BLOCKS)
-    if found is not None:
-        load_weights(student, found["weights"])
+    if weights is not None and not norms:
+        load_weights(student, weights)
     group, rows = job.batches.first(FIRST)
     arrays = job.pool.read(group, rows)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
@@ -148,7 +154,8 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
 
 
 def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
-    subjects = open_subjects(job)
+    norms = takes_norms(job)
+    subjects = open_subjects(job, norms)
     pair = subjects.pair
     terms = make_terms(pair, job.training.losses, job.loss_options)
     start_terms(pair, terms, subjects.inputs, subjects.labels)
@@ -164,10 +171,11 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
     metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
-    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric)
+    names = [ref.name for ref in job.metrics]
+    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1])
     outcome = loop.run()
     if fabric.global_rank == 0:
-        save({"weights": weights_of(pair.student)}, job.folder / TRAINED)
+        save({"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
     fabric.barrier()
     return outcome
 

@@ -18,6 +18,7 @@ from .batches import Share
 from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
+from .norms import by_batch
 from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
 from .settings import Training, planned_steps
 
@@ -91,6 +92,7 @@ class Loop:
         folder: of the checkpoints.
         told: of the progress, in the first process.
         metric: measures the student as it is; None where there is no metric.
+        metric_name: its name, for the progress.
     """
 
     def __init__(
@@ -102,9 +104,10 @@ class Loop:
         folder: Path,
         told: Told,
         metric: Metric = lambda: None,
+        metric_name: str = "metric",
     ) -> None:
         self._fabric, self._feed, self._training, self._folder = fabric, feed, training, folder
-        self._told, self._metric = told, metric
+        self._told, self._metric, self._metric_name = told, metric, metric_name
         self._share = Share(fabric.global_rank, fabric.world_size)
         self._inner = learner
         optimizer = make_optimizer(learner.student, learner.terms, training)
@@ -113,7 +116,7 @@ class Loop:
         self._average = Average(learner.student, training.average)
         self._best = cloned(self._average.values)
         self._facts: dict[str, Any] = dict.fromkeys(("step", "rollbacks", "skipped", "quiet", "best_step"), 0)
-        self._facts |= {"scale": 1.0, "size": feed.batches.size}
+        self._facts |= {"scale": 1.0, "size": feed.batches.size, "spent": 0.0}
         self._good: dict[str, Any] = {}
 
     def run(self) -> Outcome:
@@ -127,6 +130,7 @@ class Loop:
             self._begin()
         else:
             self._restore(found)
+        self._clock = time.perf_counter()
         while self._facts["step"] < self._facts["total"] and self._facts["quiet"] < self._training.patience:
             if not self._advance(self._facts["step"], self._facts["rate"] * self._facts["scale"]):
                 self._go_back()
@@ -135,10 +139,21 @@ class Loop:
             self._average.follow(self._facts["step"])
             if self._facts["step"] % self._facts["every"] == 0 or self._facts["step"] == self._facts["total"]:
                 if self._judge():
+                    self._keep_to_the_minutes()
                     self._keep()
                 else:
                     self._go_back()
         return self._finish()
+
+    def _keep_to_the_minutes(self) -> None:
+        """Lay out anew what is left, as fast as steps were so far: other work on the machine changes their pace."""
+        facts, now = self._facts, time.perf_counter()
+        facts["spent"] += now - self._clock
+        self._clock = now
+        if facts["limit"] is not None and facts["step"] < facts["total"]:
+            left = facts["limit"] - facts["spent"]
+            total = facts["step"] + max(0, int(left * facts["step"] / facts["spent"]))
+            facts["total"] = self._fabric.broadcast(total)
 
     def _begin(self) -> None:
         """Judge the student as it came, pick a rate, and lay out the steps."""
@@ -162,12 +177,14 @@ class Loop:
             total = max(1, int((budget - judgements * judging) / seconds))
         total, judgements = self._fabric.broadcast((total, judgements))  # all processes try rates for as many steps
         rate, spent, judged = self._probe(total)
+        limit = None
         if self._training.minutes is not None:
             total = max(1, total - spent - int(judged * judging / seconds))
+            limit = 60 * self._training.minutes - (time.perf_counter() - started)
         every = max(1, total // judgements) if total >= 10 * judgements else max(1, total // min(10, judgements))
-        self._facts |= {"rate": rate, "total": total, "every": every}
+        self._facts |= {"rate": rate, "total": total, "every": every, "limit": limit}
         size = self._feed.batches.size
-        self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{_with(metric)}")
+        self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{self._with(metric)}")
         self._keep()
 
     def _timed(self) -> float:
@@ -245,7 +262,8 @@ class Loop:
         for place, example in enumerate(examples):
             last = place == len(examples) - 1
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
-                loss = self._learner(example.inputs, example.answers, example.labels) / len(examples)
+                with by_batch(self._inner.student, example.count):
+                    loss = self._learner(example.inputs, example.answers, example.labels) / len(examples)
                 self._fabric.backward(loss)
             summed += loss.detach()
         norm = self._fabric.clip_gradients(
@@ -281,7 +299,7 @@ class Loop:
         if better:
             facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
             self._best = cloned(self._average.values)
-        self._say(f"loss {facts['loss']:.4g}, held out {loss:.4g}{_with(metric)}")
+        self._say(f"loss {facts['loss']:.4g}, held out {loss:.4g}{self._with(metric)}")
         return True
 
     @torch.no_grad()
@@ -342,7 +360,7 @@ class Loop:
 
     def _finish(self) -> Outcome:
         """Leave the student with the weights that were best."""
-        Average.load(self._inner.student, self._best)
+        self._average.load(self._best)
         facts = self._facts
         return Outcome(
             steps=facts["step"],
@@ -355,13 +373,12 @@ class Loop:
             rollbacks=facts["rollbacks"],
         )
 
+    def _with(self, metric: float | None) -> str:
+        return "" if metric is None else f", {self._metric_name} {metric:.4f}"
+
     def _say(self, what: str) -> None:
         if self._share.rank == 0:
             self._told(what, self._facts["step"], self._facts.get("total"))
-
-
-def _with(metric: float | None) -> str:
-    return "" if metric is None else f", metric {metric:.4f}"
 
 
 def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from .norms import statistics
 from .settings import Training
 
 WARM_UP = 0.05
@@ -53,7 +54,7 @@ def schedule(step: int, total: int) -> float:
 
 
 class Average:
-    """A moving average of the weights; at first it follows quickly.
+    """A moving average of the weights and running statistics; at first it follows quickly.
 
     Args:
         module: of which the parameters are averaged.
@@ -63,28 +64,31 @@ class Average:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._module = module
         self._decay = decay
-        self.values = {name: p.detach().clone() for name, p in module.named_parameters()}
+        self.values = {name: tensor.detach().clone() for name, tensor in self._named()}
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self._module.named_parameters()
+        yield from statistics(self._module).items()
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
         """Take in the weights after a step."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, parameter in self._module.named_parameters():
-            self.values[name].lerp_(parameter.detach(), 1 - decay)
+        for name, tensor in self._named():
+            self.values[name].lerp_(tensor.detach(), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The module with the average for its weights."""
-        held = {name: p.detach().clone() for name, p in self._module.named_parameters()}
-        self.load(self._module, self.values)
+        held = {name: tensor.detach().clone() for name, tensor in self._named()}
+        self.load(self.values)
         try:
             yield
         finally:
-            self.load(self._module, held)
+            self.load(held)
 
-    @staticmethod
     @torch.no_grad()
-    def load(module: nn.Module, values: dict[str, Tensor]) -> None:
-        """Put weights into a module."""
-        for name, parameter in module.named_parameters():
-            parameter.copy_(values[name])
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Put weights, and the running statistics that belong to them, into the module."""
+        for name, tensor in self._named():
+            tensor.copy_(values[name])

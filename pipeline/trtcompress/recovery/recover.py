@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 4
+VERSION = 5
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -179,7 +179,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     from .progress import for_processes
 
     if request.function is not None:
-        save({"weights": weights_of(run_own_loop(request.function, job))}, job.folder / TRAINED)
+        save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
     if job.training.blockwise:
@@ -202,9 +202,9 @@ def _write(request: Request, job: Job) -> Model:
     from .halves import in_halves
     from .job import TRAINED, load_weights
 
-    view = to_torch(job.student)
     found = load(job.folder / TRAINED)
     assert found is not None
+    view = to_torch(job.student, restore_batchnorm=found["norms"])
     load_weights(view, found["weights"])
     if job.student is request.student:
         return to_onnx(view, like=job.student, out=request.out)

@@ -28,6 +28,7 @@ class Training:
         patience: judgements without a gain after which the training ends.
         augment: samples are changed at random where that fits their kind.
         checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
+        norms: BatchNorm is put back where batches are wide enough, and trained with.
         devices: processes, one a device; 0: all devices of an accelerator, one CPU process.
     """
 
@@ -49,6 +50,7 @@ class Training:
     precision: Precision = "32"
     devices: int = 1
     checkpoint_activations: bool = False
+    norms: bool = True
     seed: int = 0
 
 

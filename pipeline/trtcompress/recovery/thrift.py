@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from .norms import own_statistics
+
 ACROSS = 8
 """Parts of a student between which inner tensors are kept; those inside are computed again on the way back."""
 
@@ -19,7 +21,8 @@ def share_equal(student: nn.Module, teacher: nn.Module) -> int:
     Returns:
         Bytes that are held once and not twice.
     """
-    held = dict(student.named_buffers())
+    moved = own_statistics(student)
+    held = {name: buffer for name, buffer in student.named_buffers() if name not in moved}
     saved = 0
     for module, prefix in _modules(teacher):
         for leaf, tensor in module._buffers.items():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,11 +161,26 @@ def test_it_ends_early_where_nothing_is_gained(tmp_path):
     assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
 
 
-def test_minutes_become_steps(tmp_path):
-    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=0.01))
-    found = loop.run()
-    assert found.steps >= 1
-    assert loop._facts["total"] >= found.steps
+@pytest.mark.parametrize(("minutes", "slower", "steps"), [(0.1, 1, 480), (0.2, 1, 990), (0.2, 3, 500)])
+def test_minutes_become_steps(tmp_path, monkeypatch, minutes, slower, steps):
+    """By a clock that goes on by 10 ms a step and by 50 ms a judgement, or from the 250th step on more slowly."""
+    seconds = [0.0]
+    monkeypatch.setattr(loop_module, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes, patience=1000))
+    advance, judge = loop._advance, loop._loss_held_out
+
+    def advanced(step: int, rate: float) -> bool:
+        seconds[0] += 0.01 * (slower if step > 250 else 1)
+        return advance(step, rate)
+
+    def judged(average: bool = True) -> float:
+        seconds[0] += 0 if average else 0.05  # the average is judged by a call of the same
+        return judge(average)
+
+    monkeypatch.setattr(loop, "_advance", advanced)
+    monkeypatch.setattr(loop, "_loss_held_out", judged)
+    assert loop.run().steps == pytest.approx(steps, rel=0.1)
+    assert seconds[0] == pytest.approx(60 * minutes, rel=0.1)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
