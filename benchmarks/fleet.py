@@ -8,7 +8,8 @@ file of its own, and one file for those five; a Jetson beside them for its `cali
 whether it was built, seconds, bytes, and how many convolutions and products the builder's log shows in INT8. Two checks
 are computed over what was written: the shared file has as many of these as each single one, and every scale of the
 Q/DQ graph is in `calibration.cache` with the same bits. A check that fails ends the job with exit code 1.
-`results/fleet.json` keeps each model with its commit; what is there of this commit is not done again.
+`results/fleet.json` keeps each model with its commit; what is there of this commit is not done again, and a model that
+was stopped half-way goes on where it was (what it made before has no seconds then).
 """
 
 from __future__ import annotations
@@ -53,16 +54,17 @@ def main() -> int:
     rows = {name: row for name, row in results("fleet").get("rows", {}).items() if name in MODELS}
     for name in arguments.model or MODELS:
         if arguments.again or rows.get(name, {}).get("commit") != machine["commit"]:
-            rows[name] = measured(name, MODELS[name]) | {"commit": machine["commit"]}
+            rows[name] = measured(name, MODELS[name], anew=arguments.again) | {"commit": machine["commit"]}
             save("fleet", {"what": __doc__.splitlines()[0], "machine": machine, "rows": rows})
         print(table(name, rows[name]), flush=True)
     return 1 if any(row["faults"] for row in rows.values()) else 0
 
 
-def measured(name: str, model: FleetModel) -> dict[str, Any]:
+def measured(name: str, model: FleetModel, *, anew: bool) -> dict[str, Any]:
     """One model: the build, what its log says of each engine, and both checks."""
     folder = WORK / name
-    shutil.rmtree(folder, ignore_errors=True)
+    for made in ("build", "store") if anew else ("build",):
+        shutil.rmtree(folder / made, ignore_errors=True)
     write_samples(model.samples(), folder / "samples")
     (folder / "fleet.yaml").write_text(yaml.safe_dump(config(name, model), sort_keys=False), encoding="utf-8")
     ended = run_measured([PROGRAM, "build", "fleet.yaml", "--quiet", "--store", "store"], cwd=folder)
@@ -70,7 +72,11 @@ def measured(name: str, model: FleetModel) -> dict[str, Any]:
     if ended.code not in (0, 1) or not (built / "report.json").is_file():  # 1: a gate failed, every engine is there
         return {"seconds": ended.seconds, "faults": [f"exit {ended.code}: {ended.last_words}"]}
     report = json.loads((built / "report.json").read_text(encoding="utf-8"))
-    seconds = {stage["subject"]: stage["seconds"] for stage in report["stages"] if stage["stage"] == "compile"}
+    seconds = {
+        stage["subject"]: None if stage["reused"] else round(stage["seconds"], 2)
+        for stage in report["stages"]
+        if stage["stage"] == "compile"
+    }
     targets = {
         target: {
             encoding: facts(built / "engines" / target / encoding, seconds[f"{target}/{encoding}"])
@@ -106,7 +112,7 @@ def config(name: str, model: FleetModel) -> dict[str, Any]:
     }
 
 
-def facts(folder: Path, seconds: float) -> dict[str, Any]:
+def facts(folder: Path, seconds: float | None) -> dict[str, Any]:
     """What the build says of an engine."""
     engine = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
     details = engine["details"]
@@ -114,7 +120,7 @@ def facts(folder: Path, seconds: float) -> dict[str, Any]:
     return {
         "built": engine["built"],
         "file": plan.name,
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "bytes": plan.stat().st_size,
         "compute_capabilities": details["compute_capabilities"],
         "layers": int(details["layers"]),
@@ -176,7 +182,7 @@ def table(name: str, row: dict[str, Any]) -> str:
     lines = [f"{name}: {row['seconds']:.0f} s, {'; '.join(row['faults']) or 'nothing found'}"]
     for target, encodings in row.get("targets", {}).items():
         told = (
-            f"{encoding} {found['int8']} INT8, {found['bytes'] / 1e6:.2f} MB, {found['seconds']:.1f} s"
+            f"{encoding} {found['int8']} INT8, {found['bytes'] / 1e6:.2f} MB, {found['seconds'] or 0:.1f} s"
             for encoding, found in encodings.items()
         )
         lines.append(f"  {target if target != SHARED else 'one file for five':20} {' | '.join(told)}")
