@@ -1,9 +1,7 @@
 """What each release of TensorRT can do: the one place where releases are told apart.
 
 8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.x and 11 are on servers; TensorRT for RTX counts its
-own releases. Sources: NVIDIA's release notes and migration guides, and for 8.6, 10.x, 11 and RTX the signatures of
-their bindings (tests/engines/trt_signatures). What the parsers take: `docs/operators.md` and `docs/Changelog.md` of
-onnx-tensorrt at each release.
+own releases. tensorrt_features.py and tensorrt_parsers.py hold the tables.
 """
 
 from __future__ import annotations
@@ -19,22 +17,28 @@ from typing import Literal
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
+from .tensorrt_features import FEATURES, Feature, Number
+from .tensorrt_parsers import OPERATORS, PARSERS
+
+__all__ = [
+    "BINDINGS",
+    "FEATURES",
+    "OPERATORS",
+    "PARSERS",
+    "PATCHES",
+    "SERVER",
+    "TITLES",
+    "Feature",
+    "Flavour",
+    "Number",
+    "Release",
+    "first_parsing",
+    "installed",
+    "release_of",
+]
+
 Flavour = Literal["rtx", "classic"]
 Typing = Literal["flags", "asked", "always"]
-Feature = Literal[
-    "workspace_mb",
-    "optimization_level",
-    "timing_cache",
-    "hardware_compatible",
-    "version_compatible",
-    "refit",
-    "strip",
-    "weight_streaming",
-    "sparse",
-    "dla",
-    "implicit",
-]
-Number = tuple[int, int]
 
 BINDINGS: Mapping[Flavour, tuple[str, ...]] = MappingProxyType(
     {"rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"), "classic": ("tensorrt", "tensorrt_bindings")}
@@ -48,78 +52,6 @@ PATCHES: Mapping[str, str] = MappingProxyType({"8.4": "8.4.1", "8.5": "8.5.2", "
 """Releases with their patch, as JetPack carries them; a calibration cache names it."""
 
 TITLES: Mapping[Flavour, str] = MappingProxyType({"rtx": "TensorRT for RTX", "classic": "TensorRT"})
-
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """Where a feature is there.
-
-    Attributes:
-        since: first release of classic TensorRT that has it.
-        before: first release that has it no more, or None.
-        rtx: empty where TensorRT for RTX has it, else what stands in its place.
-        later: what became of it in releases that do not have it any more.
-    """
-
-    since: Number
-    before: Number | None = None
-    rtx: str = ""
-    later: str = ""
-
-
-FEATURES: Mapping[Feature, Support] = MappingProxyType(
-    {
-        "workspace_mb": Support((8, 0)),
-        "optimization_level": Support((8, 6)),
-        "timing_cache": Support((8, 0), rtx="no tactics are timed ahead of the card"),
-        "hardware_compatible": Support((8, 6), rtx="one file for several cards is a target such as rtx-3090+rtx-4090"),
-        "version_compatible": Support((8, 6), rtx="its plans load in the release that made them alone"),
-        "refit": Support((8, 0)),
-        "strip": Support((10, 0)),
-        "weight_streaming": Support((10, 0)),
-        "sparse": Support((8, 0)),
-        # "Working with DLA" and release notes of 11.4.1. There INT8 for a DLA is not by a cache, and no platform
-        # release of targets.toml carries it, so that it stays refused rather than guessed.
-        "dla": Support(
-            (8, 0),
-            (10, 8),
-            rtx="RTX cards have no DLA",
-            later="10.7 was the last with one until 11.4.1, which has it again on Jetson AGX Orin with JetPack 7.2.2, "
-            "in strongly typed graphs alone: that is not supported here",
-        ),
-        "implicit": Support((8, 0), (11, 0), rtx="types stand in the graph"),
-    }
-)
-
-
-PARSERS: tuple[tuple[Number, int], ...] = (
-    ((8, 0), 13),
-    ((8, 5), 17),
-    ((9, 0), 19),
-    ((10, 0), 20),
-    ((10, 15), 24),
-    ((11, 5), 25),
-)
-"""The newest opset that the ONNX parser of classic TensorRT takes, from that release on; between two the older counts.
-
-Stated for 8.0, 8.2, 8.5, 8.6, 9.2, 10.0, 10.15, 11.2 and 11.5. Of 8.4 it is not, so that it counts as 8.2.
-"""
-
-OPERATORS: Mapping[str, Number] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("Einsum", "IsNaN", "GatherND", "Scatter", "ScatterElements", "ScatterND", "Sign", "Round"), (8, 2)
-        ),
-        **dict.fromkeys(("Shrink", "Xor"), (8, 4)),
-        **dict.fromkeys(("RandomNormal", "RandomUniform", "MeanVarianceNormalization", "RoiAlign", "Mod"), (8, 5)),
-        **dict.fromkeys(("Trilu", "GridSample", "NonZero"), (8, 5)),
-        **dict.fromkeys(("GroupNormalization", "LayerNormalization", "IsInf"), (8, 6)),
-        "Hardmax": (9, 2),
-        "DeformConv": (10, 1),
-        "Attention": (10, 14),
-    }
-)
-"""Operators that a parser learnt later than the opset that it takes has them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.errors import ModelError
-from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
 if TYPE_CHECKING:
     from trtcompress_engines.kit.write import KitModel
 
-_HALF_SCALES = 19
-"""The first opset whose Q/DQ pairs take float16 scales."""
+Lowered = dict[str, tuple[Model, bool]]
+"""Graphs that were written in older opsets, and whether their float16 was widened."""
 
 
 def with_older(
@@ -38,7 +37,7 @@ def with_older(
         ModelError: no release of the platform takes the model as it came; the operator is named.
     """
     made, notes = {}, []
-    lowered: dict[str, Model] = {}
+    lowered: Lowered = {}
     for name, model in models.items():
         made[name], told = _with_older(name, model, target, implicit, folder / name, lowered)
         notes += told
@@ -46,13 +45,14 @@ def with_older(
 
 
 def _with_older(
-    name: str, model: KitModel, target: Target, implicit: Model | None, folder: Path, lowered: dict[str, Model]
+    name: str, model: KitModel, target: Target, implicit: Model | None, folder: Path, lowered: Lowered
 ) -> tuple[KitModel, list[str]]:
     from trtcompress_engines.kit.device.kit import REFERENCE
     from trtcompress_engines.kit.write import Older
+    from trtcompress_engines.parsed_graphs import WIDENED, needs
     from trtcompress_engines.tensorrt_release import Release, first_parsing
 
-    opset, operators = _needs(model.graph)
+    opset, operators = needs(model.graph)
     releases = [Release("classic", version) for _, version in target.tensorrt]
     older = [release for release in releases if not release.parses(opset, operators)]
     if not older:
@@ -79,7 +79,7 @@ def _with_older(
         if cache and not model.cache:
             notes.append(f"{name}: {_until(before)} INT8 is by calibration.cache and not by Q/DQ pairs ({why})")
         else:
-            more = ", with float32 in place of float16, which TensorRT 8 may compute in by its flag" if wide else ""
+            more = f", {WIDENED}" if wide else ""
             notes.append(f"{name}: {_until(before)} it is built of a graph of opset {min(least, opset)}{more}")
         if all_older and since is None:
             flags = ("FP16", "INT8") if cache else model.flags
@@ -102,25 +102,14 @@ def _why(error: ModelError) -> str:
     return f"{error.where.rpartition(': ')[2]}: {error.what}"
 
 
-def _lowered(
-    model: Model, opset: int, without: frozenset[str], folder: Path, lowered: dict[str, Model]
-) -> tuple[Model, bool]:
+def _lowered(model: Model, opset: int, without: frozenset[str], folder: Path, lowered: Lowered) -> tuple[Model, bool]:
     """The graph in that opset, and whether its float16 was widened; each graph is written once."""
-    from trtcompress_graph.lowering import lower, quantizes_halves, widen
+    from trtcompress_engines.parsed_graphs import brought_down
 
-    wide = opset < _HALF_SCALES and quantizes_halves(model)
     key = f"{model.digest} {opset} {sorted(without)}"
     if key not in lowered:
-        source = widen(model, folder / "wide.onnx") if wide else model
-        lowered[key] = lower(source, opset, folder / "model.onnx", without)
-    return lowered[key], wide
-
-
-def _needs(model: Model) -> tuple[int, set[str]]:
-    """Opset of a graph, and the operators in it and in its branches."""
-    loaded = load_ir(model)
-    operators = {node.op_type for node in loaded.graph.all_nodes() if node.domain in ("", "ai.onnx")}
-    return int(loaded.opset_imports.get("", 0)), operators
+        lowered[key] = brought_down(model, opset, without, folder / "model.onnx")
+    return lowered[key]
 
 
 def _quantizes(operators: set[str]) -> bool:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.backends import tensorrt as backend_module
 from trtcompress_engines.backends.tensorrt import nearest
+from trtcompress_engines.parsed_graphs import OLDER, WIDENED
 from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.tensorrt_options import TensorRTOptions
 from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.target import Engine
@@ -58,9 +65,12 @@ def test_the_nearest_compute_capability(capability: tuple[int, int], known: tupl
 
 def test_the_command_fits_the_tensorrt_of_the_device(tmp_path: Path):
     path = write_cnn(tmp_path / "m.onnx", int8=True, fp16=True)
-    for name, flags in (("jetson-agx-orin", "--stronglyTyped"), ("jetson-xavier-nx", "--fp16 --int8")):
+    for name, onnx_file, flags in (
+        ("jetson-agx-orin", "m.onnx", "--stronglyTyped"),
+        ("jetson-xavier-nx", OLDER, "--fp16 --int8"),
+    ):
         command = compile_for(path, name).details["how_to_build"]
-        assert f"trtexec --onnx=m.onnx --saveEngine=m.plan {flags}" in command
+        assert f"trtexec --onnx={onnx_file} --saveEngine=m.plan {flags}" in command
         assert "--minShapes=x:1x3x16x16 --optShapes=x:4x3x16x16 --maxShapes=x:8x3x16x16" in command
         assert "on the device" in command
     floating = write_cnn(tmp_path / "f.onnx", fp16=True)
@@ -71,3 +81,44 @@ def test_an_engine_for_another_machine_does_not_run_here(tmp_path: Path):
     engine = compile_for(write_cnn(tmp_path / "m.onnx"), "l4")
     with pytest.raises(CompileError, match="cannot run here"):
         backend_for(resolve_target("l4")).open(engine)
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_a_release_whose_parser_takes_no_such_opset_is_given_an_older_graph(tmp_path: Path, fp16: bool):
+    """A data-centre card with TensorRT 8.6, and a graph of opset 20."""
+    path = write_cnn(tmp_path / "int8.onnx", int8=True, fp16=fp16)
+    assert onnx.load(path).opset_import[0].version == 20
+    options = replace(OPTIONS, tensorrt=TensorRTOptions(version="8.6"))
+    target = resolve_target("a100")
+    engine = backend_for(target).compile(read_model(path), target, "trt-int8", options, tmp_path / "out")
+    older = tmp_path / "out" / OLDER
+    assert engine.graph.path == path
+    assert engine.details["built_of"].startswith("opset 17, for TensorRT 8.6.2")
+    assert (WIDENED in engine.details["built_of"]) is fp16  # before opset 19 a scale is float32
+    assert f"--onnx={OLDER} --saveEngine=int8.plan --fp16 --int8" in engine.details["how_to_build"]
+    assert f"  {OLDER}'" in (tmp_path / "out/reproduce.sh").read_text()
+    assert onnx.load(older).opset_import[0].version == 17
+    x = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float16 if fp16 else np.float32)
+    (wanted,), (found,) = (
+        ort.InferenceSession(str(file)).run(None, {"x": x.astype(kind)})
+        for file, kind in ((path, x.dtype), (older, np.float32))
+    )
+    np.testing.assert_allclose(found, wanted, atol=2e-2 if fp16 else 1e-5)
+    newer = replace(OPTIONS, tensorrt=TensorRTOptions(version="10.3"))
+    same = backend_for(target).compile(read_model(path), target, "trt-int8", newer, tmp_path / "newer")
+    assert "built_of" not in same.details
+    assert not (tmp_path / "newer" / OLDER).exists()
+
+
+def test_an_operator_that_its_parser_does_not_have_is_named(tmp_path: Path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Hardmax", ["x"], ["y"], name="peak")], "g", values[:1], values[1:])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    target, shapes = resolve_target("a100"), ((1, 8), (4, 8), (8, 8))
+    options = CompileOptions(profiles={"x": shapes}, tensorrt=TensorRTOptions(version="8.6"))
+    with pytest.raises(CompileError, match=r"the parser of TensorRT 8.6.2 takes opset 17 at the most: Hardmax") as told:
+        backend_for(target).compile(read_model(path), target, "trt-fp32", options, tmp_path / "out")
+    assert told.value.where == f"{path}: node 'peak'"
+    assert "tensorrt.version" in told.value.hint
+    assert list((tmp_path / "out").iterdir()) == []

@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 from trtcompress_graph.digest import files_digest
+from trtcompress_graph.errors import CompileError
 from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner, Shape
 from ..files import staged
+from ..parsed_graphs import OLDER, parsed_by
 from ..tensorrt_options import TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Release, release_of
 from .trt_calibrator import check_batches
@@ -51,7 +53,7 @@ class TensorRTBackend:
         release, file = release_here("classic"), f"model.{encoding_name}.plan"
         refuse(options.tensorrt, target, release, gpu=True)
         with staged(out) as folder:
-            source = _source(graph, options, folder)
+            source, told = _source(graph, target, options, release, folder)
             recipe = lay_out(source, release, file, options)
             result = build_plan(source, recipe, folder, options.implicit.batches if options.implicit else None)
             digest = files_digest([folder / file])
@@ -70,7 +72,7 @@ class TensorRTBackend:
             graph=graph,
             built=True,
             reproducible=False,
-            details={"tensorrt": result.version, **result.details, **_several(recipe), **caches},
+            details={"tensorrt": result.version, **told, **result.details, **_several(recipe), **caches},
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
@@ -82,7 +84,7 @@ class TensorRTBackend:
         refuse(options.tensorrt, target, release, gpu=True)
         checked = check_graph(graph, target, options, out)
         with staged(out) as folder:
-            source = _source(graph, options, folder)
+            source, told = _source(graph, target, options, release, folder)
             recipe = lay_out(source, release, graph.path.with_suffix(".plan").name, options)
             write_reproduce(recipe, source, folder)
         return Engine(
@@ -94,22 +96,35 @@ class TensorRTBackend:
             graph=graph,
             built=False,
             reproducible=True,
-            details={"checked": checked, **_several(recipe), "how_to_build": how_to_build(recipe, target)},
+            details={"checked": checked, **told, **_several(recipe), "how_to_build": how_to_build(recipe, target)},
         )
 
 
-def _source(graph: Model, options: CompileOptions, folder: Path) -> Model:
-    """What TensorRT is given: the graph, or the float model where the scales stand in a cache. Caches lie beside it."""
+def _source(
+    graph: Model, target: Target, options: CompileOptions, release: Release, folder: Path
+) -> tuple[Model, dict[str, str]]:
+    """What TensorRT is given, with the caches beside it, and what was done to it.
+
+    It is the graph, or the float model where the scales stand in a cache; in an older opset where the parser takes no
+    newer one.
+    """
     if options.tensorrt.timing_cache is not None:
         pinned(options.tensorrt)
         shutil.copyfile(options.tensorrt.timing_cache, folder / TIMING_CACHE)
-    if options.implicit is None:
-        return graph
-    if options.implicit.batches:
-        check_batches(options.implicit.batches, _usual(options.implicit.graph, options))
-    else:
-        (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
-    return copy_model(options.implicit.graph, folder / FLOAT)
+    source = graph
+    if options.implicit is not None:
+        source = copy_model(options.implicit.graph, folder / FLOAT)
+        if options.implicit.batches:
+            check_batches(options.implicit.batches, _usual(options.implicit.graph, options))
+        else:
+            (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
+    try:
+        source, told = parsed_by(release, source, folder / OLDER)
+    except CompileError:
+        if target.how != "kit":  # a kit tells which of its engines a release goes without
+            raise
+        return source, {}
+    return source, {"built_of": told} if told else {}
 
 
 def _several(recipe: Recipe) -> dict[str, str]:

@@ -19,7 +19,7 @@ from .device.builder import FLAGS
 from .device.kit import CACHE, IMPLICIT, REFERENCE, TIMING
 
 if TYPE_CHECKING:
-    from .write import GoldenBatch, KitContents
+    from .contents import GoldenBatch, KitContents
 
 GOLDEN = 4
 """Batches that are compared: trtexec loads the engine anew for each."""
