@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 
 from trtcompress_graph.axes import Axes
-from trtcompress_graph.errors import DataError, MissingPathError, StoreError, UsageError
+from trtcompress_graph.errors import DataError, StoreError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.protos import external_locations
@@ -19,6 +18,7 @@ from trtcompress_graph.protos import external_locations
 from .config import PruneSettings
 from .cutting import PrunedModel, Told, cut_model, read_plan, write_plan
 from .datasets import open_data
+from .files import check_folder
 from .inspection import assumed
 from .outputs import CutBlock, CutCost, CutGroup, PruneResult, model_size, tensor_info
 from .pruning.plan import Cost
@@ -127,26 +127,6 @@ def _aside(path: Path, folders: ExitStack) -> Path:
     """The same name in a folder beside, on the same disk."""
     made = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     return Path(folders.enter_context(made)) / path.name
-
-
-def check_folder(path: Path) -> None:
-    """Refuse a file that cannot be written before hours of work and not after.
-
-    Raises:
-        MissingPathError: its folder is not there.
-        StoreError: nothing can be written in it.
-    """
-    if not path.parent.is_dir():
-        raise MissingPathError("no such folder to write into", where=str(path.parent), hint=f"mkdir -p {path.parent}")
-    try:
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise StoreError(
-            f"cannot write here: {error.strerror}", where=str(path.parent), hint="name a file in another folder"
-        ) from error
-    if path.exists() and not os.access(path, os.W_OK):
-        raise StoreError("the file is there and may not be written", where=str(path), hint="name another file")
 
 
 def _result(done: PrunedModel, bytes_before: int, plan: str | None, notes: tuple[str, ...]) -> PruneResult:

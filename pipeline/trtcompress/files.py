@@ -7,6 +7,9 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from trtcompress_graph.errors import MissingPathError, StoreError
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 """What the system says where nothing may be written."""
@@ -24,6 +27,26 @@ def write_text(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file that cannot be written, before hours of work and not after.
+
+    Raises:
+        MissingPathError: its folder is not there.
+        StoreError: nothing can be written in it.
+    """
+    if not path.parent.is_dir():
+        raise MissingPathError("no such folder to write into", where=str(path.parent), hint=f"mkdir -p {path.parent}")
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"cannot write here: {error.strerror}", where=str(path.parent), hint="name a file in another folder"
+        ) from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise StoreError("the file is there and may not be written", where=str(path), hint="name another file")
 
 
 def place(source: Path, path: Path) -> None:

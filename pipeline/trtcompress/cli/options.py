@@ -137,13 +137,11 @@ def output(what: str, kind: click.Path = FILE, *, guarded: bool = True) -> Decor
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    from trtcompress_graph.errors import MissingPathError
+    from ..files import check_folder
 
     if param.type is ONNX:
         onnx_path(value)
-    folder = Path(value).parent
-    if not folder.exists():
-        raise MissingPathError("no such folder to write into", where=str(folder), hint=f"mkdir -p {folder}")
+    check_folder(Path(value))
     return value
 
 
