@@ -1,7 +1,7 @@
 """Runs builds over the double of a release, in a process of its own: `python trt_on_double.py RELEASE CASES`.
 
-CASES is a JSON file: a list of {onnx, folder, recipe, batches, answers} or of {script, arguments}. What was called is
-printed as JSON, a list a case.
+CASES is a JSON file: a list of {onnx, folder, recipe, batches, answers}, of {script, arguments}, or of {kit}, the task
+of a kit's builder, whose caches are texts. What was called is printed as JSON, a list a case.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ def main(release: str, cases: str) -> None:
         trt.answers.update({**ANSWERS, **case.get("answers", {})})
         if "script" in case:
             told.append(run_script(trt, case))
+            continue
+        if "kit" in case:
+            told.append(run_kit(trt, case["kit"]))
             continue
         recipe = case["recipe"]
         request = trt_worker.Request("classic", case["onnx"], case["folder"], recipe, case.get("batches", ""))
@@ -77,6 +80,24 @@ def run_script(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
         except SystemExit as stop:
             error = str(stop.code or "")
     return {"error": error, "calls": shown(trt.calls), "calibrated": calibrate(trt.calls)}
+
+
+def run_kit(trt: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """What a kit does on its device."""
+    from trtcompress_engines.kit.device import builder, kit
+
+    caches = {key: task[key].encode() for key in ("timing", "cache") if key in task}
+    try:
+        plan, left_out = builder.build_plan(trt, builder.Task(**{**task, "model": Path(task["model"]), **caches}))
+    except kit.KitError as error:
+        return {"error": str(error), "calls": shown(trt.calls)}
+    return {
+        "error": "",
+        "calls": shown(trt.calls),
+        "calibrated": calibrate(trt.calls),
+        "plan": plan.decode(),
+        "left_out": left_out,
+    }
 
 
 def shown(calls: list[tuple[str, str, tuple[Any, ...]]]) -> list[list[Any]]:
