@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
-from . import on_samples, options
+from . import options
 from .main import say
 
 if TYPE_CHECKING:
     from trtcompress_graph.encoding import Encoding, PrecisionPlan
     from trtcompress_graph.model import Model
-    from trtcompress_graph.ranges import Ranges
 
     from ..config import Rounding, WeightMethod
-
+    from ..stage import DataRef
+    from .quantized import Quantized
 
 TENSORRT = "8.6.1"
 """Release that a cache is written for where none is named."""
@@ -120,91 +120,73 @@ def command(
     as_json: bool,
 ) -> int:
     """Write INT8 or FP8 (as Q/DQ pairs), integer weights, FP16 or BF16 into the graph, as the target takes it."""
-    from trtcompress_calibration.placement import quantize
-    from trtcompress_calibration.precision import plan_precision
-    from trtcompress_calibration.trt_cache import cache_text, check_cache
+    from trtcompress_calibration.trt_cache import check_cache
     from trtcompress_engines.encodings import with_weights
-    from trtcompress_engines.targets import resolve_target
     from trtcompress_graph.load import read_model
 
     from ..asked import asked_encoding
-    from ..files import write_text
-    from ..outputs import quantize_result
-    from .output import print_json
+    from .quantized import Choices, quantized, ranges_for
 
-    rounds = rounding != "nearest" or correct_bias != "false"
-    _check_data(data, max_drop, rounds or weights == "auto")
+    choices = Choices(skip, max_drop, metrics, weights, rounding, correct_bias)
+    choices.check_data(data is not None)
     options.refuse_idle("--max-drop", max_drop is not None, {"--metric": metrics})
     options.refuse_idle("--data", data is not None, {"--samples": samples, "--state": options.given_states()})
     options.refuse_idle("--cache", cache is not None, {"--tensorrt": tensorrt})
-    release = tensorrt or TENSORRT
     encoding = with_weights(
         asked_encoding(target_name, precision),
         block=None if block is None else int(block),
         symmetric=symmetric,
         accuracy_level=None if accuracy_level is None else int(accuracy_level),
     )
-    if rounds or max_drop is not None or weights != "minmax":
-        _needs_int8(encoding)
-    read = read_model(Path(model))
-    ranges = _ranges(read, ranges_file, encoding)
-    plan = plan_precision(read, ranges, encoding, skip=skip)
+    choices.check(encoding)
+    source = read_model(Path(model))
+    ranges = ranges_for(source, ranges_file, encoding)
+    release = tensorrt or TENSORRT
     if cache is not None:
         check_cache(ranges, encoding, release)
-    doubts: tuple[str, ...] = ()
-    if max_drop is not None and data is not None:
-        plan, doubts = on_samples.refined(
-            read, plan, ranges, encoding, max_drop, options.data_ref(data, samples), metrics, skip, Path(output).parent
-        )
     ref = options.data_ref(data, samples) if data is not None else None
-    if weights == "auto" and ref is not None:
-        weights = on_samples.best_weights(read, ranges, plan, encoding, Path(output).parent, ref)
-    if rounds and ref is not None:
-        written = on_samples.rounded(read, ranges, plan, encoding, Path(output), ref, rounding, correct_bias, weights)
-    else:
-        written = quantize(read, ranges, plan, encoding, Path(output), weights=weights)
+    made = quantized(source, ranges, encoding, choices, ref, Path(output))
     if encoding.name == "trt-fp16" and precision is None and ":" not in target_name:
         say(f"INT8 engines are not built for '{target_name}': {encoding.name} is written")
-    say(f"{encoding.name}: nodes {_counts(plan, encoding)}")
-    say(f"size: {_megabytes(read)} -> {_megabytes(written)}")
-    notes = _notes(read, ranges, plan, encoding, target_name)
-    here = resolve_target(target_name.partition(":")[0]).how == "cpu"
-    if here and max_drop is not None and ref is not None and plan.quantized:
-        notes.append(on_samples.speed(read, written, ref))
-    for note in notes:
-        say(note)
+    notes = _told(made, target_name, ref if max_drop is not None else None)
     if cache is not None:
-        write_text(Path(cache), cache_text(read, ranges, plan, encoding, release))
-        say(f"wrote {cache}, for TensorRT {release}")
-    failed = [f"FAILED --max-drop {max_drop:g}: {doubt}" for doubt in doubts]
-    if as_json:
-        print_json(quantize_result(written, plan, (*notes, *failed)))
-    else:
-        options.written(written, as_json)
+        _write_cache(made, cache, release)
+    failed = [f"FAILED --max-drop {max_drop:g}: {doubt}" for doubt in made.doubts]
+    _print(made, (*notes, *failed), as_json)
     for told in failed:
         say(told)
-    return 1 if doubts else 0
+    return 1 if failed else 0
 
 
-def _needs_int8(encoding: Encoding) -> None:
-    """Refuse what is for INT8 activations where there are none."""
-    from trtcompress_graph.errors import UsageError
+def _told(made: Quantized, target_name: str, speed_on: DataRef | None) -> list[str]:
+    """Say what was made; what is to be noted of it comes back."""
+    from .quantized import notes_of
 
-    if not encoding.int8:
-        where = "--max-drop, --weights, --rounding, --correct-bias"
-        hint = "leave these options out, or take a target in INT8"
-        raise UsageError(f"'{encoding.name}' holds no INT8 activations", where=where, hint=hint)
+    say(f"{made.encoding.name}: nodes {_counts(made.plan, made.encoding)}")
+    say(f"size: {_megabytes(made.source)} -> {_megabytes(made.written)}")
+    notes = notes_of(made, target_name, speed_on)
+    for note in notes:
+        say(note)
+    return notes
 
 
-def _notes(read: Model, ranges: Ranges, plan: PrecisionPlan, encoding: Encoding, target_name: str) -> list[str]:
-    """What to doubt, and what else would make the model smaller where nothing could be quantized."""
-    from trtcompress_calibration.doubts import altered, nothing_quantized, untold
+def _write_cache(made: Quantized, cache: str, release: str) -> None:
+    from trtcompress_calibration.trt_cache import cache_text
 
-    from ..smaller import smaller_formats
+    from ..files import write_text
 
-    why = nothing_quantized(plan, encoding)
-    smaller = smaller_formats(read, target_name, encoding) if why else ""
-    return [note for note in (*altered(ranges), *untold(ranges, encoding), plan.note or why, smaller) if note]
+    write_text(Path(cache), cache_text(made.source, made.ranges, made.plan, made.encoding, release))
+    say(f"wrote {cache}, for TensorRT {release}")
+
+
+def _print(made: Quantized, notes: tuple[str, ...], as_json: bool) -> None:
+    from ..outputs import quantize_result
+    from .output import print_json
+
+    if as_json:
+        print_json(quantize_result(made.written, made.plan, notes))
+    else:
+        options.written(made.written, as_json)
 
 
 def _counts(plan: PrecisionPlan, encoding: Encoding) -> str:
@@ -222,34 +204,3 @@ def _megabytes(model: Model) -> str:
     from ..outputs import model_size
 
     return f"{model_size(model) / 1e6:.2f} MB"
-
-
-def _check_data(data: str | None, max_drop: float | None, rounds: bool) -> None:
-    """Samples are given where something is measured on them, and only there."""
-    from trtcompress_graph.errors import UsageError
-
-    if data is None and max_drop is not None:
-        raise UsageError("--max-drop needs --data: the drop is measured on samples", where="--max-drop")
-    if data is None and rounds:
-        where = "--weights, --rounding, --correct-bias"
-        raise UsageError("integers are chosen from samples: give --data", where=where)
-    if data is not None and max_drop is None and not rounds:
-        raise UsageError(
-            "--data needs --max-drop, --weights auto, --rounding or --correct-bias: nothing else reads samples",
-            where="--data",
-        )
-
-
-def _ranges(model: Model, file: str | None, encoding: Encoding) -> Ranges:
-    """The ranges of this very model; none at all where the encoding asks for none."""
-    from trtcompress_graph.errors import UsageError
-    from trtcompress_graph.ranges import VERSION, Ranges
-
-    if file is not None:
-        return options.read_ranges_of(model, file)
-    hint = f"trtcompress calibrate {model.path} --data ... -o ranges.json"
-    if encoding.calibrated:
-        what = "FP8" if encoding.activation == "f8" else "INT8"
-        why = f"{what} is scaled by them" if encoding.activation else "they tell which values would overflow in FP16"
-        raise UsageError(f"{encoding.name} needs ranges: {why}", where="--ranges", hint=f"{hint}; then --ranges ...")
-    return Ranges(VERSION, model.digest, "none", 0, {})
