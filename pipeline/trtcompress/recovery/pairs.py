@@ -14,7 +14,7 @@ from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model, TensorSpec
 
 from .losses.registry import Seen
-from .taps import named_nodes, tapped
+from .taps import learned_nodes, named_nodes, tapped
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,7 +134,9 @@ def make_pair(
     """
     outputs = tuple(spec.name for spec in model.outputs)
     taught = set(named_nodes(teacher))
-    inner = [name for name in named_nodes(student) if name in taught and name not in outputs]
+    learned = learned_nodes(student)  # what is not, such as a mask, is as it is in both, and of any size
+    nodes = named_nodes(student)
+    inner = [name for name, node in nodes.items() if name in taught and name not in outputs and node in learned]
     names = tuple(dict.fromkeys((*outputs, *inner)))
     ours, theirs = (_run(view, outputs, names, inputs) for view in (student, teacher))
     answers = tuple(name for name in outputs if ours[name].is_floating_point())
@@ -157,8 +159,15 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     """Floats of one rank whose shapes differ in one axis behind the first at the most."""
     if not (one.is_floating_point() and other.is_floating_point()) or one.dim() != other.dim() or one.dim() < 2:
         return False
+    if not (_moderate(one) and _moderate(other)):
+        return False
     differ = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
     return not differ or (len(differ) == 1 and differ[0] > 0)
+
+
+def _moderate(value: Tensor) -> bool:
+    """Whether it has a variance: scores that were masked out by the lowest float have none."""
+    return bool(torch.isfinite(value.float().square().sum()))
 
 
 def _shared(

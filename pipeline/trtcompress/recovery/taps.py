@@ -48,6 +48,19 @@ def tapped(view: fx.GraphModule, outputs: Sequence[str], tensors: Collection[str
     return fx.GraphModule(view, graph, class_name="Tapped")
 
 
+def learned_nodes(view: fx.GraphModule) -> set[fx.Node]:
+    """Nodes whose values depend on a parameter that is trained; masks and positions, say, do not."""
+    found: set[fx.Node] = set()
+    trained = {name for name, parameter in view.named_parameters() if parameter.requires_grad}
+    holders = {name.rpartition(".")[0] for name in trained}
+    for node in view.graph.nodes:
+        own = node.op == "get_attr" and node.target in trained
+        own = own or (node.op == "call_module" and node.target in holders)
+        if own or any(given in found for given in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
 class Block(nn.Module):
     """A part of a view.
 

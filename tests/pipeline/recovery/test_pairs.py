@@ -1,0 +1,78 @@
+"""What student and teacher are compared by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
+from trtcompress.recovery.losses import LossOptions
+from trtcompress.recovery.pairs import make_pair
+from trtcompress.recovery.taps import tapped
+from trtcompress_graph.load import read_model
+from trtcompress_graph.torch_view import to_torch
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def write_masked(path: Path, seed: int) -> Path:
+    """`x` (batch, 4, 8) through two residual matrices, plus a `mask` (batch, 4) that takes tokens out of a softmax."""
+    chance = np.random.default_rng(seed)
+    held = {
+        "w0": chance.normal(size=(8, 8)).astype(np.float32) * 0.3,
+        "w1": chance.normal(size=(8, 8)).astype(np.float32) * 0.3,
+        "lowest": np.float32(LOWEST),
+        "one": np.float32(1),
+        "axes": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Sub", ["one", "mask"], ["off"]),
+        helper.make_node("Mul", ["off", "lowest"], ["low"]),
+        helper.make_node("Add", ["low", "off"], ["masked"]),  # a sum of two computed tensors, as a residual one is
+        helper.make_node("MatMul", ["x", "w0"], ["first"]),
+        helper.make_node("Add", ["x", "first"], ["sum0"]),
+        helper.make_node("MatMul", ["sum0", "w1"], ["second"]),
+        helper.make_node("Add", ["sum0", "second"], ["sum1"]),
+        helper.make_node("ReduceMean", ["sum1"], ["scores"], axes=[2], keepdims=0),
+        helper.make_node("Add", ["scores", "masked"], ["seen"]),
+        helper.make_node("Softmax", ["seen"], ["weights"], axis=1),
+        helper.make_node("Unsqueeze", ["weights", "axes"], ["row"]),
+        helper.make_node("MatMul", ["row", "sum1"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "masked",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 8]),
+            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, 8])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in held.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_masks_are_not_compared_and_gradients_stay_finite(tmp_path):
+    """A mask of the lowest float32 is infinite in bfloat16, and no difference of infinities is a number."""
+    student, teacher = (read_model(write_masked(tmp_path / f"{seed}.onnx", seed)) for seed in (0, 1))
+    x = torch.randn(6, 4, 8)
+    mask = torch.ones(6, 4)
+    mask[:, 3] = 0
+    views = to_torch(student), to_torch(teacher).requires_grad_(False)
+    pair = make_pair(*views, student, (x, mask))
+    names = {shared.name for shared in pair.shared}
+    assert {"sum0", "sum1"} <= names
+    assert not names & {"off", "low", "masked", "seen"}
+    terms = make_terms(pair, (("logits", 1.0), ("features", 1.0)), LossOptions())
+    start_terms(pair, terms, (x, mask), None)
+    learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = learner((x, mask), teacher_view(pair, terms)(x, mask), None)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in pair.student.parameters() if p.grad is not None)
