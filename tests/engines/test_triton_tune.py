@@ -15,7 +15,7 @@ from trtcompress_engines.triton.search import MOST_CLIENTS, Tried, curve, search
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import running
 from trtcompress_engines.triton.setting import Setting, Space, setting_of, with_setting
-from trtcompress_engines.triton.tune import Compared, _challenger, tune, verdict
+from trtcompress_engines.triton.tune import Compared, _challenger, fewer_clients, tune, verdict
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import ServingError
 
@@ -128,6 +128,13 @@ def test_a_machine_that_has_less_to_give_in_turns_is_not_held_against_the_winner
     """The limit is 10 ms; what was there kept it before, but for where it `missed` it."""
     compared = Compared(point(4, 100, former_p99), point(4, 150, winner_p99), (1.5,) * 8)
     assert verdict(compared, 10, missed)[1] is good
+
+
+def test_what_a_winner_costs_where_few_ask_is_told():
+    start = Tried(FORMER, (point(1, 100, 9), point(2, 110, 18), point(4, 120, 30)))
+    best = Tried(replace(FORMER, instances=2), (point(1, 60, 16), point(2, 109, 18), point(4, 150, 28)))
+    assert fewer_clients(start, best) == "; slower than what was there for so few clients: 0.6 times with 1"
+    assert fewer_clients(start, start) == ""
 
 
 def test_nothing_better():

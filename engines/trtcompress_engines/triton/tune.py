@@ -139,6 +139,8 @@ def tune(
         best = _challenger(tried, limit)
         compared = None if best is start else _compare(bench, start, best, limit, tell)
         why, good = verdict(compared, limit, start.best(limit) is None)
+        if good:
+            why += fewer_clients(start, best)
         return Tuned(
             model=served.name,
             version=bench.version,
@@ -218,6 +220,18 @@ def verdict(compared: Compared | None, limit_ms: float, missed: bool) -> tuple[s
     if compared.ratio < BETTER or won < len(compared.ratios) - 1:
         return f"{told}: that may be noise, what was there stays", False
     return told, True
+
+
+def fewer_clients(start: Tried, best: Tried) -> str:
+    """What the winner costs where few ask, in words: more instances of fewer threads are slower for each request."""
+    here = {point.concurrency: point.throughput for point in start.points}
+    slower = {
+        point.concurrency: point.throughput / here[point.concurrency]
+        for point in best.points
+        if point.concurrency in here and point.throughput * BETTER < here[point.concurrency]
+    }
+    told = ", ".join(f"{ratio:.2g} times with {clients}" for clients, ratio in slower.items())
+    return f"; slower than what was there for so few clients: {told}" if told else ""
 
 
 def _told(tried: Tried, limit_ms: float) -> str:
