@@ -26,8 +26,11 @@ def pool_means(graph: ir.Graph, int8: Iterable[ir.Node], encoding: Encoding, nam
         if not averages_places(node):
             continue
         drops = integer(node, "keepdims", 1) == 0
+        axes = node.inputs[1] if len(node.inputs) > 1 else None
         node.op_type = "GlobalAveragePool"
         node.resize_inputs(1)
+        if axes is not None and axes.is_initializer() and not axes.uses() and not axes.is_graph_output():
+            del graph.initializers[str(axes.name)]
         node.attributes.clear()
         if drops:
             node.outputs[0].shape = None

@@ -32,7 +32,7 @@ class QuantizeStageSettings(StageSettings):
 
 @stage(
     output="quantized",
-    version=3,
+    version=4,
     leaves="models/{subject}",
     scope="encoding",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
