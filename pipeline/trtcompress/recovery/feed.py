@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .ahead import Ahead
 from .augment import Changes, InputKind, changed, flipped, kind_of_input, shifted
 from .batches import Batches, Rows, Share
 from .losses.answers import spread
@@ -40,6 +41,10 @@ class Example:
     count: int
 
 
+Read = tuple[Rows, dict[str, Tensor]]
+"""Samples, and what they hold by the name of the input."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Feed:
     """Where examples come from.
@@ -55,21 +60,30 @@ class Feed:
     changes: Changes
     kinds: Mapping[str, InputKind]
     autocast: Callable[[], AbstractContextManager[Any]]
+    _ahead: Ahead[tuple[int, Share], list[Read]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ahead", Ahead(lambda key: [self._read(rows) for rows in self.batches.at(*key)]))
 
     def training(self, step: int, share: Share) -> list[Example]:
         """What a process runs in a step; the random changes are those of the step."""
         chance = np.random.default_rng([self.batches.seed, step, share.rank, 1])
-        return [self._example(rows, chance) for rows in self.batches.at(step, share)]
+        return [self._example(read, chance) for read in self._ahead.take((step, share), (step + 1, share))]
 
     def judged(self) -> Iterator[Example]:
         """What a student is judged on, unchanged."""
         for rows in self.batches.judged():
-            yield self._example(rows, None)
+            yield self._example(self._read(rows), None)
 
-    def _example(self, rows: Rows, chance: np.random.Generator | None) -> Example:
+    def _read(self, rows: Rows) -> Read:
+        inputs = {name: torch.from_numpy(array) for name, array in self.batches.pool.read(*rows).items()}
+        pinned = self.device.type == "cuda"  # from there a copy goes on beside what is computed
+        return rows, {name: value.pin_memory() for name, value in inputs.items()} if pinned else inputs
+
+    def _example(self, read: Read, chance: np.random.Generator | None) -> Example:
         pool = self.batches.pool
-        arrays = {name: torch.from_numpy(array) for name, array in pool.read(*rows).items()}
-        inputs = {name: value.to(self.device) for name, value in arrays.items()}
+        rows, held = read
+        inputs = {name: value.to(self.device, non_blocking=True) for name, value in held.items()}
         if chance is not None and self.changes and pool.groups[rows[0]].stacks:
             inputs = changed(inputs, self.kinds, self.changes, chance)
         given = tuple(inputs[spec.name] for spec in pool.inputs)

@@ -36,7 +36,8 @@ def make_optimizer(student: nn.Module, terms: nn.Module, training: Training) -> 
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "sgd":
         return SGD(groups, lr=1e-3, momentum=0.9, nesterov=True)
-    return AdamW(groups, lr=1e-3, foreach=False)
+    # Many small kernels cost more than they compute; without a GPU it is memory that they cost
+    return AdamW(groups, lr=1e-3, foreach=trained[0].is_cuda if trained else False)
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
@@ -74,8 +75,8 @@ class Average:
     def follow(self, step: int) -> None:
         """Take in the weights after a step."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, tensor in self._named():
-            self.values[name].lerp_(tensor.detach(), 1 - decay)
+        names, tensors = zip(*self._named(), strict=True)
+        torch._foreach_lerp_([self.values[name] for name in names], [tensor.detach() for tensor in tensors], 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
