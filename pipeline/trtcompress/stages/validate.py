@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Self
 
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
@@ -24,16 +25,22 @@ class ValidateSettings(StageSettings):
     gates: GateSettings
     measure: MeasureSettings
     pruned: bool
+    trained: bool
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
-        """From the sections `gates` and `measure`, and whether there is a section `prune`."""
-        return cls(gates=config.gates, measure=config.measure, pruned=config.prune is not None)
+        """From the sections `gates` and `measure`, and whether there are sections that cut or train."""
+        trained = config.recover is not None or config.qat is not None
+        return cls(gates=config.gates, measure=config.measure, pruned=config.prune is not None, trained=trained)
+
+    def unread(self) -> frozenset[str]:
+        """Samples of a training count only where there was one."""
+        return frozenset() if self.trained else frozenset({"training"})
 
 
 @stage(
     output="validation",
-    version=8,
+    version=9,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow", "tensorrt", "pycuda"),
@@ -55,6 +62,7 @@ def validate(
     settings: ValidateSettings,
     progress: Progress,
     emulations: tuple[Emulation, ...] = (),
+    training: DataRef | None = None,
 ) -> Validation:
     """Compare outputs, metrics and speed, and apply the gates.
 
@@ -73,10 +81,20 @@ def validate(
     idle = {e.name for plan, e in zip(plans, encodings, strict=True) if e.int8 and not plan.quantized}
     found = check_engines(exported, engines, target, data, options, counted, emulations, idle)
     doubts = [*_doubts(exported, ranges, list(zip(plans, encodings, strict=True)))]
-    if (evaluation.source, evaluation.digest) == (calibration.source, calibration.digest):
+    if training is not None and _same(evaluation, training):
+        doubts.append(
+            "evaluated on the data of the training, so that it looks better than on samples that it has not seen: name "
+            "other samples as data.evaluation"
+        )
+    if _same(evaluation, calibration):
         cut = ", which the cut was solved from, so that it looks better than it is" if settings.pruned else ""
         doubts.append(f"evaluated on the data of the calibration{cut}: name other samples as data.evaluation")
     return replace(found, notes=(*doubts, *found.notes))
+
+
+def _same(one: DataRef, other: DataRef) -> bool:
+    """Whether two names stand for the same samples; of functions in one module the digest is the same."""
+    return one.digest == other.digest and (one.source == other.source or not is_callable_name(one.source))
 
 
 def _doubts(model: Model, ranges: Ranges, plans: Sequence[tuple[PrecisionPlan, Encoding]]) -> Iterator[str]:
