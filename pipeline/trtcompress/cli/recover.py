@@ -37,7 +37,9 @@ WORK = ".recovery"
 @click.option("--epochs", type=float, help="Passes over the samples.  [default: 20, and 200 to 3000 steps]")
 @click.option("--minutes", type=float, help="How long, instead.")
 @click.option(
-    "--precision", type=click.Choice(["32", "bf16-mixed", "16-mixed"]), help="Of the training.  [default: 32]"
+    "--precision",
+    type=click.Choice(["32", "bf16-mixed", "16-mixed"]),
+    help="Of the training; 16-mixed needs a GPU, and is bf16-mixed on a CPU.  [default: 32]",
 )
 @click.option("--devices", type=click.IntRange(min=0), help="Processes, one a device; 0: all GPUs.  [default: 1]")
 @click.option("--qat", is_flag=True, help="The student is a Q/DQ graph; it learns under its quantization.")
@@ -85,20 +87,19 @@ def command(
     if restart:
         shutil.rmtree(request.work, ignore_errors=True)
     made = recover(request, opened, _told())
-    _show(made, as_json)
+    _show(made, metric, as_json)
 
 
 def _request(student: str, teacher: str, output: str, metric: str | None, how: dict[str, Any]) -> Request:
     """What is asked for, with everything looked up before any work starts."""
     from trtcompress_graph.load import read_model
 
-    from ..cut_file import check_folder
+    from ..recovery.own_options import refuse_ignored
     from ..recovery.recover import Request
     from ..stage import FunctionRef, MetricRef
 
-    settings = _settings(how)
+    settings = refuse_ignored(_settings(how), more=("--metric",) if metric else ())
     out = Path(output)
-    check_folder(out)
     if metric is not None:
         from trtcompress_engines.metrics import find_metric
 
@@ -167,7 +168,7 @@ def _told() -> Any:
     return told
 
 
-def _show(made: Recovered, as_json: bool) -> None:
+def _show(made: Recovered, metric: str | None, as_json: bool) -> None:
     from ..outputs import recover_result
     from .output import print_json, print_table
 
@@ -176,7 +177,7 @@ def _show(made: Recovered, as_json: bool) -> None:
     elif made.before is not None and made.after is not None:
         rows = [("loss", f"{made.before:.4g}", f"{made.after:.4g}")]
         if made.metric_before is not None and made.metric is not None:
-            rows.append(("metric", f"{made.metric_before:.4f}", f"{made.metric:.4f}"))
+            rows.append((str(metric), f"{made.metric_before:.4f}", f"{made.metric:.4f}"))
         print_table(("held out", "before", "after"), rows)
     for note in made.notes:
         say(note)

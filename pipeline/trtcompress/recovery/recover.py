@@ -102,7 +102,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
             shutil.rmtree(request.work, ignore_errors=True)
         raise
     shutil.rmtree(request.work, ignore_errors=True)
-    return _recovered(made, outcome, job, (*data.notes, *_notes(job)))
+    return _recovered(made, outcome, job, data.notes)
 
 
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
@@ -135,6 +135,9 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
     check_job(job)
     if open_folder(job.folder, _facts(request, job), request.replaces):
         told("go on with the training that was there", 0, None)
+    if request.function is None:
+        for words in (*_parts(job), *_other_precision(job)):
+            told(words, 0, None)
     return job
 
 
@@ -226,7 +229,26 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
     }
 
 
+def _parts(job: Job) -> Iterator[str]:
+    """What the samples are for."""
+    held = sum(len(rows) for rows in job.batches.held)
+    if held:
+        yield (
+            f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and 'held out' is "
+            "how well it does on those that it has not seen"
+        )
+
+
+def _other_precision(job: Job) -> Iterator[str]:
+    """The precision, where Lightning Fabric takes another one than was asked for."""
+    import torch
+
+    if job.training.precision == "16-mixed" and not torch.cuda.is_available():
+        yield "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed (--precision bf16-mixed says the same)"
+
+
 def _notes(job: Job) -> Iterator[str]:
+    yield from _other_precision(job)
     if not job.batches.holds_out:
         yield (
             f"only {job.pool.total} samples: none could be held out, so that the student was judged on those that it "
@@ -238,6 +260,7 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
     held = (made.path, made.digest, made.inputs, made.outputs)
     if outcome is None:
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
+    notes = (*notes, *_notes(job))
     if outcome.after >= outcome.before:
         notes = (*notes, "no step of the training brought it nearer to the teacher on samples that were held out")
     if outcome.rollbacks:

@@ -10,6 +10,7 @@ from trtcompress_graph.model import Model
 
 from ..config import BuildConfig, RecoverSettings
 from ..datasets import open_data
+from ..recovery.own_options import refuse_ignored
 from ..recovery.quantization_aware import train_quantized
 from ..recovery.recover import Recovered
 from ..recovery.telling import by_lines, work_folder, write_record
@@ -24,8 +25,12 @@ class QatSettings(StageSettings):
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
-        """The section `qat`; without it nothing is trained."""
-        return None if config.qat is None else cls(qat=config.qat)
+        """The section `qat`; without it nothing is trained.
+
+        Raises:
+            UsageError: settings that do nothing beside a loop of the user's own.
+        """
+        return None if config.qat is None else cls(qat=refuse_ignored(config.qat, "qat"))
 
 
 @stage(

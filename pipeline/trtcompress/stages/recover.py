@@ -9,6 +9,7 @@ from trtcompress_graph.model import Model
 
 from ..config import BuildConfig, RecoverSettings
 from ..datasets import open_data
+from ..recovery.own_options import refuse_ignored
 from ..recovery.recover import Recovered, Request
 from ..recovery.recover import recover as recover_student
 from ..recovery.telling import by_lines, work_folder, write_record
@@ -24,8 +25,12 @@ class RecoverStageSettings(StageSettings):
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
-        """The section `recover`; without it nothing is trained."""
-        return None if config.recover is None else cls(recover=config.recover)
+        """The section `recover`; without it nothing is trained.
+
+        Raises:
+            UsageError: settings that do nothing beside a loop of the user's own.
+        """
+        return None if config.recover is None else cls(recover=refuse_ignored(config.recover, "recover"))
 
 
 @stage(

@@ -12,6 +12,7 @@ import pytest
 from builds import build, manifest, project, promised, write_samples
 from trtcompress.cutting import read_plan
 from trtcompress.recovery.recover import Recovered
+from trtcompress_graph.errors import UsageError
 
 TRAINED = (
     *("prune.macs=0.63", "prune.multiple=1", "metric=[top1]", "gates={}"),
@@ -39,7 +40,8 @@ def test_both_stages_run_and_what_they_made_is_shipped(made):
     assert (student.steps, student.samples) == (12, 48)
     models = folder / "out/small/models"
     record = json.loads((models / "recovered/training.json").read_text())
-    assert record["after"] <= record["before"]
+    assert 0 < record["best_step"] <= 12
+    assert record["after"] < record["before"]
     (trained,) = models.glob("trained/*/model.onnx")
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(trained).graph.node)
     engines = {engine["graph_sha256"] for engine in manifest(folder / "out/small")["engines"]}
@@ -65,6 +67,24 @@ def test_a_second_build_trains_nothing_and_a_fresh_one_gives_the_same_bytes(made
     assert heard.worked == []
     build(config, folder / "fresh", *TRAINED)
     assert promised(folder / "fresh/out/small") == promised(folder / "out/small")
+
+
+def test_what_is_judged_on_the_data_of_the_training_is_told(made):
+    folder, config, _, _ = made
+    told = "evaluated on the data of the training"
+    assert told not in (folder / "out/small/report.md").read_text()
+    again, heard = build(config, folder, *TRAINED, "data.evaluation=more.npz")
+    assert not {"recover", "prune"} & set(heard.worked), "that alone trains nothing anew"
+    (validation,) = (value for (name, _), value in again.run.values.items() if name == "validation")
+    assert [note for note in validation.notes if note.startswith(told)]
+    assert told in (folder / "out/small/report.md").read_text()
+
+
+def test_settings_that_a_loop_of_ones_own_does_not_read_are_refused(made, tmp_path):
+    _, config, _, _ = made
+    (config.parent / "loops.py").write_text("def train(module):\n    return module\n")
+    with pytest.raises(UsageError, match=r"recover\.steps and recover\.lr do nothing beside recover\.function"):
+        build(config, tmp_path, *TRAINED[:3], "recover.function=loops:train", "recover.steps=12", "recover.lr=0.003")
 
 
 def test_other_training_settings_train_anew_and_cut_nothing_anew(made):
