@@ -12,13 +12,16 @@ from .api import BuildOptions, Built
 from .builds_at_once import build_at_once
 from .config import Loaded
 from .ray_checks import look_at
-from .ray_cluster import Watch, alive, connected
-from .ray_node import this_cpu
-from .ray_placement import Place, alike, place_for
+from .ray_cluster import alive, connected
+from .ray_placement import place_for, place_for_all
 from .ray_runner import Cluster
+from .ray_watch import Watch
 from .remote_join import targets_of
 from .runner import Listener
 from .store_location import locate_store
+
+_MANY = 1000
+"""Steps of a build that are given to Ray at once: it lets as many run as its nodes have CPUs, and nodes may join."""
 
 
 @contextmanager
@@ -41,18 +44,19 @@ def cluster_for(builds: Sequence[Loaded], options: BuildOptions, address: str | 
     with connected(address) as head:
         targets = {target.name: target for loaded in builds for target in targets_of(loaded.config)}
         paths = dict.fromkeys(path for loaded in builds for path in _paths(loaded))
-        nodes = look_at(list(alive().values()), list(paths), list(targets.values()))
-        places = {name: place_for(target, nodes) for name, target in targets.items()}
-        for_cpu = any(target.how == "cpu" for target in targets.values())
-        shared = tuple(alike(nodes, this_cpu(), "targets")) if for_cpu else nodes
-        yield Cluster(url, Watch(head, nodes), Place(shared), places)
+        wanted = list(targets.values())
+        nodes = look_at(list(alive().values()), list(paths), wanted)
+        for target in wanted:
+            place_for(target, nodes)
+        place_for_all(wanted, nodes)
+        yield Cluster(url, Watch(head, nodes, lambda node: look_at([node], list(paths), wanted)[0]), targets)
 
 
 def build_on(
     cluster: Cluster, builds: Sequence[Loaded], options: BuildOptions, listener: Listener
 ) -> list[Built | TrtCompressError]:
     """Build several configs at once on a cluster; see `build_at_once`."""
-    options = replace(options, run_plan=cluster.run_plan, jobs=options.jobs or cluster.cpus)
+    options = replace(options, run_plan=cluster.run_plan, jobs=options.jobs or _MANY)
     return build_at_once(builds, options, listener)
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster: the connection to it, and its nodes."""
+"""A Ray cluster: the connection to it, and its nodes; ray_watch.py watches them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtcompress_graph.errors import HostLostError, UsageError
+from trtcompress_graph.errors import UsageError
 
-from .ray_address import head_answers, knock, no_answer
+from .ray_address import knock, no_answer
 from .ray_node import Seen
-
-GOES_ON = "the same command goes on from there"
-"""Where a part of the cluster is lost."""
-_TOLD = logging.getLogger("trtcompress.stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +94,3 @@ def alive() -> dict[str, Node]:
         if facts["Alive"] and cpus >= 1:
             found[facts["NodeID"]] = Node(facts["NodeID"], facts["NodeManagerHostname"], cpus, facts["Resources"])
     return found
-
-
-@dataclass(slots=True)
-class Watch:
-    """Nodes of a cluster, watched for those that die.
-
-    Attributes:
-        head: address of the machine that manages the cluster.
-        nodes: that builds began with.
-    """
-
-    head: str
-    nodes: tuple[Node, ...]
-    _gone: set[str] = field(default_factory=set)
-
-    def there(self) -> set[str]:
-        """Nodes that live; of each that does not any more it is told once.
-
-        Raises:
-            HostLostError: the head is gone, and with it the cluster.
-        """
-        if not head_answers(self.head):
-            raise HostLostError("the head of the Ray cluster is gone", where=self.head, hint=GOES_ON)
-        there = set(alive())
-        for node in self.nodes:
-            if node.id not in there and node.id not in self._gone:
-                self._gone.add(node.id)
-                _TOLD.warning("warning: Ray node %s is gone; what it was at is done again elsewhere", node.host)
-        return there

@@ -104,6 +104,12 @@ def look(paths: Sequence[str], targets: Sequence[Target]) -> Seen:
     return Seen(__version__, this_cpu(), lacking, tuple(path for path in paths if not Path(path).exists()))
 
 
+def begin_work(task: Work) -> Iterator[Worked | None]:
+    """Tell that a step begins, with None, and then what became of it."""
+    yield None
+    yield work(task)
+
+
 def work(task: Work) -> Worked:
     """Do a step, or find it done, and leave its value in the shared store."""
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's own limit; results must not hang on how a cluster is set up

@@ -57,12 +57,24 @@ def place_for(target: Target, nodes: Sequence[Node], cpu: CpuKind | None = None)
     resource = next(iter(having.values()), "")
     fitting = [node for node in nodes if having.get(node.id, "") == resource]
     able = [node for node in fitting if not node.lacks(target.name)]
+    if not nodes:
+        raise RemoteToolError("the Ray cluster has no node", where=where, hint="ray start --address HOST:PORT adds one")
     if not able:
         what = f"Ray node {fitting[0].host} cannot build for it: {fitting[0].lacks(target.name)}"
         raise RemoteToolError(what, where=where, hint="install it there, or leave the target out")
     if target.how == "cpu":
         able = alike(able, cpu or this_cpu(), where)
     return Place(tuple(able), resource)
+
+
+def place_for_all(targets: Sequence[Target], nodes: Sequence[Node]) -> Place:
+    """Where steps run that are for all targets.
+
+    Raises:
+        RemoteToolError: INT8 is written for a CPU, and no node has one of that kind.
+    """
+    for_cpu = any(target.how == "cpu" for target in targets)
+    return Place(tuple(alike(nodes, this_cpu(), "targets") if for_cpu else nodes))
 
 
 def alike(nodes: Sequence[Node], cpu: CpuKind, where: str) -> list[Node]:

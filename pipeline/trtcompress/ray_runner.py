@@ -9,18 +9,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from trtcompress_graph.errors import TrtCompressError
+from trtcompress_graph.errors import RemoteToolError, TrtCompressError
+from trtcompress_graph.target import Target
 
 from .fingerprint import fingerprint
 from .plan import Plan, Ref, Step
-from .ray_cluster import Watch
+from .ray_cluster import Node
 from .ray_node import Work, bring
-from .ray_placement import Place
+from .ray_placement import Place, place_for, place_for_all
 from .ray_tasks import run_task
+from .ray_watch import Watch
 from .runner import Listener, Ran, Run, fetched, read_value, run_plan, stored
 from .store import Store
 
@@ -34,20 +37,13 @@ class Cluster:
     Attributes:
         url: of the store that all nodes share.
         watch: the nodes.
-        any_place: where steps run that are for no target.
-        places: where steps of a target run.
+        targets: of all builds, by name.
     """
 
     url: str
     watch: Watch
-    any_place: Place
-    places: Mapping[str, Place]
+    targets: Mapping[str, Target]
     _same: dict[str, threading.Lock] = field(default_factory=dict)
-
-    @property
-    def cpus(self) -> int:
-        """Steps that run at once."""
-        return sum(node.cpus for node in self.watch.nodes)
 
     def run_plan(self, plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
         """Run all steps on the cluster; every value is brought here.
@@ -81,8 +77,7 @@ class Cluster:
             if found is not None:
                 store.share(key)
                 return found[0], Ran(step, key, time.perf_counter() - started, True)
-        listener.started(step)
-        worked = run_task(step, task, self._place(step), self.watch)
+        worked = run_task(step, task, partial(self._place, step), self.watch, partial(listener.started, step))
         for level, line in worked.told:
             _TOLD.log(level, line)
         if worked.error is not None:
@@ -90,10 +85,14 @@ class Cluster:
         value = read_value(step.stage, bring(store, worked.key))
         return value, Ran(step, worked.key, time.perf_counter() - started, worked.reused)
 
-    def _place(self, step: Step) -> Place:
-        if step.stage.scope not in ("engine", "target"):
-            return self.any_place
-        return self.places[step.subject.partition("/")[0]]
+    def _place(self, step: Step, nodes: Sequence[Node]) -> Place:
+        of_a_target = step.stage.scope in ("engine", "target")
+        try:
+            if of_a_target:
+                return place_for(self.targets[step.subject.partition("/")[0]], nodes)
+            return place_for_all(list(self.targets.values()), nodes)
+        except RemoteToolError:  # the build began with such nodes, and they are gone
+            return Place(())
 
 
 def _work_of(step: Step, url: str, given: Mapping[Ref, Any], made: Mapping[Ref, tuple[str, str]]) -> Work:

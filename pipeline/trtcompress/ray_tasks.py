@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trtcompress_graph.errors import HostLostError, RemoteError, StageError
 
 from .plan import Step
-from .ray_cluster import GOES_ON, Node, Watch
-from .ray_node import Work, Worked, stages_by_name, work
+from .ray_cluster import Node
+from .ray_node import Work, Worked, begin_work, stages_by_name
 from .ray_placement import Place
+from .ray_watch import GOES_ON, Watch
+
+PlaceOf = Callable[[Sequence[Node]], Place]
+"""Where a step can run, of the nodes that are there; no node where there is no such place."""
 
 RETRIES = 3
 """How often Ray runs a step again whose node or process died."""
@@ -19,8 +24,15 @@ _LOOK = 5.0
 """Seconds after which it is asked whether a step that waits still has a node to run on."""
 
 
-def run_task(step: Step, task: Work, place: Place, watch: Watch) -> Worked:
+def run_task(step: Step, task: Work, place_of: PlaceOf, watch: Watch, started: Callable[[], None]) -> Worked:
     """Have a step run by Ray, which runs it again where a node dies.
+
+    Args:
+        step: of the plan.
+        task: the same, for a node.
+        place_of: where the step can run, of the nodes that are there.
+        watch: the nodes.
+        started: called when a node begins with it.
 
     Raises:
         HostLostError: no node is left for it.
@@ -31,24 +43,43 @@ def run_task(step: Step, task: Work, place: Place, watch: Watch) -> Worked:
 
     alone = stages_by_name()[step.stage.name].alone  # which the plan of a cluster does not say any more
     while True:
-        there = watch.there()
-        nodes = [node for node in place.nodes if node.id in there]
-        if not nodes:
+        offer = _offer(place_of(watch.there()), alone)
+        if not offer.ids:
             raise _lost(step)
-        cpus = _usual_cpus(nodes) if alone else 1
-        ids = {node.id for node in nodes if not alone or node.cpus == cpus}
-        options = {"num_cpus": cpus, "max_retries": RETRIES, "label_selector": {"ray.io/node-id": _one_of(ids)}}
-        if place.resource:
-            options |= {"resources": {place.resource: 1}, "num_gpus": place.gpus}
-        ref = ray.remote(work).options(**options).remote(task)
-        worked = _wait(step, ref, ids, watch)
+        running = ray.remote(begin_work).options(**offer.options, num_returns="streaming").remote(task)
+        worked = _wait(step, running, offer.ids, lambda: _offer(place_of(watch.there()), alone).ids, started)
         if worked is not None:
             return worked
-        ray.cancel(ref, force=True)
+        ray.cancel(running, force=True)
 
 
-def _wait(step: Step, ref: Any, ids: set[str], watch: Watch) -> Worked | None:
-    """What a task of Ray's comes to; None where the nodes that it could run on are gone.
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Nodes that a step can run on, and what Ray is told of it."""
+
+    ids: frozenset[str]
+    options: Mapping[str, Any]
+
+
+def _offer(place: Place, alone: bool) -> _Offer:
+    cpus = _usual_cpus(place.nodes) if alone and place.nodes else 1
+    ids = frozenset(node.id for node in place.nodes if not alone or node.cpus == cpus)
+    options: dict[str, Any] = {
+        "num_cpus": cpus,
+        "max_retries": RETRIES,
+        "label_selector": {"ray.io/node-id": f"in({','.join(sorted(ids))})"},
+    }
+    if place.resource:
+        options |= {"resources": {place.resource: 1}, "num_gpus": place.gpus}
+    return _Offer(ids, options)
+
+
+def _wait(
+    step: Step, running: Any, ids: frozenset[str], offered: Callable[[], frozenset[str]], started: Callable[[], None]
+) -> Worked | None:
+    """What a task of Ray's comes to; None where it is to be given to Ray anew.
+
+    That is where the nodes that it could run on are gone, or where it has not begun and more nodes could take it.
 
     Raises:
         StageError: it raised something unforeseen.
@@ -57,18 +88,23 @@ def _wait(step: Step, ref: Any, ids: set[str], watch: Watch) -> Worked | None:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    while ids & watch.there():
-        if not ray.wait([ref], timeout=_LOOK)[0]:
+    begun = False
+    while ids & (now := offered()) and (begun or now <= ids):
+        if not ray.wait([running], timeout=_LOOK)[0]:
             continue
         try:
-            worked: Worked = ray.get(ref)
-            return worked
+            worked: Worked | None = ray.get(next(running))
         except RayTaskError as error:
             raise _failed(step, error.cause) from error
         except RayError as error:
-            if not ids & watch.there():
+            if not ids & offered():
                 return None
             raise _ended(step, error) from error
+        if worked is not None:
+            return worked
+        if not begun:
+            begun = True
+            started()
     return None
 
 
@@ -76,10 +112,6 @@ def _usual_cpus(nodes: Sequence[Node]) -> int:
     """The size that most of the nodes have: a step that takes so many CPUs has such a node to itself."""
     counts = Counter(node.cpus for node in nodes)
     return max(counts, key=lambda cpus: (counts[cpus], cpus))
-
-
-def _one_of(ids: set[str]) -> str:
-    return f"in({','.join(sorted(ids))})"
 
 
 def _lost(step: Step) -> HostLostError:

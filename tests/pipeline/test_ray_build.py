@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -112,9 +113,9 @@ def test_a_node_without_the_data_is_refused_before_work(nodes: RayNodes, tmp_pat
     assert "at the same path on every node" in refused.value.hint
 
 
-def waiting(folder: Path, *targets: str) -> Path:
+def waiting(folder: Path, *targets: str, name: str = "small") -> Path:
     """A build that stops where it reads its samples, until it is told to go on."""
-    config = project(folder, targets)
+    config = project(folder, targets, name)
     text = config.read_text(encoding="utf-8").replace("samples.npz", waiting_samples(folder))
     config.write_text(text, encoding="utf-8")
     return config
@@ -129,6 +130,28 @@ def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path) -> None:
     assert (process.returncode, out) == (130, ""), err
     assert "interrupted: nothing half-written is left" in err
     assert "Traceback" not in err
+
+
+def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path) -> None:
+    """Three builds on two nodes of one CPU: the third waits for a node until there is one more."""
+    names = ("one", "two", "three")
+    configs = {name: waiting(tmp_path / name, "cpu:float", name=name) for name in names}
+    process = start(*arguments(nodes, tmp_path / "out", *configs.values()), env=nodes.environment)
+
+    def reading() -> dict[str, str]:
+        return {name: found[0][0] for name, config in configs.items() if (found := read_on(config.parent))}
+
+    wait_for(lambda: len(reading()) == 2)
+    nodes.add("d")
+    wait_for(lambda: len(reading()) == 3)
+    assert set(reading().values()) == {"a", "b", "d"}
+    for config in configs.values():
+        (config.parent / "go").touch()
+    _, err = process.communicate(timeout=300)
+    nodes.kill("d")
+    assert process.returncode == 0, err
+    assert len(re.findall("Ray node .* joined, and takes work", err)) == 1
+    assert nodes.entries("d"), "what it made is its own"
 
 
 def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path) -> None:

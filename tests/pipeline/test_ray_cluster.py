@@ -14,7 +14,7 @@ import pytest
 
 from builds import project
 from command_line import trtcompress
-from trtcompress import __version__
+from trtcompress import __version__, ray_watch
 from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
 from trtcompress.ray_placement import place_for
@@ -94,6 +94,38 @@ def test_a_cpu_of_another_kind_does_not_build_for_this_one() -> None:
 def test_what_is_told_of_a_node(tmp_path: Path) -> None:
     seen = look([str(tmp_path), str(tmp_path / "data")], [resolve_target("cpu"), resolve_target("jetson-agx-orin")])
     assert seen == Seen(__version__, this_cpu(), {"cpu": "", "jetson-agx-orin": ""}, (str(tmp_path / "data"),))
+
+
+def test_nodes_that_join_are_looked_at_once_and_those_that_die_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, good, bad = node("a"), node("b"), node("c")
+    living, looked = {"a": first}, []
+
+    def look_at_it(one: Node) -> Node:
+        looked.append(one.id)
+        if one is bad:
+            raise RemoteToolError("it has trtcompress 0.0.1", where="Ray node host-c")
+        return one
+
+    monkeypatch.setattr(ray_watch, "head_answers", lambda head: True)
+    monkeypatch.setattr(ray_watch, "alive", lambda: dict(living))
+    caplog.set_level("INFO", "trtcompress.stages")
+    watch = ray_watch.Watch("head:1", (first,), look_at_it)
+    assert watch.there() == [first]
+    living |= {"b": good, "c": bad}
+    end = time.monotonic() + 30
+    while watch.there() != [first, good] or len(caplog.messages) < 2:
+        assert time.monotonic() < end
+    del living["a"]
+    assert watch.there() == [good]
+    assert watch.there() == [good]
+    assert sorted(looked) == ["b", "c"]
+    assert sorted(caplog.messages) == [
+        "Ray node host-b joined, and takes work",
+        "warning: Ray node host-a is gone; what it was at is done again elsewhere",
+        "warning: Ray node host-c joined, and is left out: it has trtcompress 0.0.1",
+    ]
 
 
 class _Web(BaseHTTPRequestHandler):
