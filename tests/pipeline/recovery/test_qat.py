@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -13,8 +14,13 @@ from onnx import numpy_helper
 
 from command_line import trtcompress
 from digit_nets import images, write_cut, write_images, write_teacher
+from trtcompress.recovery import recover as recover_module
+from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.halves import has_halves, in_float32, in_halves
+from trtcompress.recovery.job import TRAINED, Job, load_weights, weights_of
+from trtcompress.recovery.recover import Request
 from trtcompress_graph.load import read_model
+from trtcompress_graph.model import Model
 from trtcompress_graph.torch_view import to_torch
 
 
@@ -50,10 +56,22 @@ def error(place: Path, name: str) -> float:
 
 @pytest.fixture(scope="module")
 def trained(place) -> Path:
-    ran = trtcompress(
-        *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
-        *("-o", place / "trained.onnx", "--qat", "--epochs", "8", "--lr", "1e-3"),
-    )
+    """trained.onnx, and beside it answers.npy: what the weights of the training answer before they are written."""
+
+    def answered(request: Request, job: Job) -> Model:
+        view = to_torch(job.student)
+        load_weights(view, load(job.folder / TRAINED)["weights"])
+        with torch.no_grad():
+            np.save(place / "answers.npy", view(torch.from_numpy(images()[0][512:576])).numpy())
+        np.savez(place / "masters.npz", **{name: value.numpy() for name, value in weights_of(view).items()})
+        return write(request, job)
+
+    write = recover_module._write
+    with mock.patch.object(recover_module, "_write", answered):
+        ran = trtcompress(
+            *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+            *("-o", place / "trained.onnx", "--qat", "--epochs", "8", "--lr", "1e-3"),
+        )
     assert ran.code == 0, ran.err
     return place / "trained.onnx"
 
@@ -65,10 +83,19 @@ def test_it_regains_what_quantization_lost(place, trained):
 
 
 def test_the_graph_is_what_was_trained(place, trained):
-    x = images()[0][512:576]
-    with torch.no_grad():
-        view = to_torch(read_model(trained))(torch.from_numpy(x)).numpy()
-    assert np.allclose(view, as_written(trained, x), rtol=0, atol=1e-3 * np.abs(view).max())
+    """The float masters answer, rounded in each pass, as the integers do that were written."""
+    found, expected = as_written(trained, images()[0][512:576]), np.load(place / "answers.npy")
+    assert np.allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+    start = as_written(place / "int8.onnx", images()[0][512:576])
+    assert np.abs(start - expected).max() > 0.1 * np.abs(expected).max(), "it has moved"
+    masters = np.load(place / "masters.npz")
+    written = {w.name: numpy_helper.to_array(w) for w in onnx.load(trained).graph.initializer}
+    between = [
+        name
+        for name in masters
+        if written[name].dtype == np.int8 and len(np.unique(masters[name])) > written[name].size / 2
+    ]
+    assert between, "masters lie between the steps of their grids"
 
 
 def test_nodes_stay_and_weights_stay_integers(place, trained):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from command_line import trtcompress
@@ -64,7 +65,7 @@ def test_what_it_says(place, recovered):
     assert (found["lr"], found["samples"], found["metric_after"]) == (1e-2, 512, None)
     said = (place / "said.txt").read_text()
     assert "block up to relu0" in said or "block up to conv0" in said
-    assert "held out" in said
+    assert "512 samples: it learns from 448; 64 are held out" in said
     assert not (place / "recovered.onnx.recovery").exists()
 
 
@@ -101,10 +102,19 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(place, recovered):
 
 
 def test_two_processes_share_the_batches(place):
-    ran = recover(place, "two.onnx", "--devices", "2", "--epochs", "6", "--lr", "1e-2", "--no-blockwise", "--json")
-    assert ran.code == 0, ran.err
-    assert ran.json["loss_after"] < 0.5 * ran.json["loss_before"]
-    assert top1(place / "two.onnx") > top1(place / "student.onnx") + 0.1
+    """Each takes half of a batch, and the mean of their gradients is that of the batch.
+
+    So it is without norms, whose statistics are of each half; `--checkpoint-activations` leaves them out.
+    """
+    how = ("--epochs", "3", "--lr", "1e-3", "--no-blockwise", "--no-augment", "--checkpoint-activations", "--json")
+    held = [initializers(place / "student.onnx")]
+    for devices in (1, 2):
+        ran = recover(place, f"by{devices}.onnx", "--devices", devices, *how)
+        assert ran.code == 0, ran.err
+        assert ran.json["loss_after"] < ran.json["loss_before"]
+        held.append(initializers(place / f"by{devices}.onnx"))
+    start, one, two = (np.concatenate([weights[name].ravel() for name in sorted(weights)]) for weights in held)
+    assert np.linalg.norm(two - one) < 0.02 * np.linalg.norm(one - start)
 
 
 def test_mixed_precision_and_labels_and_a_metric(place):
@@ -116,19 +126,23 @@ def test_mixed_precision_and_labels_and_a_metric(place):
     )
     assert ran.code == 0, ran.err
     assert ran.json["metric_after"] > ran.json["metric_before"]
+    assert "bf16-mixed" not in ran.err
     assert {value.dtype for value in initializers(place / "mixed.onnx").values()} == {np.dtype("float32")}
 
 
-@pytest.mark.parametrize("loss", ["logits", "features", "attention", "relations"])
-def test_each_loss_brings_the_student_nearer(place, loss):
+@pytest.mark.parametrize(
+    ("loss", "left"), [("logits", 0.85), ("features", 0.9), ("attention", 0.6), ("relations", 0.9)]
+)
+def test_each_loss_brings_the_student_nearer(place, loss, left):
+    """On samples that it has not seen; how much of the loss is left after a hundred passes over 48 images."""
     write_images(place / "few.npz", 64)
     ran = trtcompress(
         *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "few.npz"),
-        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "20", "--lr", "1e-2", "--json"),
+        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "100", "--lr", "3e-3", "--json"),
     )
     assert ran.code == 0, ran.err
-    assert ran.json["loss_after"] <= ran.json["loss_before"]
-    assert ran.json["steps"] > 0
+    assert ran.json["loss_after"] < left * ran.json["loss_before"]
+    assert ran.json["best_step"] > 0
 
 
 def test_one_sample_is_enough_to_start_from(place):
@@ -166,6 +180,55 @@ def test_the_users_own_loop(place, tmp_path, monkeypatch):
         assert why in ran.err
     ran = recover(place, "none.onnx", "--function", "loops:missing")
     assert (ran.code, "no function 'missing'" in ran.err) == (2, True)
+
+
+def test_what_the_users_own_loop_does_not_read_is_refused(place):
+    for given, told in (
+        (("--epochs", "3"), "--epochs does nothing beside --function"),
+        (("--lr", "1e-3", "--no-blockwise", "--metric", "top1"), "--no-blockwise and --lr and --metric do nothing"),
+        (("--labels",), "--labels does nothing"),
+    ):
+        ran = recover(place, "none.onnx", "--function", "loops:train", *given)
+        assert (ran.code, told in ran.err) == (2, True), ran.err
+    assert not list(place.glob("none.onnx*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has float16")
+def test_float16_on_a_cpu_is_told(place):
+    write_images(place / "few.npz", 32)
+    ran = trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "few.npz"),
+        *("-o", place / "half.onnx", "--precision", "16-mixed", "--no-blockwise", "--epochs", "1", "--lr", "1e-3"),
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    assert "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed" in ran.err
+    assert any("16-mixed needs a GPU" in note for note in ran.json["notes"])
+
+
+def test_a_metric_is_told_by_its_name(place):
+    write_images(place / "labelled.npz", 64, labels=True)
+    ran = trtcompress(
+        *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "labelled.npz"),
+        *("-o", place / "named.onnx", "--metric", "top1", "--no-blockwise", "--epochs", "1", "--lr", "1e-3"),
+    )
+    assert ran.code == 0, ran.err
+    assert "top1" in ran.out
+    assert "metric" not in ran.out
+
+
+@pytest.mark.parametrize("command", ["recover", "simplify", "calibrate"])
+def test_a_place_that_cannot_be_written_is_told_alike(place, command):
+    given = {
+        "recover": (place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        "simplify": (place / "teacher.onnx",),
+        "calibrate": (place / "teacher.onnx", "--data", place / "images.npz"),
+    }[command]
+    ran = trtcompress(command, *given, "-o", "/proc/out.onnx")
+    assert (ran.code, "cannot write here" in ran.err) == (4, True), ran.err
+    for folder in ("/proc/x", "/proc/version"):  # not there, and a file
+        ran = trtcompress(command, *given, "-o", f"{folder}/out.onnx")
+        assert (ran.code, f"{folder}: no such folder to write into" in ran.err) == (2, True), ran.err
 
 
 def test_what_is_refused(place, tmp_path):
