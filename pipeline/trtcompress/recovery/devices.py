@@ -71,9 +71,12 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
     """Equal runs give equal numbers, as far as PyTorch can; processes share the cores."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     held, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # All that is allocated would be filled first; it guards against reads of what nobody wrote, of which there are none
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if processes > 1:
         torch.set_num_threads(max(1, usable_cores() // processes))
     try:
@@ -82,6 +85,7 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(held)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
 

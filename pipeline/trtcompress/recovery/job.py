@@ -28,7 +28,7 @@ from .losses import LossOptions
 from .norms import takes_norms, view_with_norms
 from .pairs import Pair, make_pair
 from .pool import Pool
-from .settings import Training, planned_steps
+from .settings import LONG, Training, planned_steps
 from .taps import tapped
 from .thrift import frugal, share_equal
 from .zeros import keep_zeros
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 FIRST = 64
 """Samples of the batch that losses are fitted to."""
-
-LONG = 30
-"""Epochs from which samples are changed at random."""
 
 BLOCKS, TRAINED = "blocks.pt", "trained.pt"
 """Weights after the blocks were fitted one by one, and at the end."""
@@ -183,7 +180,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
 def _is_long(job: Job) -> bool:
     """Whether samples come up so often that changed ones teach more than they disturb."""
     steps = planned_steps(job.training, job.batches.per_epoch)
-    return steps is None or steps >= LONG * job.batches.per_epoch
+    return steps is None or steps >= LONG * job.batches.per_epoch  # of minutes, the loop knows
 
 
 def _no_metric() -> float | None:

@@ -14,13 +14,14 @@ from torch.optim import Optimizer
 
 from trtcompress_graph.errors import RecoverError
 
+from .augment import Changes
 from .batches import Share
 from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
 from .norms import by_batch
 from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
-from .settings import Training, planned_steps
+from .settings import LONG, Training, planned_steps
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -116,7 +117,7 @@ class Loop:
         self._average = Average(learner.student, training.average)
         self._best = cloned(self._average.values)
         self._facts: dict[str, Any] = dict.fromkeys(("step", "rollbacks", "skipped", "quiet", "best_step"), 0)
-        self._facts |= {"scale": 1.0, "size": feed.batches.size, "spent": 0.0}
+        self._facts |= {"scale": 1.0, "size": feed.batches.size, "changes": True, "spent": 0.0}
         self._good: dict[str, Any] = {}
 
     def run(self) -> Outcome:
@@ -176,6 +177,9 @@ class Loop:
             judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
             total = max(1, int((budget - judgements * judging) / seconds))
         total, judgements = self._fabric.broadcast((total, judgements))  # all processes try rates for as many steps
+        if self._training.minutes is not None and total < LONG * self._feed.batches.per_epoch:
+            self._resize(self._feed.batches.size, changes=False)
+            self._good = cloned(self._state())
         rate, spent, judged = self._probe(total)
         limit = None
         if self._training.minutes is not None:
@@ -204,9 +208,11 @@ class Loop:
             self._resize(size // 2)
             self._good = cloned(self._state())
 
-    def _resize(self, size: int) -> None:
-        self._feed = replace(self._feed, batches=replace(self._feed.batches, size=size))
-        self._facts["size"] = size
+    def _resize(self, size: int, changes: bool = True) -> None:
+        """Samples a step, and whether they are changed at random."""
+        batches = replace(self._feed.batches, size=size)
+        self._feed = replace(self._feed, batches=batches, changes=self._feed.changes if changes else Changes())
+        self._facts |= {"size": size, "changes": changes}
 
     def _probe(self, total: int) -> tuple[float, int, int]:
         """The rate that a short training of its own brings furthest, and the steps and judgements that were spent.
@@ -350,7 +356,7 @@ class Loop:
     def _restore(self, state: dict[str, Any]) -> None:
         state = cloned(state)
         self._facts = {**self._facts, **state["facts"]}
-        self._resize(self._facts["size"])
+        self._resize(self._facts["size"], self._facts["changes"])
         self._inner.load_state_dict(state["learner"])
         self._average.values = _moved(state["average"], self._fabric.device)
         self._best = _moved(state["best"], self._fabric.device)

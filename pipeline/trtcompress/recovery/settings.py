@@ -54,6 +54,9 @@ class Training:
     seed: int = 0
 
 
+LONG = 30
+"""Epochs from which samples are changed at random."""
+
 USUAL_EPOCHS = 20
 USUAL_STEPS = (200, 3000)
 """Without a length: so many epochs, but no fewer and no more steps than these."""

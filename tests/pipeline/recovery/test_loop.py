@@ -15,6 +15,7 @@ import torch
 
 from tiny_views import loop_of
 from trtcompress.recovery import loop as loop_module
+from trtcompress.recovery.augment import Changes
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.optimizer import Average, schedule
@@ -224,3 +225,16 @@ def test_nothing_half_written(tmp_path: Path):
     loop, _ = loop_of(tmp_path, SHORT)
     loop.run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", STATE]
+
+
+@pytest.mark.parametrize(("minutes", "changed"), [(0.002, False), (1.0, True)])
+def test_in_a_few_minutes_samples_stay_as_they_are(tmp_path, monkeypatch, minutes, changed):
+    """As with epochs: where each comes up a few times, changed ones would only disturb."""
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
+    monkeypatch.setattr(loop, "_feed", replace(loop._feed, changes=Changes(mix=True)))
+    loop._begin()
+    assert bool(loop._feed.changes) is changed
+    again, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
+    monkeypatch.setattr(again, "_feed", replace(again._feed, changes=Changes(mix=True)))
+    again._restore(load(tmp_path / STATE))
+    assert bool(again._feed.changes) is changed, "a resumed training, too"
