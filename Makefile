@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-assets.txt docker/install.sh examples/prepare.py
-	sh docker/install.sh $(PYTHON) $(VENV) rtx,dev
+	PIP_COMPILE=0 sh docker/install.sh $(PYTHON) $(VENV) rtx,dev  # what is imported is compiled then
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-assets.txt
 	$(BIN)/python examples/prepare.py
 	touch $@
@@ -21,7 +21,7 @@ demo-ocr: setup
 
 test: check
 	sh docker/install-tests.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

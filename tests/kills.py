@@ -1,6 +1,6 @@
 """A build that is killed again and again: it has to end as if nobody had touched it.
 
-`kill_campaign` is what the tests call with twenty moments and a campaign with hundreds. It runs in a process of its
+`kill_campaign` is what the tests call with a few moments and a campaign with hundreds. It runs in a process of its
 own, which imports everything once and forks a build whenever one is to be killed.
 """
 

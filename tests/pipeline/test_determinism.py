@@ -47,7 +47,7 @@ def test_two_builds_in_two_folders_with_two_stores_agree(built: Path, tmp_path: 
 
 
 def test_jobs_do_not_change_what_comes_out(built: Path, tmp_path: Path):
-    build(built / "p/build.yaml", tmp_path, jobs=1)
+    build(built / "p/build.yaml", tmp_path, jobs=3)
     assert promised(tmp_path / "out/small") == promised(built / "out/small")
 
 

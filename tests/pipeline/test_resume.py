@@ -15,15 +15,16 @@ from trtcompress.api import Built
 from trtcompress.store import ENTRY
 
 
-def test_builds_killed_at_twenty_moments_end_with_the_same_digests(tmp_path: Path):
-    found = kill_campaign(20, seed=3, folder=tmp_path)
-    assert found["moments"] == 20
+def test_builds_killed_at_random_moments_end_with_the_same_digests(tmp_path: Path):
+    """A sample: `make campaign` has hundreds of moments."""
+    found = kill_campaign(8, seed=3, folder=tmp_path)
+    assert found["moments"] == 8
     assert found["half_written"] == []
     assert found["made_again"] == []
     assert found["different"] == []
     assert found["left_behind"] == []
     assert found["failed"] == []
-    assert len(set(found["entries_at_kill"])) >= 5  # they did fall all over the build
+    assert len(set(found["entries_at_kill"])) >= 3  # they did fall all over the build
 
 
 def test_the_command_line_goes_on_after_a_kill(tmp_path: Path):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,27 @@ def built(tmp_path_factory) -> Built:
         }
     ]
     return Built(folder, Path(result["targets"][0]["engine"]).parent, repository)
+
+
+def gates(result: dict[str, Any]) -> dict[str, set[str]]:
+    return {target["target"]: {gate["verdict"] for gate in target["gates"]} for target in result["targets"]}
+
+
+def test_mnist_from_pytorch():
+    result = mnist_build()
+    assert (result["verdict"], gates(result)["cpu"]) == ("not_measured", {"pass"})
+    assert gates(result)["rtx-4090"] == {"pass", "not_measured"}
+    for target in result["targets"]:
+        assert target["metrics"]["top1"]["reference"] > 0.98
+        assert target["metrics"]["top1"]["value"] > 0.98
+    folder = Path(result["build_dir"])
+    ranges = json.loads((folder / "ranges.json").read_text())
+    assert (ranges["method"], ranges["samples"]) == ("entropy", 256)
+    report = (folder / "report.md").read_text()
+    assert "top1" in report
+    assert "rtx-4090" in report
+    for form in ("triton", "triton-python"):
+        assert sorted(path.name for path in (folder / form).iterdir()) == ["cpu", "rtx-4090"]
 
 
 @pytest.fixture(scope="module")
