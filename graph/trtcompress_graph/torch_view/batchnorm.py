@@ -48,7 +48,6 @@ def identity_norm(bias: Tensor, axes: int) -> nn.Module:
     kinds: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
     norm = kinds[axes](len(bias), eps=EPS, dtype=bias.dtype)
     norm.get_buffer("running_var").fill_(1 - EPS)
-    norm.register_buffer("num_batches_tracked", None)  # nobody reads the count, and on a GPU each step of it costs a kernel
     with torch.no_grad():
         norm.get_parameter("bias").copy_(bias)
     return norm
