@@ -20,7 +20,7 @@ from .losses.answers import spread
 LOOKED_AT = 64
 """Samples on which it is seen what the teacher answers alike to."""
 
-ALIKE = 0.5
+ALIKE = 0.2
 """Squared error over variance, up to which a changed sample is still one of the same kind."""
 
 

@@ -54,7 +54,7 @@ class Training:
     seed: int = 0
 
 
-LONG = 30
+LONG = 10
 """Epochs from which samples are changed at random."""
 
 USUAL_EPOCHS = 20
