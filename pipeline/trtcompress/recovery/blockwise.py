@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.optim import Adam
 
+from trtcompress_graph.load import load_ir
+
 from .checkpoint import load, save
 from .devices import first_device, given_back, repeatable
 from .job import BLOCKS, Job, Subjects, open_subjects, placed, weights_of
@@ -87,6 +89,7 @@ def fit_blocks(job: Job, told: Told) -> float:
     with given_back(), repeatable(job.training.seed):
         subjects = open_subjects(job)
         tasks = _tasks(placed(subjects.pair, first_device()))
+        layers = {value.name: node.name for node in load_ir(job.student).graph for value in node.outputs}
         budget = math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
         for number, task in enumerate(tasks):
             if number < found["done"]:
@@ -96,7 +99,11 @@ def fit_blocks(job: Job, told: Told) -> float:
                 told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))
                 break
             before, after = _fit(job, subjects, task, left / (len(tasks) - number))
-            told(f"block up to {task.name}: error {before:.3g} to {after:.3g}", number + 1, len(tasks))
+            told(
+                f"block up to {layers.get(task.name) or task.name}: error {before:.3g} to {after:.3g}",
+                number + 1,
+                len(tasks),
+            )
             found = {
                 "done": number + 1,
                 "seconds": found["seconds"] + time.monotonic() - started,

@@ -52,6 +52,8 @@ class Feed:
     Attributes:
         teacher: gives its answers as a dict.
         autocast: the context in which models run.
+        whole: answers and labels of a fixed batch that was filled up with copies keep those; else they end with the
+            samples.
     """
 
     batches: Batches
@@ -60,6 +62,7 @@ class Feed:
     changes: Changes
     kinds: Mapping[str, InputKind]
     autocast: Callable[[], AbstractContextManager[Any]]
+    whole: bool = False
     _ahead: Ahead[tuple[int, Share], list[Read]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +92,13 @@ class Feed:
         given = tuple(inputs[spec.name] for spec in pool.inputs)
         with torch.no_grad(), self.autocast():
             answers = self.teacher(*given)
-        labels = as_labels(pool.labels_of(*rows), None if pool.fixed is None else len(given[0]))
+        filled = pool.fixed is not None and pool.groups[rows[0]].stacks
+        if filled and not self.whole:
+            size, count = len(given[0]), len(rows[1])
+            answers = {
+                name: held[:count] if held.dim() and len(held) == size else held for name, held in answers.items()
+            }
+        labels = as_labels(pool.labels_of(*rows), len(given[0]) if filled and self.whole else None)
         return Example(given, answers, None if labels is None else labels.to(self.device), len(rows[1]))
 
 

@@ -93,8 +93,8 @@ def open_subjects(job: Job, norms: bool = False) -> Subjects:
     found = load(job.folder / BLOCKS)
     weights = found["weights"] if found is not None else None
     student = _channels_last(view_with_norms(job, weights) if norms else to_torch(job.student))
-    keep_zeros(student)
     teacher = _channels_last(to_torch(job.teacher)).requires_grad_(False)
+    keep_zeros(student, teacher)
     share_equal(student, teacher)
     if weights is not None and not norms:
         load_weights(student, weights)

@@ -39,6 +39,8 @@ class Learner(nn.Module):
     ) -> Tensor:
         """The loss of a batch: of all terms, or (`judged`) of those that look at the outputs."""
         answers = self.student(*inputs)
+        # Of a batch that was filled up with copies the teacher's answers are those of the samples
+        answers = {name: _first(a, teacher.get(name)) for name, a in answers.items()}
         with torch.autocast(inputs[0].device.type, enabled=False):
             seen = Seen(_wide(answers), _wide(teacher), labels)
             parts = [
@@ -47,6 +49,10 @@ class Learner(nn.Module):
                 if not judged or name in self._judges
             ]
             return torch.stack(parts).sum()
+
+
+def _first(answer: Tensor, wanted: Tensor | None) -> Tensor:
+    return answer[: len(wanted)] if wanted is not None and wanted.dim() else answer
 
 
 def _wide(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

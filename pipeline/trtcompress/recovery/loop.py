@@ -264,12 +264,13 @@ class Loop:
         set_rate(self._raw, rate)
         self._optimizer.zero_grad()
         examples = self._feed.training(step, self._share)
+        count = sum(example.count for example in examples)
         summed = torch.zeros((), device=self._fabric.device)
         for place, example in enumerate(examples):
             last = place == len(examples) - 1
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
                 with by_batch(self._inner.student, example.count):
-                    loss = self._learner(example.inputs, example.answers, example.labels) / len(examples)
+                    loss = self._learner(example.inputs, example.answers, example.labels) * example.count / count
                 self._fabric.backward(loss)
             summed += loss.detach()
         norm = self._fabric.clip_gradients(

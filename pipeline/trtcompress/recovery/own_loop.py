@@ -55,7 +55,7 @@ def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
     subjects = open_subjects(job)
     pair = subjects.pair
     teacher = tapped(pair.teacher, pair.outputs, pair.outputs).eval()
-    feed = Feed(job.batches, teacher, torch.device("cpu"), Changes(), {}, nullcontext)
+    feed = Feed(job.batches, teacher, torch.device("cpu"), Changes(), {}, nullcontext, whole=True)
     offered = {"teacher": pair.teacher, "batches": Epochs(feed, [0])}
     taken = inspect.signature(call).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())

@@ -15,6 +15,9 @@ from trtcompress_graph.torch_view.names import initializer_name
 SPARSE = 0.4
 """Share of zeros from which they are no chance."""
 
+QUANTIZED = "_quantized"
+"""What the name of a weight ends with where its integers are stored."""
+
 FEWEST = 64
 """Weights under which a pattern of two in four may be chance."""
 
@@ -35,7 +38,7 @@ def keep_zeros(module: nn.Module, floats: nn.Module | None = None) -> int:
         kept = parameter.detach() != 0
         sparse = _is_sparse(kept)
         if initializer_name(name) in quantized:
-            original = meant.get(name)
+            original = meant.get(name.removesuffix(QUANTIZED))
             if original is not None and original.shape == kept.shape and _is_sparse(original.detach() != 0):
                 kept = kept | (original.detach() != 0)
             else:
@@ -65,4 +68,5 @@ class _Masked:
         self._kept = kept
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient * self._kept.to(gradient)
+        self._kept = self._kept.to(gradient.device)
+        return gradient * self._kept
