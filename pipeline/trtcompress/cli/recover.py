@@ -48,6 +48,7 @@ WORK = ".recovery"
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
 @click.option("--blockwise/--no-blockwise", default=None, help="Fit block by block first.  [default: yes]")
 @click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: yes]")
+@click.option("--batchnorm/--no-batchnorm", default=None, help="Train with BatchNorm put back.  [default: yes]")
 @click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2; 8 for few samples]")
 @click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
@@ -137,7 +138,7 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
         raise UsageError(first["msg"].removeprefix("Value error, "), where=where, hint=hint) from None
 
 
-_SWITCHES = ("blockwise", "augment")
+_SWITCHES = ("blockwise", "augment", "batchnorm")
 """Options where `no` means something else than nothing."""
 
 

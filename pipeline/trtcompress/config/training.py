@@ -43,6 +43,9 @@ class RecoverSettings(Settings):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
     patience: int = Field(10, ge=1, description="judgements without a gain after which it ends")
     augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
+    batchnorm: bool = Field(
+        True, description="train with BatchNorm put back behind convolutions, where there are 16 samples a step or more"
+    )
     temperature: float | None = Field(
         None,
         gt=0,

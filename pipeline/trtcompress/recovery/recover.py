@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 5
+VERSION = 6
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -167,6 +167,7 @@ def training_of(settings: RecoverSettings) -> Training:
         precision=settings.precision,
         devices=settings.devices,
         checkpoint_activations=settings.checkpoint_activations,
+        norms=settings.batchnorm,
         seed=settings.seed,
     )
 
