@@ -102,7 +102,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
             shutil.rmtree(request.work, ignore_errors=True)
         raise
     shutil.rmtree(request.work, ignore_errors=True)
-    return _recovered(made, outcome, job, data.notes)
+    return _recovered(made, outcome, job, tuple(data.notes))
 
 
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
