@@ -34,7 +34,7 @@ class Changes:
     Attributes:
         flip: images are mirrored, each with a chance of a half.
         shift: every other batch of images is moved a little, with its edges reflected.
-        mix: every other batch is mixed with itself in another order; labels would no longer fit.
+        mix: every other batch is mixed with itself in another order; the teacher alone tells, since no label fits.
     """
 
     flip: bool = False
@@ -65,8 +65,10 @@ def _sizes(shape: Sequence[int]) -> tuple[int, int]:
     return (shape[2], shape[3]) if _channels(shape) == 1 else (shape[1], shape[2])
 
 
-def changed(inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, chance: np.random.Generator) -> Inputs:
-    """A batch with the changes; all inputs of a sample are mixed with those of one other sample."""
+def changed(
+    inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, chance: np.random.Generator
+) -> tuple[Inputs, bool]:
+    """A batch with the changes, and whether it was mixed: all inputs of a sample with those of one other sample."""
     found = dict(inputs)
     count = len(next(iter(inputs.values())))
     for name, kind in kinds.items():
@@ -74,11 +76,12 @@ def changed(inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, ch
             found[name] = flipped(found[name], chance.random(count) < 0.5)
         if kind == "image" and changes.shift and chance.random() < 0.5:
             found[name] = shifted(found[name], chance)
-    if changes.mix and count > 1 and chance.random() < 0.5:
+    mixes = changes.mix and count > 1 and chance.random() < 0.5
+    if mixes:
         order, share, place = torch.from_numpy(chance.permutation(count)), float(chance.uniform()), chance.random()
         for name, kind in kinds.items():
             found[name] = _mixed(found[name], order.to(found[name].device), share, kind, place)
-    return found
+    return found, mixes
 
 
 def flipped(images: Tensor, which: Sequence[bool] | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tensor:

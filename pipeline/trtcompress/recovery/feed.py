@@ -31,7 +31,7 @@ class Example:
     Attributes:
         inputs: in the order of the model.
         answers: the teacher's, by name.
-        labels: as far as there are.
+        labels: as far as there are; of samples that were mixed none.
         count: samples that are real.
     """
 
@@ -87,8 +87,9 @@ class Feed:
         pool = self.batches.pool
         rows, held = read
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in held.items()}
+        mixed = False
         if chance is not None and self.changes and pool.groups[rows[0]].stacks:
-            inputs = changed(inputs, self.kinds, self.changes, chance)
+            inputs, mixed = changed(inputs, self.kinds, self.changes, chance)
         given = tuple(inputs[spec.name] for spec in pool.inputs)
         with torch.no_grad(), self.autocast():
             answers = self.teacher(*given)
@@ -99,7 +100,7 @@ class Feed:
                 name: held[:count] if held.dim() and len(held) == size else held for name, held in answers.items()
             }
         labels = as_labels(pool.labels_of(*rows), len(given[0]) if filled and self.whole else None)
-        return Example(given, answers, None if labels is None else labels.to(self.device), len(rows[1]))
+        return Example(given, answers, None if labels is None or mixed else labels.to(self.device), len(rows[1]))
 
 
 def as_labels(labels: NDArray[Any] | None, fill: int | None = None) -> Tensor | None:

@@ -159,7 +159,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     kinds = input_kinds(job.batches)
     changes = Changes()
     if job.training.augment and _is_long(job):
-        mix = "labels" not in terms
+        mix = terms.keys() != {"labels"}
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
     placed(pair, fabric.device)

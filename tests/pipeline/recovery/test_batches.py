@@ -137,7 +137,7 @@ def test_images_move_and_mirror():
 def test_texts_are_mixed_in_one_span_of_ids_and_mask():
     ids = torch.arange(40).view(4, 10)
     mixed = [
-        changed({"ids": ids, "mask": ids + 100}, {"ids": "text", "mask": "text"}, Changes(mix=True), chance)
+        changed({"ids": ids, "mask": ids + 100}, {"ids": "text", "mask": "text"}, Changes(mix=True), chance)[0]
         for chance in map(np.random.default_rng, range(20))
     ]
     assert all(torch.equal(found["mask"], found["ids"] + 100) for found in mixed)

@@ -84,3 +84,20 @@ def test_a_change_that_the_teacher_answers_differently_to_is_left_out(tmp_path, 
     pool = fill(some, (TensorSpec("x", "float32", ("batch", 1, 16, 16)),), tmp_path, "samples")
     found = trusted_changes(Batches(pool, 16, 0), Mirror(alike), ("y",), {"x": "image"}, mix=False)
     assert found.flip is alike
+
+
+def test_mixed_samples_have_no_labels_and_the_teacher_tells(feed):
+    """The labels of neither sample fit a mixture."""
+    pool = feed.batches.pool
+    mixing = replace(feed, changes=Changes(mix=True), kinds={"x": "audio"})
+    plain = {tuple(row.tolist()) for row in torch.from_numpy(pool.read(0, np.arange(4))["x"])}
+    plain |= {tuple(row.tolist()) for row in torch.from_numpy(pool.read(0, np.arange(4, 8))["x"])}
+    plain |= {tuple(row.tolist()) for row in torch.from_numpy(pool.read(0, np.arange(8, 10))["x"])}
+    examples = [one for step in range(12) for one in mixing.training(step, Share())]
+    mixed = [one for one in examples if one.labels is None]
+    assert 0 < len(mixed) < len(examples)
+    for one in examples:
+        is_plain = all(tuple(row.tolist()) in plain for row in one.inputs[0])
+        assert is_plain or one.labels is None
+        expected = feed.teacher(*one.inputs)
+        assert all(torch.equal(answer, expected[name][: one.count]) for name, answer in one.answers.items())
