@@ -22,6 +22,7 @@ from trtcompress_graph.target import Engine, Target
 from .comparing import Array, compare
 from .config import GateSettings, MeasureSettings
 from .profiles import batch_range
+from .remembered import Answers
 from .stage import MetricRef, Progress
 from .timing import time_engines
 from .validation import Candidate, Emulation, Validation, deployed_size
@@ -165,19 +166,24 @@ def emulate_graph(
     *,
     pruned: Model | None = None,
     kernels: bool = False,
+    answers: Answers | None = None,
 ) -> Emulation:
     """Accuracy of a graph as it is written, and its difference from the pruned float model that it was made of.
 
-    With `kernels` the INT8 kernels of this CPU compute it instead.
+    With `kernels` the INT8 kernels of this CPU compute it instead; `answers` keeps those of reference and pruned model
+    from one call to the next.
 
     Raises:
         DataError: samples that do not fit the model, or no labels where a metric needs them.
     """
     threads = max(1, usable_cores() // 2)  # another encoding is emulated beside this one
     with ExitStack() as stack:
-        base = stack.enter_context(open_graph(reference.path, threads))
+        base: Runner = stack.enter_context(open_graph(reference.path, threads))
         runner = stack.enter_context(open_graph(graph.path, threads, emulate=not kernels))
-        origin = stack.enter_context(open_graph(pruned.path, threads)) if pruned else None
+        origin: Runner | None = stack.enter_context(open_graph(pruned.path, threads)) if pruned else None
+        if answers is not None:
+            base = answers.of(reference.digest, base)
+            origin = answers.of(pruned.digest, origin) if pruned and origin else None
         (found,) = compare(base, [runner], reference, dataset, metrics, axes, progress, origin)
     return replace(found, encoding=encoding)
 

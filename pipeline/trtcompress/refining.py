@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from trtcompress_graph.encoding import Encoding, PrecisionPlan
 from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import Ranges
 
+from .remembered import Answers
 from .stage import MetricRef, Progress
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Judge:
     limits: Limits
     progress: Progress
     doubted: Callable[[str], None] = lambda why: None
+    _answers: Answers = field(default_factory=Answers)
 
     def accepts(self, graph: Model, encoding: Encoding) -> bool:
         """Whether a graph is accurate enough: with this CPU's kernels where they are for it, else as it is written."""
@@ -90,6 +92,7 @@ class Judge:
             *(self.reference, graph, encoding.name, self.data(), self.metrics, self.axes, self.progress),
             pruned=self.pruned,
             kernels=encoding.activation == "u8",
+            answers=self._answers,
         )
         for metric in found.metrics:
             if metric.doubt:
@@ -109,7 +112,8 @@ def refine(
 ) -> PrecisionPlan:
     """The plan as it is where it is accurate enough, else one that keeps more nodes in float.
 
-    Costs a pass over the evaluation data, and a dozen or two where the plan is not accurate enough.
+    Costs a pass over the evaluation data, and a dozen or two of the quantized graph where the plan is not accurate
+    enough.
 
     Args:
         model: the float model that is quantized.
