@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
-from trtcompress_engines.metrics import find_metric
 from trtcompress_graph.errors import TrtCompressError
 from trtcompress_graph.model import Model
 from trtcompress_graph.torch_view import to_torch
@@ -25,6 +23,7 @@ from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
+from .measured import Measured
 from .norms import takes_norms, view_with_norms
 from .pairs import Pair, make_pair
 from .pool import Pool
@@ -185,39 +184,3 @@ def _is_long(job: Job) -> bool:
 
 def _no_metric() -> float | None:
     return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """The first metric of the user's, on the samples that are held out."""
-
-    job: Job
-    pair: Pair
-    feed: Feed
-
-    @torch.no_grad()
-    def __call__(self) -> float | None:
-        """Of the student as it is; None where it cannot be computed on so few samples."""
-        view = tapped(self.pair.student, self.pair.outputs, self.pair.outputs)
-        found: dict[str, list[Any]] = {name: [] for name in self.pair.outputs}
-        labels: list[Any] = []
-        pool = self.job.pool
-        for group, rows in self.job.batches.judged():
-            arrays = pool.read(group, rows)
-            answers = view(*(torch.from_numpy(arrays[spec.name]).to(self.feed.device) for spec in pool.inputs))
-            for name, value in answers.items():
-                array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
-                found[name] += list(array[: len(rows)]) if array.ndim else [array]
-            assert pool.labels is not None
-            labels += [pool.labels[place] for place in pool.groups[group].places[rows]]
-        ref = self.job.metrics[0]
-        try:
-            score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))
-        except TrtCompressError:
-            return None
-        return float(np.mean(score))
-
-
-def _stacked(values: list[Any]) -> Any:
-    same = len({np.shape(value) for value in values}) == 1
-    return np.stack(values) if same else values

@@ -1,0 +1,55 @@
+"""The metric of a student while it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trtcompress_engines.metrics import find_metric
+from trtcompress_graph.errors import TrtCompressError
+
+from .feed import Feed
+from .pairs import Pair
+from .taps import tapped
+
+if TYPE_CHECKING:
+    from .job import Job
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """The first metric of the user's, on the samples that are held out."""
+
+    job: Job
+    pair: Pair
+    feed: Feed
+
+    @torch.no_grad()
+    def __call__(self) -> float | None:
+        """Of the student as it is; None where it cannot be computed on so few samples."""
+        view = tapped(self.pair.student, self.pair.outputs, self.pair.outputs)
+        found: dict[str, list[Any]] = {name: [] for name in self.pair.outputs}
+        labels: list[Any] = []
+        pool = self.job.pool
+        for group, rows in self.job.batches.judged():
+            arrays = pool.read(group, rows)
+            answers = view(*(torch.from_numpy(arrays[spec.name]).to(self.feed.device) for spec in pool.inputs))
+            for name, value in answers.items():
+                array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+                found[name] += list(array[: len(rows)]) if array.ndim else [array]
+            assert pool.labels is not None
+            labels += [pool.labels[place] for place in pool.groups[group].places[rows]]
+        ref = self.job.metrics[0]
+        try:
+            score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))
+        except TrtCompressError:
+            return None
+        return float(np.mean(score))
+
+
+def _stacked(values: list[Any]) -> Any:
+    same = len({np.shape(value) for value in values}) == 1
+    return np.stack(values) if same else values
