@@ -40,7 +40,7 @@ def commands(
     losses = [word for loss in recovery.losses for word in ("--loss", loss)]
     losses += ["--labels"] if method == LABELLED else []
     prune = [program, "prune", str(full), "--macs", str(kept), *recovery.cut, *data]
-    recover = [program, "recover", cut, "--teacher", str(full), *data, *losses, "--minutes", str(minutes)]
+    recover = [program, "recover", cut, "--teacher", str(full), *data, *losses, "--minutes", str(minutes), "--restart"]
     return [[*prune, "--no-reconstruct", "-o", bare], [*prune, "-o", cut], [*recover, "-o", out]]
 
 
