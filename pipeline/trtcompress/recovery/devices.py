@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+UNEVEN = "does not have a deterministic implementation"
+"""What PyTorch says of an operator that gives other bits each time."""
+
+_log = logging.getLogger("trtcompress.stages.recover")
+
+
 def _silence() -> None:
     """Fabric and DDP tell of themselves; what a user has to know is told by the training."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -80,9 +86,12 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
     if processes > 1:
         torch.set_num_threads(max(1, usable_cores() // processes))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # operators that are not deterministic on a GPU, and what Fabric advises
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("ignore")  # what Fabric advises
+            warnings.filterwarnings("once", message=f".*{UNEVEN}")
             yield
+        for name in sorted({str(warning.message).partition(" ")[0] for warning in heard}):
+            _log.warning("%s has no deterministic kernel on this GPU: equal runs differ in their last digits", name)
     finally:
         torch.use_deterministic_algorithms(held)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

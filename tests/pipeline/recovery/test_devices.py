@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import onnx
 import torch
 
 from small_cnn import write_cnn
-from trtcompress.recovery.devices import first_device, given_back
+from trtcompress.recovery.devices import UNEVEN, first_device, given_back, repeatable
 from trtcompress.recovery.job import placed
 from trtcompress.recovery.pairs import Pair, make_pair
 from trtcompress.recovery.taps import tapped
@@ -67,3 +68,11 @@ def test_without_a_gpu_everything_is_on_the_cpu():
     with given_back():
         held = torch.zeros(3)
     assert held.tolist() == [0, 0, 0]
+
+
+def test_operators_that_give_other_bits_each_time_are_told(caplog):
+    with caplog.at_level("WARNING", "trtcompress.stages.recover"), repeatable(0):
+        for _ in range(3):
+            warnings.warn(f"scatter_add_cuda_kernel {UNEVEN}, but you set a flag", UserWarning, stacklevel=1)
+            warnings.warn("Fabric would rather have more workers", UserWarning, stacklevel=1)
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["scatter_add_cuda_kernel"]
