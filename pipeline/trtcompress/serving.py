@@ -14,8 +14,8 @@ from .outputs import ServeCheck, ServeCheckResult
 
 
 @contextmanager
-def server_for(repository: Path, server: Path | None, address: str | None) -> Iterator[str]:
-    """Address of a server's gRPC: of the one that runs there, or of one that is started for the block.
+def server_for(repository: Path, server: Path | None, address: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Address of a server's gRPC, and its log: of the one that runs there, or of one that is started for the block.
 
     Raises:
         UsageError: both are given, or none is installed.
@@ -28,13 +28,13 @@ def server_for(repository: Path, server: Path | None, address: str | None) -> It
             )
         if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
             raise UsageError(f"'{address}' is not HOST:PORT", where="--address", hint="--address localhost:8001")
-        yield address
+        yield address, lambda: ""
         return
     from trtcompress_engines.triton.installed import find_server
     from trtcompress_engines.triton.server import running
 
     with running(repository, find_server(server)) as started:
-        yield started.grpc
+        yield started.grpc, started.log_text
 
 
 def serve_check(
@@ -61,10 +61,10 @@ def serve_check(
     from trtcompress_engines.triton.served_model import model_names, read_served
 
     served = [read_served(repository, name, axes or {}) for name in model_names(repository, models)]
-    with server_for(repository, server, address) as grpc:
+    with server_for(repository, server, address) as (grpc, log):
         with Client(grpc) as client:
             version = client.version()
-        found = check_served(grpc, served, requests=requests, seed=seed, tolerance=tolerance, tell=tell)
+        found = check_served(grpc, served, requests=requests, seed=seed, tolerance=tolerance, tell=tell, log=log)
     checks = tuple(ServeCheck(model=c.model, check=c.check, verdict=c.verdict, detail=c.detail) for c in found)
     verdicts = {check.verdict for check in checks}
     return ServeCheckResult(

@@ -67,6 +67,7 @@ def check_config(folder: Path, config: Any, graph: Model | None) -> None:
         batch = Batching(config.max_batch_size)
         _check_tensors(path, "input", config.input, graph.inputs, batch)
         _check_tensors(path, "output", config.output, graph.outputs, batch)
+    _check_batches(path, config)
 
 
 def _check_profiles(path: Path, config: Any) -> None:
@@ -75,6 +76,17 @@ def _check_profiles(path: Path, config: Any) -> None:
     held = profile_names(int(told)) if told.isdecimal() else []
     for group in config.instance_group:
         _agree(path, "profiles of an instance group", list(group.profile), held)
+
+
+def _check_batches(path: Path, config: Any) -> None:
+    """Triton loads no model that is to wait for more samples than it takes, and its answer does not say why."""
+    beyond = [size for size in config.dynamic_batching.preferred_batch_size if size > config.max_batch_size]
+    if beyond:
+        raise RepositoryError(
+            f"preferred_batch_size {beyond[0]} is beyond max_batch_size {config.max_batch_size}",
+            where=str(path),
+            hint="package the model again, or let `trtcompress tune` choose the sizes",
+        )
 
 
 def _check_ensemble(path: Path, config: Any) -> None:

@@ -53,6 +53,7 @@ def check_served(
     seed: int = 0,
     tolerance: float = TOLERANCE,
     tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[], str] = lambda: "",
 ) -> list[Check]:
     """Check every model, and that there is no other.
 
@@ -63,6 +64,7 @@ def check_served(
         seed: equal seeds give equal requests.
         tolerance: see TOLERANCE.
         tell: gets a line when a model's turn comes.
+        log: what the server logged, where that can be read.
 
     Raises:
         ServingError: the server does not answer from the start.
@@ -73,11 +75,18 @@ def check_served(
         for served in models:
             tell(f"{served.name}: {requests} requests, then wrong ones")
             why = reasons.get(served.name, "the server does not know it")
+            why = why and _with_log(why, served.name, log())
             found.append(Check(served.name, "loads", "fail" if why else "pass", why))
             if not why:
                 found += _check_model(address, client, served, requests, seed, tolerance)
         found.append(_unknown_model(client, reasons))
     return found
+
+
+def _with_log(why: str, model: str, log: str) -> str:
+    """The server may say nothing but in its log why it does not load a model."""
+    said = [line for line in log.splitlines() if model in line and line.startswith("E")]
+    return f"{why}; the server's log: {said[-1].partition('] ')[2] or said[-1]}" if said else why
 
 
 def _check_model(

@@ -51,13 +51,16 @@ Exit codes:
   3    unusable model or data
   4    a stage failed
   5    a server did not come up, or what it serves is not what was packaged
+  6    an engine of another TensorRT or another GPU than there is
+  7    a batch or a length that an engine was not built for
+  8    a config.pbtxt and the model beside it disagree
   20   another machine (--remote, --executor ray) did not do its part
   21   it does not answer
   22   it refuses the key, or shows another host key than is known
   23   it lacks TensorRT or the card
   24   the connection to it broke; the same command goes on
   25   no space on it
-  130  interrupted; what a build had finished is kept, and it goes on from there
+  130  interrupted; the same build or recover goes on from there, others begin anew
 """
 
 

@@ -53,7 +53,11 @@ WORK = ".recovery"
 @click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
 @click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
-@click.option("--function", metavar="MODULE:NAME", help="A training loop of your own: gets the module, gives it back.")
+@click.option(
+    "--function",
+    metavar="MODULE:NAME",
+    help="A training loop of your own: gets the module, gives it back; it decides all but --batch.",
+)
 @click.option("--restart", is_flag=True, help="Throw away the checkpoints of a killed training beside OUT.onnx.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
 @options.onnx_output

@@ -49,7 +49,7 @@ def make_fabric(training: Training) -> Fabric:
         raise UsageError(
             "training needs Lightning Fabric, which is not installed",
             where="recover",
-            hint="pip install 'trtcompress[train]'",
+            hint="pip install -c constraints.txt '.[train]' (in a checkout)",
         ) from None
     _silence()
     cuda = torch.cuda.is_available()

@@ -34,7 +34,7 @@ def refuse_ignored(settings: RecoverSettings, section: str = "", more: Sequence[
         raise UsageError(
             f"{' and '.join(told)} {'does' if len(told) == 1 else 'do'} nothing beside {function}: a loop of your own "
             "decides that itself",
-            where=told[0],
+            where=section or "recover",
             hint=f"leave {' and '.join(told)} out",
         )
     return settings
