@@ -231,11 +231,7 @@ def test_names_that_cannot_be_served(engine: Engine, tmp_path: Path, name: str):
         ("dims: [10]", "dims: [11]", "dims"),
         ('name: "m"', 'name: "n"', "name"),
         ("max_batch_size", "max_batch_sizes", "not a model configuration"),
-        (
-            "preferred_batch_size: [8]",
-            "preferred_batch_size: [16]",
-            "preferred_batch_size 16 is beyond max_batch_size 8",
-        ),
+        ("preferred_batch_size: [4, 8]", "preferred_batch_size: [4, 16]", "16 is beyond max_batch_size 8"),
     ],
 )
 def test_a_configuration_edited_into_disagreement(engine: Engine, tmp_path: Path, old: str, new: str, words: str):
