@@ -7,17 +7,21 @@ import shutil
 import tempfile
 from typing import Any
 
+import pytest
+
+FOLDER = pytest.StashKey[str]()
+
 
 def pytest_configure(config: Any) -> None:
     worker = getattr(config, "workerinput", None)
     if worker is None:
         return
-    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = config.stash[FOLDER] = tempfile.mkdtemp(prefix="tests-")
     if hasattr(os, "sched_setaffinity"):  # what is timed has a core to itself, and no thread waits for another
         cores, place, count = sorted(os.sched_getaffinity(0)), int(worker["workerid"][2:]), worker["workercount"]
         os.sched_setaffinity(0, cores[place::count] or cores)
 
 
 def pytest_unconfigure(config: Any) -> None:
-    if hasattr(config, "workerinput"):
-        shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+    if FOLDER in config.stash:
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)

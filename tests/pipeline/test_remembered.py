@@ -45,3 +45,21 @@ def test_beyond_its_room_it_asks_again():
         for feed in feeds:
             answers.of("a", runner).infer(feed)
     assert runner.asked == 5
+
+
+def test_texts_are_asked_anew():
+    """An array of objects holds addresses, which other texts take over later."""
+    runner, answers = Counting(), Answers()
+    for text in ("a", "b", "a"):
+        found = answers.of("m", runner).infer({"x": np.array([text], object)})
+        assert found["y"][0] == 2 * text
+    assert runner.asked == 3
+
+
+def test_types_that_are_not_numpys_own():
+    import ml_dtypes
+
+    runner, answers = Counting(), Answers()
+    for value in (1, 2, 1):
+        answers.of("m", runner).infer({"x": np.full(3, value, ml_dtypes.bfloat16)})
+    assert runner.asked == 2

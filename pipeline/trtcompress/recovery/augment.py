@@ -68,7 +68,7 @@ def _sizes(shape: Sequence[int]) -> tuple[int, int]:
 def changed(
     inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, chance: np.random.Generator
 ) -> tuple[Inputs, bool]:
-    """A batch with the changes, and whether it was mixed: all inputs of a sample with those of one other sample."""
+    """A batch with the changes, and whether images, signals and texts of a sample were mixed with those of another."""
     found = dict(inputs)
     count = len(next(iter(inputs.values())))
     for name, kind in kinds.items():

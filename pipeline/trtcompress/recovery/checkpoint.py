@@ -73,8 +73,16 @@ def open_folder(folder: Path, facts: Mapping[str, Any], replaces: bool = False) 
             where=str(folder.parent),
             hint="type the first command again to go on with it, add --restart to throw it away, or name another -o",
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(
+            f"what is left of another training cannot be removed: {error.strerror}",
+            where=str(folder),
+            hint="remove it, or name another -o",
+        ) from error
     write_text(file, json.dumps(facts))
     return False
 

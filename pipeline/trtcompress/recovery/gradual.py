@@ -102,11 +102,17 @@ def _cut_gradually(
             skipped.append(f"cut {number} of {steps} is left out: {error.what}")
             told(skipped[-1], number, steps)
             continue
-        last = done if last is None else replace(done, plan=composed(last.plan, done.plan))
+        last = done if last is None else _joined(last, done)
         current = done if number == steps else _trained(cuts, done, place, training, function, told)
     assert last is not None
     made = copy_model(current, cuts.out)
     return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, (*last.notes, *skipped))
+
+
+def _joined(first: PrunedModel, then: PrunedModel) -> PrunedModel:
+    """Two cuts as one."""
+    notes = tuple(dict.fromkeys((*first.notes, *then.notes)))
+    return replace(then, plan=composed(first.plan, then.plan), notes=notes)
 
 
 def _step(cuts: Cuts, model: Model, section: PruneSettings, place: Path, data: Dataset, told: Told) -> PrunedModel:

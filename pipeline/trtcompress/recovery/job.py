@@ -24,7 +24,7 @@ from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
 from .measured import Measured
-from .norms import takes_norms, view_with_norms
+from .norms import settle, takes_norms, view_with_norms
 from .pairs import Pair, make_pair
 from .pool import Pool
 from .settings import LONG, Training, planned_steps
@@ -150,7 +150,7 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
 
 
 def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
-    norms = takes_norms(job)
+    norms = takes_norms(job, fabric.world_size)
     subjects = open_subjects(job, norms)
     pair = subjects.pair
     terms = make_terms(pair, job.training.losses, job.loss_options)
@@ -162,13 +162,15 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
     placed(pair, fabric.device)
+    if norms:
+        settle(pair.student, job, fabric.device)
     teacher = teacher_view(pair, terms)
     feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
     metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
     names = [ref.name for ref in job.metrics]
-    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1])
+    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
     outcome = loop.run()
     if fabric.global_rank == 0:
         save({"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)

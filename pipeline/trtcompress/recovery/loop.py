@@ -19,7 +19,7 @@ from .batches import Share
 from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
-from .norms import by_batch
+from .norms import WIDE, by_batch
 from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
 from .settings import LONG, Training, planned_steps
 
@@ -94,6 +94,7 @@ class Loop:
         told: of the progress, in the first process.
         metric: measures the student as it is; None where there is no metric.
         metric_name: its name, for the progress.
+        norms: BatchNorm takes the statistics of each batch, and moves its running ones.
     """
 
     def __init__(
@@ -106,9 +107,12 @@ class Loop:
         told: Told,
         metric: Metric = lambda: None,
         metric_name: str = "metric",
+        *,
+        norms: bool = False,
     ) -> None:
         self._fabric, self._feed, self._training, self._folder = fabric, feed, training, folder
         self._told, self._metric, self._metric_name = told, metric, metric_name
+        self._norms = norms
         self._share = Share(fabric.global_rank, fabric.world_size)
         self._inner = learner
         optimizer = make_optimizer(learner.student, learner.terms, training)
@@ -138,7 +142,8 @@ class Loop:
                 continue
             self._facts["step"] += 1
             self._average.follow(self._facts["step"])
-            if self._facts["step"] % self._facts["every"] == 0 or self._facts["step"] == self._facts["total"]:
+            at_end = self._facts["step"] == self._facts["total"] or self._is_late()
+            if at_end or self._facts["step"] % self._facts["every"] == 0:
                 if self._judge():
                     self._keep_to_the_minutes()
                     self._keep()
@@ -153,8 +158,14 @@ class Loop:
         self._clock = now
         if facts["limit"] is not None and facts["step"] < facts["total"]:
             left = facts["limit"] - facts["spent"]
-            total = facts["step"] + max(0, int(left * facts["step"] / facts["spent"]))
-            facts["total"] = self._fabric.broadcast(total)
+            total = self._fabric.broadcast(facts["step"] + max(0, int(left * facts["step"] / facts["spent"])))
+            facts |= {"total": total, "every": _interval(total, facts["judgements"])}
+
+    def _is_late(self) -> bool:
+        """Whether the minutes are over before the next judgement; of several processes each would find another step."""
+        limit = self._facts["limit"]
+        over = limit is not None and self._facts["spent"] + time.perf_counter() - self._clock > limit
+        return over and self._share.world == 1
 
     def _begin(self) -> None:
         """Judge the student as it came, pick a rate, and lay out the steps."""
@@ -185,8 +196,8 @@ class Loop:
         if self._training.minutes is not None:
             total = max(1, total - spent - int(judged * judging / seconds))
             limit = 60 * self._training.minutes - (time.perf_counter() - started)
-        every = max(1, total // judgements) if total >= 10 * judgements else max(1, total // min(10, judgements))
-        self._facts |= {"rate": rate, "total": total, "every": every, "limit": limit}
+        every = _interval(total, judgements)
+        self._facts |= {"rate": rate, "total": total, "every": every, "judgements": judgements, "limit": limit}
         size = self._feed.batches.size
         self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{self._with(metric)}")
         self._keep()
@@ -203,16 +214,19 @@ class Loop:
             self._restore(self._good)
             size, found = self._feed.batches.size, self._fabric.broadcast(sorted(seconds)[TIMED // 2])
             few = training.minutes is not None and 60 * training.minutes < FEW * found
-            if not (training.shrinks and few and size // 2 >= max(LEAST, self._share.world)):
+            least = WIDE * self._share.world if self._norms else max(LEAST, self._share.world)
+            if not (training.shrinks and few and size // 2 >= least):
                 return float(found)
             self._resize(size // 2)
             self._good = cloned(self._state())
 
     def _resize(self, size: int, changes: bool = True) -> None:
         """Samples a step, and whether they are changed at random."""
+        self._facts |= {"size": size, "changes": changes}
+        if size == self._feed.batches.size and (changes or not self._feed.changes):
+            return
         batches = replace(self._feed.batches, size=size)
         self._feed = replace(self._feed, batches=batches, changes=self._feed.changes if changes else Changes())
-        self._facts |= {"size": size, "changes": changes}
 
     def _probe(self, total: int) -> tuple[float, int, int]:
         """The rate that a short training of its own brings furthest, and the steps and judgements that were spent.
@@ -269,7 +283,7 @@ class Loop:
         for place, example in enumerate(examples):
             last = place == len(examples) - 1
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
-                with by_batch(self._inner.student, example.count):
+                with by_batch(self._inner.student, example.count if self._norms else 0):
                     loss = self._learner(example.inputs, example.answers, example.labels) * example.count / count
                 self._fabric.backward(loss)
             summed += loss.detach()
@@ -386,6 +400,11 @@ class Loop:
     def _say(self, what: str) -> None:
         if self._share.rank == 0:
             self._told(what, self._facts["step"], self._facts.get("total"))
+
+
+def _interval(total: int, judgements: int) -> int:
+    """Steps from one judgement to the next."""
+    return max(1, total // (judgements if total >= 10 * judgements else min(10, judgements)))
 
 
 def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:

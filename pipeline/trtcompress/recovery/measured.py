@@ -39,7 +39,7 @@ class Measured:
             answers = view(*(torch.from_numpy(arrays[spec.name]).to(self.feed.device) for spec in pool.inputs))
             for name, value in answers.items():
                 array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
-                found[name] += list(array[: len(rows)]) if array.ndim else [array]
+                found[name] += list(array[: len(rows)]) if array.ndim and pool.groups[group].stacks else [array]
             assert pool.labels is not None
             labels += [pool.labels[place] for place in pool.groups[group].places[rows]]
         ref = self.job.metrics[0]

@@ -16,27 +16,28 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trtcompress_graph.torch_view import load_plain, settle_batchnorm, to_torch
+from trtcompress_graph.torch_view.module import META
 from trtcompress_graph.torch_view.modules import BatchNorm
 
 if TYPE_CHECKING:
     from .job import Job
 
-LEAST = 16
-"""Samples of a batch from which its statistics tell enough."""
+WIDE = 16
+"""Samples of a batch, in each process, from which its statistics tell enough."""
 
 SETTLED = 512
 """Samples that norms are settled on, at the most."""
 
 
-def takes_norms(job: Job) -> bool:
-    """Whether the steps of a training are wide enough for statistics of a batch."""
+def takes_norms(job: Job, processes: int) -> bool:
+    """Whether norms take the statistics of the batch: not where it is narrow, or inner tensors are computed twice."""
     training, pool = job.training, job.pool
-    wide = training.batch // max(1, training.devices) >= LEAST and (pool.fixed is None or pool.fixed >= LEAST)
+    wide = training.batch // processes >= WIDE and (pool.fixed is None or pool.fixed >= WIDE)
     return training.norms and wide and not training.checkpoint_activations
 
 
 def view_with_norms(job: Job, weights: Mapping[str, Tensor] | None) -> fx.GraphModule:
-    """The student with a norm behind each convolution that has none, settled on samples.
+    """The student with a norm behind each convolution that has none; they change nothing yet.
 
     Args:
         job: the training.
@@ -45,18 +46,26 @@ def view_with_norms(job: Job, weights: Mapping[str, Tensor] | None) -> fx.GraphM
     view = to_torch(job.student, restore_batchnorm=True)
     if weights is not None:
         load_plain(view, weights)
-    settle_batchnorm(view, _some(job))
     return view
 
 
-def _some(job: Job) -> Iterator[tuple[Tensor, ...]]:
+def settle(view: fx.GraphModule, job: Job, device: torch.device) -> None:
+    """Set the statistics of the norms that were put back, so that the first step meets the student as it is.
+
+    Costs a pass of `SETTLED` samples where there are such norms.
+    """
+    if view.meta[META]["restored"]:
+        settle_batchnorm(view, _some(job, device))
+
+
+def _some(job: Job, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
     left = SETTLED
     for step in range(job.batches.per_epoch):
         for group, rows in job.batches.at(step):
             if left <= 0:
                 return
             arrays = job.pool.read(group, rows)
-            yield tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
+            yield tuple(torch.from_numpy(arrays[spec.name]).to(device) for spec in job.pool.inputs)
             left -= len(rows)
 
 
@@ -83,7 +92,7 @@ def own_statistics(module: nn.Module) -> tuple[str, ...]:
 @contextmanager
 def by_batch(module: nn.Module, count: int) -> Iterator[None]:
     """Norms take the statistics of the batch, where it has samples enough, and move their running ones."""
-    norms = [part for part in module.modules() if isinstance(part, (_BatchNorm, BatchNorm))] if count >= LEAST else []
+    norms = [part for part in module.modules() if isinstance(part, (_BatchNorm, BatchNorm))] if count >= WIDE else []
     for norm in norms:
         norm.train()
     try:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from trtcompress_graph.errors import TrtCompressError
+from trtcompress_graph.errors import RecoverError, TrtCompressError
 from trtcompress_graph.model import Model
 
 from ..config import RecoverSettings
@@ -91,14 +91,13 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
-    theirs = holds_training(request.work / TRAINING)
+    there = holds_training(request.work / TRAINING)
     try:
         job = _opened(request, data, told)
-        theirs = False
         outcome = _train(request, job, told)
         made = _write(request, job)
-    except TrtCompressError:  # it would come again: only a kill leaves something to go on with
-        if not theirs:
+    except TrtCompressError as error:  # a divergence would come again; another machine or option may be mended
+        if not there or isinstance(error, RecoverError):
             shutil.rmtree(request.work, ignore_errors=True)
         raise
     shutil.rmtree(request.work, ignore_errors=True)

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,17 @@ def work_folder(out: Path, *depends: Any) -> Path:
     key = digest_of([[identity(value) for value in depends], versions])
     place = out.parent.parent / "training"
     for old in place.glob("*"):
-        if time.time() - old.stat().st_mtime > FORGOTTEN:
+        if time.time() - _touched(old) > FORGOTTEN:
             shutil.rmtree(old, ignore_errors=True)
     return place / key
+
+
+def _touched(folder: Path) -> float:
+    """When anything in a folder was written last; another build may remove it meanwhile."""
+    times = [time.time()]
+    with suppress(OSError):
+        times = [path.stat().st_mtime for path in (folder, *folder.rglob("*"))]
+    return max(times)
 
 
 def write_record(made: Recovered, folder: Path) -> None:
