@@ -41,13 +41,18 @@ def compared_alone(graph: Model, target: Target, recipe: Recipe, facts: Facts, f
 
     Raises:
         CompileError: a card loses; or one alone refuses the graph.
+
+    Costs a build for each card, a second or a few, one behind the other.
     """
     if len(recipe.capabilities) < 2 or not _quantizes(graph):
         return {}
     alone: dict[str, Facts] = {}
     for capability in recipe.capabilities:
         with TemporaryDirectory(prefix="alone-", dir=folder) as aside:
-            alone[capability] = build_plan(graph, replace(recipe, capabilities=(capability,)), Path(aside)).details
+            try:
+                alone[capability] = build_plan(graph, replace(recipe, capabilities=(capability,)), Path(aside)).details
+            except CompileError as error:
+                raise CompileError(f"{capability} alone: {error.what}", where=error.where, hint=error.hint) from error
     refuse_loss(target, graph, facts, alone)
     return {"int8_alone": ", ".join(f"{capability} {count_of(own)}" for capability, own in alone.items())}
 
