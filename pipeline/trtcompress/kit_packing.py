@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
@@ -15,9 +15,6 @@ from .kit_opsets import with_older
 from .kit_sources import Implicit, KitSources, calibration_cache, implicit_of
 from .profiles import batch_range, named_axes, profiles
 from .store import store_errors
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FORMAT", "Implicit", "KitSources", "calibration_cache", "implicit_of", "no_kit_for", "pack_kit"]
 

@@ -227,7 +227,7 @@ def test_nothing_half_written(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", STATE]
 
 
-@pytest.mark.parametrize(("minutes", "changed"), [(0.002, False), (1.0, True)])
+@pytest.mark.parametrize(("minutes", "changed"), [(0.0002, False), (1.0, True)])
 def test_in_a_few_minutes_samples_stay_as_they_are(tmp_path, monkeypatch, minutes, changed):
     """As with epochs: where each comes up a few times, changed ones would only disturb."""
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
