@@ -49,7 +49,11 @@ def cluster_for(builds: Sequence[Loaded], options: BuildOptions, address: str | 
         for target in wanted:
             place_for(target, nodes)
         place_for_all(wanted, nodes)
-        yield Cluster(url, Watch(head, nodes, lambda node: look_at([node], list(paths), wanted)[0]), targets)
+        watch = Watch(head, nodes, lambda node: look_at([node], list(paths), wanted)[0])
+        try:
+            yield Cluster(url, watch, targets)
+        finally:
+            watch.close()
 
 
 def build_on(

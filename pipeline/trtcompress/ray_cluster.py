@@ -55,6 +55,8 @@ def connected(address: str | None) -> Iterator[str]:
         UsageError: Ray is not installed, or this is no address.
         UnreachableError: the cluster does not answer.
     """
+    # Else a call that comes after the connection ended, of a thread that looks at a node, starts a cluster here
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError:

@@ -34,8 +34,8 @@ class Place:
 def place_for(target: Target, nodes: Sequence[Node], cpu: CpuKind | None = None) -> Place:
     """Where steps of a target run.
 
-    A node that has the target's accelerator comes first. Without one, what needs none (`cpu`, cards whose engines are
-    built ahead of time, Jetsons, whose kits are packed) runs anywhere.
+    Of the nodes that can build for it, those that have the target's accelerator come first. Without one, what needs
+    none (`cpu`, cards whose engines are built ahead of time, Jetsons, whose kits are packed) runs anywhere.
 
     Args:
         target: the device.
@@ -54,17 +54,17 @@ def place_for(target: Target, nodes: Sequence[Node], cpu: CpuKind | None = None)
             hint=f"add one with: ray start --address HOST:PORT --resources '{{\"{OWN}{target.name}\": 1}}'; "
             "or leave the target out",
         )
-    resource = next(iter(having.values()), "")
-    fitting = [node for node in nodes if having.get(node.id, "") == resource]
-    able = [node for node in fitting if not node.lacks(target.name)]
     if not nodes:
         raise RemoteToolError("the Ray cluster has no node", where=where, hint="ray start --address HOST:PORT adds one")
+    fitting = [node for node in nodes if node.id in having or target.how != "local"]
+    able = [node for node in fitting if not node.lacks(target.name)]
     if not able:
         what = f"Ray node {fitting[0].host} cannot build for it: {fitting[0].lacks(target.name)}"
         raise RemoteToolError(what, where=where, hint="install it there, or leave the target out")
     if target.how == "cpu":
         able = alike(able, cpu or this_cpu(), where)
-    return Place(tuple(able), resource)
+    resource = next((having[node.id] for node in able if node.id in having), "")
+    return Place(tuple(node for node in able if having.get(node.id, "") == resource), resource)
 
 
 def place_for_all(targets: Sequence[Target], nodes: Sequence[Node]) -> Place:

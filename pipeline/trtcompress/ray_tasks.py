@@ -47,7 +47,7 @@ def run_task(step: Step, task: Work, place_of: PlaceOf, watch: Watch, started: C
         if not offer.ids:
             raise _lost(step)
         running = ray.remote(begin_work).options(**offer.options, num_returns="streaming").remote(task)
-        worked = _wait(step, running, offer.ids, lambda: _offer(place_of(watch.there()), alone).ids, started)
+        worked = _wait(step, running, offer.ids, watch, lambda nodes: _offer(place_of(nodes), alone).ids, started)
         if worked is not None:
             return worked
         ray.cancel(running, force=True)
@@ -75,11 +75,17 @@ def _offer(place: Place, alone: bool) -> _Offer:
 
 
 def _wait(
-    step: Step, running: Any, ids: frozenset[str], offered: Callable[[], frozenset[str]], started: Callable[[], None]
+    step: Step,
+    running: Any,
+    ids: frozenset[str],
+    watch: Watch,
+    offered: Callable[[Sequence[Node]], frozenset[str]],
+    started: Callable[[], None],
 ) -> Worked | None:
     """What a task of Ray's comes to; None where it is to be given to Ray anew.
 
-    That is where the nodes that it could run on are gone, or where it has not begun and more nodes could take it.
+    That is where the nodes that it could run on are gone, or where it has not begun and other nodes could take it. One
+    that has begun stays where it is, whatever joins.
 
     Raises:
         StageError: it raised something unforeseen.
@@ -89,7 +95,9 @@ def _wait(
     from ray.exceptions import RayError, RayTaskError
 
     begun = False
-    while ids & (now := offered()) and (begun or now <= ids):
+    while ids & _ids(nodes := watch.there()):
+        if not begun and not offered(nodes) <= ids:
+            return None
         if not ray.wait([running], timeout=_LOOK)[0]:
             continue
         try:
@@ -97,7 +105,7 @@ def _wait(
         except RayTaskError as error:
             raise _failed(step, error.cause) from error
         except RayError as error:
-            if not ids & offered():
+            if not ids & _ids(watch.there()):
                 return None
             raise _ended(step, error) from error
         if worked is not None:
@@ -106,6 +114,10 @@ def _wait(
             begun = True
             started()
     return None
+
+
+def _ids(nodes: Sequence[Node]) -> set[str]:
+    return {node.id for node in nodes}
 
 
 def _usual_cpus(nodes: Sequence[Node]) -> int:

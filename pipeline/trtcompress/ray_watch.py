@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from trtcompress_graph.errors import HostLostError, TrtCompressError
+from trtcompress_graph.errors import HostLostError, TrtCompressError, UnreachableError
 
 from .ray_address import head_answers
 from .ray_cluster import Node, alive
@@ -15,6 +15,9 @@ from .ray_cluster import Node, alive
 GOES_ON = "the same command goes on from there"
 """Where a part of the cluster is lost."""
 _TOLD = logging.getLogger("trtcompress.stages")
+
+_AGAIN = 30.0
+"""Seconds after which a node that joined and did not answer is looked at again."""
 
 Look = Callable[[Node], Node]
 """A node with what was found there; raises what forbids to build there."""
@@ -35,6 +38,8 @@ class Watch:
     look: Look
     _known: set[str] = field(default_factory=set)
     _gone: set[str] = field(default_factory=set)
+    _silent: set[str] = field(default_factory=set)
+    _closed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -60,12 +65,32 @@ class Watch:
             threading.Thread(target=self._take, args=(node,), name="ray-join", daemon=True).start()
         return [node for node in self.nodes if node.id in living]
 
+    def close(self) -> None:
+        """Take no more nodes, and tell no more of any; to be called before the connection ends."""
+        self._closed.set()
+
     def _take(self, node: Node) -> None:
         try:
             seen = self.look(node)
-        except TrtCompressError as error:
-            _TOLD.warning("warning: Ray node %s joined, and is left out: %s", node.host, error.what)
+        except Exception as error:  # Ray raises many kinds, and a thread has nobody to raise to
+            if not self._closed.is_set():
+                self._leave_out(node, error)
+            return
+        if self._closed.is_set():
             return
         _TOLD.info("Ray node %s joined, and takes work", node.host)
         with self._lock:
             self.nodes = (*self.nodes, seen)
+
+    def _leave_out(self, node: Node, error: Exception) -> None:
+        """For good where it cannot build; where it did not answer, until it is looked at again."""
+        if isinstance(error, TrtCompressError) and not isinstance(error, UnreachableError):
+            _TOLD.warning("warning: Ray node %s joined, and is left out: %s", node.host, error.what)
+            return
+        if node.id not in self._silent:  # told once
+            self._silent.add(node.id)
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            _TOLD.warning("warning: Ray node %s joined, and is asked again until it answers: %s", node.host, why)
+        self._closed.wait(_AGAIN)
+        with self._lock:
+            self._known.discard(node.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
 from trtcompress.ray_placement import place_for
 from trtcompress_engines.targets import resolve_target
-from trtcompress_graph.errors import RemoteToolError
+from trtcompress_graph.errors import RemoteToolError, UnreachableError
 
 CPU = CpuKind(vnni=True, amx=False)
 
@@ -84,6 +85,18 @@ def test_nodes_that_lack_what_builds_are_left_out() -> None:
         ids("h100", node("a"), node("b", lacking={"h100": "there is no TensorRT"}, h100=1))
 
 
+@pytest.mark.parametrize(("target", "how"), [("rtx-4090", "aot"), ("h100", "local"), ("cpu", "cpu")])
+def test_a_node_that_joins_with_the_card_alone_takes_nothing_from_those_that_can_build(target: str, how: str) -> None:
+    assert resolve_target(target).how == how
+    own = target.replace("-", "_")
+    before = node("a", **{own: 1.0} if how == "local" else {})
+    joined = node("b", lacking={target: "there is no TensorRT"}, **{own: 1.0})
+    assert ids(target, before, joined) == ids(target, before)
+    other = Node("c", "host-c", 4, joined.resources, Seen(__version__, CpuKind(vnni=False, amx=False), {}, ()))
+    if how == "cpu":
+        assert ids(target, before, other) == ids(target, before)
+
+
 def test_a_cpu_of_another_kind_does_not_build_for_this_one() -> None:
     cpu = resolve_target("cpu")
     with pytest.raises(RemoteToolError, match=r"VNNI: False, AMX: False.*no node"):
@@ -126,6 +139,81 @@ def test_nodes_that_join_are_looked_at_once_and_those_that_die_are_told_of(
         "warning: Ray node host-a is gone; what it was at is done again elsewhere",
         "warning: Ray node host-c joined, and is left out: it has trtcompress 0.0.1",
     ]
+
+
+def test_a_node_that_does_not_answer_at_once_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, slow = node("a"), node("b")
+    failures = [UnreachableError("it does not answer", where="the Ray cluster"), RuntimeError("not started\nyet")]
+    left, raised = list(failures), []
+
+    def look_at_it(one: Node) -> Node:
+        if left:
+            raise left.pop(0)
+        return one
+
+    monkeypatch.setattr(ray_watch, "head_answers", lambda head: True)
+    monkeypatch.setattr(ray_watch, "alive", lambda: {"a": first, "b": slow})
+    monkeypatch.setattr(ray_watch, "_AGAIN", 0.01)
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    caplog.set_level("INFO", "trtcompress.stages")
+    watch = ray_watch.Watch("head:1", (first,), look_at_it)
+    end = time.monotonic() + 30
+    while watch.there() != [first, slow]:
+        assert time.monotonic() < end
+    assert not raised
+    assert caplog.messages == [
+        "warning: Ray node host-b joined, and is asked again until it answers: the Ray cluster: it does not answer",
+        "Ray node host-b joined, and takes work",
+    ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Ray has not been started yet"), None])
+def test_a_node_that_is_looked_at_when_the_builds_end_is_not_told_of(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, late, ended, raised = node("a"), node("b"), threading.Event(), []
+
+    def look_at_it(one: Node) -> Node:
+        ended.wait(30)
+        if error:
+            raise error
+        return one
+
+    monkeypatch.setattr(ray_watch, "head_answers", lambda head: True)
+    monkeypatch.setattr(ray_watch, "alive", lambda: {"a": first, "b": late})
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    caplog.set_level("INFO", "trtcompress.stages")
+    watch = ray_watch.Watch("head:1", (first,), look_at_it)
+    watch.there()
+    looking = [thread for thread in threading.enumerate() if thread.name == "ray-join"]
+    watch.close()
+    ended.set()
+    for thread in looking:
+        thread.join(30)
+    assert looking
+    assert (raised, caplog.messages, watch.nodes) == ([], [], (first,))
+
+
+def test_what_looks_after_the_builds_ended_starts_no_cluster() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'trtcompress[ray]'")
+    code = (
+        "from trtcompress.ray_cluster import connected\n"
+        "from trtcompress_graph.errors import UnreachableError\n"
+        "try:\n"
+        f"    connected('127.0.0.1:{free_port()}').__enter__()\n"
+        "except UnreachableError:\n"
+        "    import ray\n"
+        "    ray.init = lambda: print('started')\n"
+        "    try:\n"
+        "        ray.get([])\n"
+        "    except Exception:\n"
+        "        pass\n"
+        "    print('ended')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ran.stdout, ran.returncode) == ("ended\n", 0), ran.stderr
 
 
 class _Web(BaseHTTPRequestHandler):
