@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import socket
@@ -15,7 +16,8 @@ import pytest
 
 from builds import project
 from command_line import trtcompress
-from trtcompress import __version__, ray_watch
+from trtcompress import __version__, ray_build, ray_watch
+from trtcompress.api import BuildOptions
 from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
 from trtcompress.ray_placement import place_for
@@ -194,6 +196,24 @@ def test_a_node_that_is_looked_at_when_the_builds_end_is_not_told_of(
         thread.join(30)
     assert looking
     assert (raised, caplog.messages, watch.nodes) == ([], [], (first,))
+
+
+def test_the_end_of_the_builds_ends_the_watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, late = node("a"), node("b")
+    living = {"a": first}
+    monkeypatch.setattr(ray_build, "connected", lambda address: nullcontext("head:1"))
+    monkeypatch.setattr(ray_build, "look_at", lambda nodes, paths, targets: tuple(nodes))
+    for module in (ray_build, ray_watch):
+        monkeypatch.setattr(module, "alive", lambda: dict(living))
+    monkeypatch.setattr(ray_watch, "head_answers", lambda head: True)
+    with ray_build.cluster_for([], BuildOptions(store=f"file://{tmp_path}"), None) as cluster:
+        pass
+    living["b"] = late
+    cluster.watch.there()
+    for thread in threading.enumerate():
+        if thread.name == "ray-join":
+            thread.join(30)
+    assert cluster.watch.there() == [first]
 
 
 def test_what_looks_after_the_builds_ended_starts_no_cluster() -> None:
