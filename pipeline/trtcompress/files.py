@@ -36,6 +36,10 @@ def check_folder(path: Path) -> None:
         MissingPathError: its folder is not there.
         StoreError: nothing can be written in it.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise StoreError(
+            "cannot write here: it is a file and no folder", where=str(path.parent), hint="name a file in a folder"
+        )
     if not path.parent.is_dir():
         raise MissingPathError("no such folder to write into", where=str(path.parent), hint=f"mkdir -p {path.parent}")
     try:

@@ -185,7 +185,7 @@ def a_mask_of_another_length(folder: Path) -> Ran:
     return built(folder, encoder(), data | {"attention_mask": np.ones((64, 4 * LENGTH), np.int64)})
 
 
-@fault(UNUSABLE, "'input_ids' [4, 64]", "lengths, or values such as indices, are not those")
+@fault(UNUSABLE, "'input_ids' [", ", 64]", "lengths, or values such as indices, are not those")
 def sentences_longer_than_the_positions(folder: Path) -> Ran:
     ids = np.random.default_rng(0).integers(100, 500, (16, 4 * LENGTH))
     return built(folder, encoder(), {"input_ids": ids, "attention_mask": np.ones_like(ids)})

@@ -15,7 +15,7 @@ import pytest
 from command_line import Ran, done, trtcompress
 from float_graphs import residual_net
 from small_builds import Small, small_classifier, tree
-from trtcompress import cut_file
+from trtcompress import cut_file, files
 from trtcompress_graph import load
 
 Plan = dict[str, Any]
@@ -258,8 +258,8 @@ def test_folders_that_take_no_file_are_found_before_any_work(small, monkeypatch,
             raise PermissionError(13, "Permission denied")
         return TemporaryFile(dir=dir)
 
-    TemporaryFile = cut_file.TemporaryFile
-    monkeypatch.setattr(cut_file, "TemporaryFile", closed)
+    TemporaryFile = files.TemporaryFile
+    monkeypatch.setattr(files, "TemporaryFile", closed)
     monkeypatch.setattr(cut_file, "read_model", nothing)
     args = (small.model, "--macs", 0.5, "--plan", "plans/p.json", "-o", "o.onnx")
     assert "cannot write here: Permission denied" in refused(small.folder, FAILED, *args).err

@@ -25,7 +25,7 @@ from trtcompress_engines.backend import ImplicitScales
 from trtcompress_engines.tensorrt_options import TensorRTOptions
 from trtcompress_engines.triton import TritonOptions, check_repository, parse_config
 from trtcompress_graph.axes import AxisRange
-from trtcompress_graph.errors import CompileError, UsageError
+from trtcompress_graph.errors import RepositoryError, UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.part import write_part
 from trtcompress_graph.target import Engine
@@ -147,7 +147,7 @@ def test_a_damaged_ensemble_is_found(tmp_path: Path) -> None:
     repository = packed(tmp_path)
     config = repository / "pair" / "config.pbtxt"
     config.write_text(config.read_text().replace('"lengths"', '"length"'))
-    with pytest.raises(CompileError, match="outputs is"):
+    with pytest.raises(RepositoryError, match="outputs is"):
         check_repository(repository)
 
 

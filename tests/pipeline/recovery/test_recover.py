@@ -131,14 +131,14 @@ def test_mixed_precision_and_labels_and_a_metric(place):
 
 
 @pytest.mark.parametrize(
-    ("loss", "left"), [("logits", 0.85), ("features", 0.9), ("attention", 0.6), ("relations", 0.9)]
+    ("loss", "left"), [("logits", 0.6), ("features", 0.9), ("attention", 0.6), ("relations", 0.75)]
 )
 def test_each_loss_brings_the_student_nearer(place, loss, left):
-    """On samples that it has not seen; how much of the loss is left after a hundred passes over 48 images."""
-    write_images(place / "few.npz", 64)
+    """On samples that it has not seen; how much of the loss is left after 25 passes over 224 images."""
+    write_images(place / "few.npz", 256)
     ran = trtcompress(
         *("recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--data", place / "few.npz"),
-        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "100", "--lr", "3e-3", "--json"),
+        *("-o", place / "one.onnx", "--loss", loss, "--no-blockwise", "--epochs", "25", "--lr", "3e-3", "--json"),
     )
     assert ran.code == 0, ran.err
     assert ran.json["loss_after"] < left * ran.json["loss_before"]
