@@ -50,7 +50,7 @@ class Chain:
 @cache
 def chain() -> Chain:
     folder = Path(tempfile.mkdtemp(prefix="chain-"))
-    atexit.register(shutil.rmtree, folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "chain_network.py").write_text(NETWORK)
     ran: dict[str, Ran] = {}
 

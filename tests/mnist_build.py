@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def mnist_build() -> dict[str, Any]:
     """What `build --json` printed."""
     place = Path(tempfile.mkdtemp(prefix="mnist-"))
-    atexit.register(shutil.rmtree, place)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     ran = program(
         *("build", EXAMPLES / "mnist" / "build.yaml", "--out", place, "--store", place / "store", "--json"),
         *("--set", "measure.seconds=0.02", "--set", "data.evaluation.samples=500"),

@@ -19,7 +19,7 @@ def scores(answers: np.ndarray, classes: int = 10) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(32, 300), st.floats(0.6, 1.0), st.integers(3, 12))
+@given(st.integers(0, 10**6), st.integers(120, 300), st.floats(0.65, 1.0), st.integers(3, 12))
 def test_a_model_that_does_its_job_is_not_doubted(seed: int, count: int, right: float, classes: int):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
