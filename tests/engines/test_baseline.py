@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trtcompress_engines.metrics import evaluate
@@ -19,11 +19,14 @@ def scores(answers: np.ndarray, classes: int = 10) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(120, 300), st.floats(0.65, 1.0), st.integers(3, 12))
+@given(st.integers(0, 10**6), st.integers(32, 300), st.floats(0.6, 1.0), st.integers(3, 12))
 def test_a_model_that_does_its_job_is_not_doubted(seed: int, count: int, right: float, classes: int):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
     answers = np.where(rng.random(count) < right, labels, (labels + 1) % classes)
+    assume(
+        (answers == labels).mean() >= 0.6
+    )  # by chance fewer may be: then it does not do its job
     assert doubt(scores(answers, classes), labels) == ""
     assert doubt(scores(answers, classes), labels, "f1") == ""
 

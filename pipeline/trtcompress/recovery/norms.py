@@ -19,21 +19,28 @@ from trtcompress_graph.torch_view import load_plain, settle_batchnorm, to_torch
 from trtcompress_graph.torch_view.module import META
 from trtcompress_graph.torch_view.modules import BatchNorm
 
+from .settings import planned_steps
+
 if TYPE_CHECKING:
     from .job import Job
 
 WIDE = 16
 """Samples of a batch, in each process, from which its statistics tell enough."""
 
+FOLLOWED = 50
+"""Steps in which running statistics forget all but half a percent of what they were."""
+
 SETTLED = 512
 """Samples that norms are settled on, at the most."""
 
 
 def takes_norms(job: Job, processes: int) -> bool:
-    """Whether norms take the statistics of the batch: not where it is narrow, or inner tensors are computed twice."""
+    """Whether norms take the statistics of the batch: not if it is narrow, steps are few, or tensors computed twice."""
     training, pool = job.training, job.pool
     wide = training.batch // processes >= WIDE and (pool.fixed is None or pool.fixed >= WIDE)
-    return training.norms and wide and not training.checkpoint_activations
+    steps = planned_steps(training, job.batches.per_epoch)
+    follow = steps is None or steps >= FOLLOWED
+    return training.norms and wide and follow and not training.checkpoint_activations
 
 
 def view_with_norms(job: Job, weights: Mapping[str, Tensor] | None) -> fx.GraphModule:

@@ -21,21 +21,16 @@ import zoo
 from command_line import done
 from digit_nets import images, top1, write_cut, write_images, write_teacher
 from small_builds import answers
-from tiny_views import pair_of, pool_of
+from tiny_views import loop_of
 from trtcompress.recovery import blockwise
-from trtcompress.recovery.augment import Changes
-from trtcompress.recovery.batches import Batches, held_out
+from trtcompress.recovery.batches import held_out
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.devices import make_fabric
-from trtcompress.recovery.feed import Feed
-from trtcompress.recovery.job import BLOCKS, TRAINED, Job, load_weights, placed, train
-from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
-from trtcompress.recovery.loop import STATE, Loop
-from trtcompress.recovery.losses import LossOptions
+from trtcompress.recovery.job import BLOCKS, TRAINED, Job, load_weights, train
+from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.pairs import Pair
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
-from trtcompress.recovery.taps import tapped
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import read_model
 from trtcompress_graph.torch_view import to_onnx, to_torch
@@ -62,19 +57,7 @@ def recover(place: Path, out: str, *arguments: object, student: str = "student.o
     return done("recover", *given, "-o", place / out, "--json", *arguments).json
 
 
-def loop_of(folder: Path, training: Training) -> tuple[Loop, Pair]:
-    """A loop of two layers, on the GPU."""
-    pool = pool_of(folder / "pool")
-    pair, x, labels = pair_of(pool)
-    terms = make_terms(pair, (("logits", 1.0), ("features", 0.5)), LossOptions())
-    start_terms(pair, terms, (x,), labels)
-    fabric = make_fabric(training)
-    fabric.launch()
-    placed(pair, fabric.device)
-    batches = Batches(pool, training.batch, training.seed)
-    feed = Feed(batches, teacher_view(pair, terms), fabric.device, Changes(), {"x": "other"}, fabric.autocast)
-    learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
-    return Loop(fabric, learner, feed, training, folder, lambda what, now, total: None), pair
+TERMS = (("logits", 1.0), ("features", 0.5))
 
 
 def weights(pair: Pair) -> dict[str, torch.Tensor]:
@@ -83,7 +66,7 @@ def weights(pair: Pair) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_it_learns_on_the_gpu_in_every_precision(tmp_path, precision):
-    loop, pair = loop_of(tmp_path, replace(SHORT, steps=200, rate=1e-2, precision=precision))
+    loop, pair = loop_of(tmp_path, replace(SHORT, steps=200, rate=1e-2, precision=precision), TERMS)
     found = loop.run()
     assert found.after < 0.6 * found.before
     assert {(p.device.type, p.dtype) for p in pair.student.parameters()} == {("cuda", torch.float32)}
@@ -91,10 +74,10 @@ def test_it_learns_on_the_gpu_in_every_precision(tmp_path, precision):
 
 def test_the_gpu_learns_what_the_cpu_learns(tmp_path, monkeypatch):
     """The same steps in float32, of which only the order of sums differs."""
-    loop, pair = loop_of(tmp_path / "gpu", SHORT)
+    loop, pair = loop_of(tmp_path / "gpu", SHORT, TERMS)
     loop.run()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    other, expected = loop_of(tmp_path / "cpu", SHORT)
+    other, expected = loop_of(tmp_path / "cpu", SHORT, TERMS)
     other.run()
     assert {p.device.type for p in expected.student.parameters()} == {"cpu"}
     one, two = weights(pair), weights(expected)
@@ -104,14 +87,14 @@ def test_the_gpu_learns_what_the_cpu_learns(tmp_path, monkeypatch):
 def test_the_same_run_gives_the_same_bits(tmp_path):
     found = []
     for name in ("one", "other"):
-        loop, pair = loop_of(tmp_path / name, SHORT)
+        loop, pair = loop_of(tmp_path / name, SHORT, TERMS)
         loop.run()
         found.append(weights(pair))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_gradients_too_large_for_float16_lower_the_scale_and_leave_the_step_out(tmp_path, monkeypatch):
-    loop, pair = loop_of(tmp_path, replace(SHORT, precision="16-mixed"))
+    loop, pair = loop_of(tmp_path, replace(SHORT, precision="16-mixed"), TERMS)
     scaler = loop._fabric.strategy.precision.scaler
     forward, seen, scales = loop._inner.forward, 0, []
 

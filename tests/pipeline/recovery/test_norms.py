@@ -82,6 +82,7 @@ def test_what_is_written_is_what_the_training_judged(job, tmp_path):
     [
         (Training(batch=32), 1, True),
         (Training(batch=8), 1, False),
+        (Training(batch=32, steps=20), 1, False),
         (Training(batch=32, devices=0), 4, False),
         (Training(batch=32, norms=False), 1, False),
         (Training(batch=32, checkpoint_activations=True), 1, False),
@@ -158,7 +159,7 @@ def test_norms_of_the_graph_itself_train_where_they_may(tmp_path, how):
     some = [Sample({"x": chance.normal(2, 1, (1, 4, 5, 5)).astype(np.float32)}) for _ in range(96)]
     pool = fill(some, model.inputs, tmp_path / "pool", "samples")
     (tmp_path / "training").mkdir()
-    training = Training(batch=32, steps=3, rate=1e-3, blockwise=False, **how)
+    training = Training(batch=32, steps=60, rate=1e-3, blockwise=False, **how)
     job = Job(model, model, pool, training, tmp_path / "training")
     found = train(make_fabric(training), job, lambda what, done, total: None)
     assert isinstance(found, dict), found
