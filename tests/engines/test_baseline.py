@@ -24,9 +24,7 @@ def test_a_model_that_does_its_job_is_not_doubted(seed: int, count: int, right: 
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
     answers = np.where(rng.random(count) < right, labels, (labels + 1) % classes)
-    assume(
-        (answers == labels).mean() >= 0.6
-    )  # by chance fewer may be: then it does not do its job
+    assume((answers == labels).mean() >= 0.6)  # by chance fewer may be: then it does not do its job
     assert doubt(scores(answers, classes), labels) == ""
     assert doubt(scores(answers, classes), labels, "f1") == ""
 
