@@ -21,6 +21,8 @@ from .feed import Feed
 from .learner import Learner
 from .norms import WIDE, by_batch
 from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
+from .pace import FEW, JUDGEMENTS, fitting, interval, still_fitting
+from .rates import climb, trial_steps
 from .settings import LONG, Training, planned_steps
 
 if TYPE_CHECKING:
@@ -33,26 +35,14 @@ ROLLBACKS = 8
 SKIPPED = 20
 """Steps in a row that the scaler of float16 gradients may leave out while it looks for its scale."""
 
-JUDGEMENTS = 40
-"""How often a long training is judged on what is held out."""
-
-JUDGING = 0.2
-"""Share of the minutes of a training that judgements may take."""
-
 TIMED = 3
 """Steps that are timed before the training is laid out."""
 
 LOW = 1e-8
 """Rate of what is only timed."""
 
-FEW = 120
-"""Steps under which the batch is rather halved."""
-
 LEAST = 16
 """Samples of a step that halving leaves."""
-
-PROBED, LEAST_PROBED, MOST_PROBED = 0.05, 6, 100
-"""Share of the steps that each rate is tried for, and the least and the most of them."""
 
 Told = Callable[[str, int, int | None], None]
 Metric = Callable[[], float | None]
@@ -157,9 +147,8 @@ class Loop:
         facts["spent"] += now - self._clock
         self._clock = now
         if facts["limit"] is not None and facts["step"] < facts["total"]:
-            left = facts["limit"] - facts["spent"]
-            total = self._fabric.broadcast(facts["step"] + max(0, int(left * facts["step"] / facts["spent"])))
-            facts |= {"total": total, "every": _interval(total, facts["judgements"])}
+            total = self._fabric.broadcast(still_fitting(facts["step"], facts["spent"], facts["limit"]))
+            facts |= {"total": total, "every": interval(total, facts["judgements"])}
 
     def _is_late(self) -> bool:
         """Whether the minutes are over before the next judgement; of several processes each would find another step."""
@@ -185,8 +174,7 @@ class Loop:
         judgements = JUDGEMENTS
         if total is None:
             budget = 60 * (self._training.minutes or 0) - (time.perf_counter() - started)
-            judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
-            total = max(1, int((budget - judgements * judging) / seconds))
+            total, judgements = fitting(budget, seconds, judging)
         total, judgements = self._fabric.broadcast((total, judgements))  # all processes try rates for as many steps
         if self._training.minutes is not None and total < LONG * self._feed.batches.per_epoch:
             self._resize(self._feed.batches.size, changes=False)
@@ -196,7 +184,7 @@ class Loop:
         if self._training.minutes is not None:
             total = max(1, total - spent - int(judged * judging / seconds))
             limit = 60 * self._training.minutes - (time.perf_counter() - started)
-        every = _interval(total, judgements)
+        every = interval(total, judgements)
         self._facts |= {"rate": rate, "total": total, "every": every, "judgements": judgements, "limit": limit}
         size = self._feed.batches.size
         self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{self._with(metric)}")
@@ -232,36 +220,28 @@ class Loop:
         """The rate that a short training of its own brings furthest, and the steps and judgements that were spent.
 
         Each one ends as a training does, with a rate that falls to nothing: among trainings that are cut off, low rates
-        look better than they are. From the middle the rates are climbed as long as it gets better, or gone down. The
-        student stays where the best of them left it.
+        look better than they are. The student stays where the best of them left it.
         """
         if self._training.rate is not None:
             return self._training.rate, 0, 0
-        rates = RATES[self._training.optimizer]
-        least = max(1, min(LEAST_PROBED, total // 8))
-        steps = max(least, min(MOST_PROBED, round(PROBED * total)))
-        tried: dict[int, float] = {}
+        steps = trial_steps(total)
         best: tuple[float, dict[str, Any]] = (self._facts["best"], self._good)
-        places = [len(rates) // 2]
-        while places:
-            place = places.pop()
-            loss = self._trained(rates[place], steps)
-            tried[place] = loss
+
+        def loss_of(rate: float) -> float:
+            nonlocal best
+            loss = self._trained(rate, steps)
             if loss < best[0]:
                 best = (loss, cloned(self._state()))
             self._restore(self._good)
-            chosen = min(tried, key=lambda at: (tried[at], at))
-            up, down = max(tried) + 1, min(tried) - 1
-            if chosen == max(tried) and up < len(rates):
-                places = [up]
-            elif chosen == min(tried) and down >= 0:
-                places = [down]
+            return loss
+
+        rate, tried = climb(RATES[self._training.optimizer], loss_of)
         self._restore(best[1])
         self._average = Average(self._inner.student, self._training.average)
         if best[0] < self._facts["best"]:
             self._facts |= {"best": best[0], "metric": self._metric()}
             self._best = cloned(self._average.values)
-        return self._fabric.broadcast(rates[chosen]), steps * len(tried), len(tried)
+        return self._fabric.broadcast(rate), steps * tried, tried
 
     def _trained(self, rate: float, steps: int) -> float:
         """Loss on what is held out after a short training; infinite where it went astray."""
@@ -400,11 +380,6 @@ class Loop:
     def _say(self, what: str) -> None:
         if self._share.rank == 0:
             self._told(what, self._facts["step"], self._facts.get("total"))
-
-
-def _interval(total: int, judgements: int) -> int:
-    """Steps from one judgement to the next."""
-    return max(1, total // (judgements if total >= 10 * judgements else min(10, judgements)))
 
 
 def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:

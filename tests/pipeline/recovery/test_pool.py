@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def test_many_shapes_need_few_open_files(tmp_path):
     spec = TensorSpec("ids", "int64", ("batch", "length"))
     lengths = [*range(1, 301)] * 2  # each comes up again when its file was closed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    already = len(os.listdir("/proc/self/fd"))
+    already = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (already + OPEN + 50, hard))
     try:
         samples = (Sample({"ids": np.full((1, n), place)}) for place, n in enumerate(lengths))

@@ -1,0 +1,40 @@
+"""How a training is laid out over its minutes: how many steps, how often it is judged, and whether time is up."""
+
+from __future__ import annotations
+
+JUDGEMENTS = 40
+"""How often a long training is judged on what is held out."""
+
+JUDGING = 0.2
+"""Share of the minutes of a training that judgements may take."""
+
+FEW = 120
+"""Steps under which the batch is rather halved."""
+
+
+def fitting(budget: float, step: float, judging: float) -> tuple[int, int]:
+    """Steps and judgements that fit into a time.
+
+    Args:
+        budget: seconds that there are.
+        step: seconds that one takes.
+        judging: seconds of a judgement.
+    """
+    judgements = max(4, min(JUDGEMENTS, int(JUDGING * budget / judging)))
+    return max(1, int((budget - judgements * judging) / step)), judgements
+
+
+def interval(steps: int, judgements: int) -> int:
+    """Steps from one judgement to the next."""
+    return max(1, steps // (judgements if steps >= 10 * judgements else min(10, judgements)))
+
+
+def still_fitting(done: int, spent: float, limit: float) -> int:
+    """Steps in all, if those that are left run as fast as those that are done.
+
+    Args:
+        done: steps so far.
+        spent: seconds that they took, judgements included.
+        limit: seconds for all.
+    """
+    return done + max(0, int((limit - spent) * done / spent))

@@ -1,0 +1,34 @@
+"""Which learning rate: short trainings of some, as long as a higher or lower one is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+TRIED, LEAST_TRIED, MOST_TRIED = 0.05, 6, 100
+"""Share of the steps of a training that each rate is tried for, and the least and the most of them."""
+
+
+def trial_steps(total: int) -> int:
+    """Steps of each trial before a training of so many."""
+    least = max(1, min(LEAST_TRIED, total // 8))
+    return max(least, min(MOST_TRIED, round(TRIED * total)))
+
+
+def climb(rates: Sequence[float], loss_of: Callable[[float], float]) -> tuple[float, int]:
+    """The best of rising rates, and how many were tried: from the middle up as long as it gets better, or down.
+
+    Args:
+        rates: in rising order.
+        loss_of: trains with a rate and measures; infinite where that goes astray. Of equal ones the lower rate counts.
+    """
+    tried: dict[int, float] = {}
+    place = len(rates) // 2
+    while True:
+        tried[place] = loss_of(rates[place])
+        best, top, bottom = min(tried, key=lambda at: (tried[at], at)), max(tried), min(tried)
+        if best == top < len(rates) - 1:
+            place = top + 1
+        elif best == bottom > 0:
+            place = bottom - 1
+        else:
+            return rates[best], len(tried)
