@@ -125,6 +125,11 @@ def test_version():
     assert (ran.code, ran.out.strip()) == (0, f"trtcompress, version {__version__}")
 
 
+def test_it_runs_as_a_module():
+    ran = subprocess.run([sys.executable, "-m", "trtcompress", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == f"trtcompress, version {__version__}"
+
+
 def test_nothing_to_do_shows_the_help():
     ran = trtcompress()
     assert ran.code == 2
