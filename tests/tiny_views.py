@@ -14,7 +14,7 @@ from trtcompress.recovery.batches import Batches
 from trtcompress.recovery.devices import make_fabric
 from trtcompress.recovery.feed import Feed
 from trtcompress.recovery.job import placed
-from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
+from trtcompress.recovery.learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.loop import Loop
 from trtcompress.recovery.losses import LossOptions
 from trtcompress.recovery.losses.registry import Seen
@@ -85,6 +85,7 @@ def loop_of(
     fabric.launch()
     placed(pair, fabric.device)
     batches = Batches(pool, training.batch, training.seed)
-    feed = Feed(batches, teacher_view(pair, terms), fabric.device, Changes(), {"x": "other"}, fabric.autocast)
+    teacher, judges = teacher_view(pair, terms), frozenset(tensors_of(judging(terms)))
+    feed = Feed(batches, teacher, fabric.device, Changes(), {"x": "other"}, fabric.autocast, judges=judges)
     learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
     return Loop(fabric, learner, feed, training, folder, told), pair

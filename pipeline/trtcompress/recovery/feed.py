@@ -20,6 +20,9 @@ from .losses.answers import spread
 LOOKED_AT = 64
 """Samples on which it is seen what the teacher answers alike to."""
 
+KEPT = 1 << 28
+"""Bytes of the teacher's answers to what is held out that are kept from one judgement to the next."""
+
 ALIKE = 0.2
 """Squared error over variance, up to which a changed sample is still one of the same kind."""
 
@@ -54,6 +57,7 @@ class Feed:
         autocast: the context in which models run.
         whole: answers and labels of a fixed batch that was filled up with copies keep those; else they end with the
             samples.
+        judges: tensors that judgements read; the teacher's are computed once, as far as `KEPT` bytes go.
     """
 
     batches: Batches
@@ -63,7 +67,9 @@ class Feed:
     kinds: Mapping[str, InputKind]
     autocast: Callable[[], AbstractContextManager[Any]]
     whole: bool = False
+    judges: frozenset[str] = frozenset()
     _ahead: Ahead[tuple[int, Share], list[Read]] = field(init=False)
+    _known: dict[int, dict[str, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ahead", Ahead(lambda key: [self._read(rows) for rows in self.batches.at(*key)]))
@@ -75,15 +81,26 @@ class Feed:
 
     def judged(self) -> Iterator[Example]:
         """What a student is judged on, unchanged."""
-        for rows in self.batches.judged():
-            yield self._example(self._read(rows), None)
+        for place, rows in enumerate(self.batches.judged()):
+            example = self._example(self._read(rows), None, self._known.get(place))
+            if place not in self._known:
+                self._keep(place, example.answers)
+            yield example
+
+    def _keep(self, place: int, answers: Mapping[str, Tensor]) -> None:
+        needed = {name: answers[name] for name in self.judges}
+        size = sum(value.nbytes for held in (needed, *self._known.values()) for value in held.values())
+        if needed and size <= KEPT:
+            self._known[place] = needed
 
     def _read(self, rows: Rows) -> Read:
         inputs = {name: torch.from_numpy(array) for name, array in self.batches.pool.read(*rows).items()}
         pinned = self.device.type == "cuda"  # from there a copy goes on beside what is computed
         return rows, {name: value.pin_memory() for name, value in inputs.items()} if pinned else inputs
 
-    def _example(self, read: Read, chance: np.random.Generator | None) -> Example:
+    def _example(
+        self, read: Read, chance: np.random.Generator | None, known: Mapping[str, Tensor] | None = None
+    ) -> Example:
         pool = self.batches.pool
         rows, held = read
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in held.items()}
@@ -91,16 +108,20 @@ class Feed:
         if chance is not None and self.changes and pool.groups[rows[0]].stacks:
             inputs, mixed = changed(inputs, self.kinds, self.changes, chance)
         given = tuple(inputs[spec.name] for spec in pool.inputs)
-        with torch.no_grad(), self.autocast():
-            answers = self.teacher(*given)
         filled = pool.fixed is not None and pool.groups[rows[0]].stacks
-        if filled and not self.whole:
-            size, count = len(given[0]), len(rows[1])
-            answers = {
-                name: held[:count] if held.dim() and len(held) == size else held for name, held in answers.items()
-            }
+        answers = known if known is not None else self._answers(given, len(rows[1]), filled)
         labels = as_labels(pool.labels_of(*rows), len(given[0]) if filled and self.whole else None)
         return Example(given, answers, None if labels is None or mixed else labels.to(self.device), len(rows[1]))
+
+    @torch.no_grad()
+    def _answers(self, given: tuple[Tensor, ...], count: int, filled: bool) -> dict[str, Tensor]:
+        """The teacher's, to the samples alone where the batch was filled up."""
+        with self.autocast():
+            answers: dict[str, Tensor] = self.teacher(*given)
+        if not filled or self.whole:
+            return answers
+        size = len(given[0])
+        return {name: held[:count] if held.dim() and len(held) == size else held for name, held in answers.items()}
 
 
 def as_labels(labels: NDArray[Any] | None, fill: int | None = None) -> Tensor | None:

@@ -20,7 +20,7 @@ from .batches import Batches
 from .checkpoint import load, save
 from .devices import given_back, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
-from .learner import Learner, make_terms, start_terms, teacher_view, tensors_of
+from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
 from .losses import LossOptions
 from .measured import Measured
@@ -165,7 +165,8 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     if norms:
         settle(pair.student, job, fabric.device)
     teacher = teacher_view(pair, terms)
-    feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast)
+    judges = frozenset(tensors_of(judging(terms)))
+    feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
     metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None

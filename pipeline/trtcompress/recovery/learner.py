@@ -31,8 +31,7 @@ class Learner(nn.Module):
         self.student = student
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
         self._weights = {name: weight for name, (weight, _) in terms.items()}
-        final = [name for name, (_, term) in terms.items() if term.final]
-        self._judges = frozenset(final or terms)
+        self._judges = judging(terms).keys()
 
     def forward(
         self, inputs: Sequence[Tensor], teacher: Mapping[str, Tensor], labels: Tensor | None, judged: bool = False
@@ -72,6 +71,12 @@ def make_terms(pair: Pair, losses: Sequence[tuple[str, float]], options: LossOpt
         extra = {"features": (FEATURES, find_loss("features").make(alike, options))} if alike.milestones(1) else {}
         return {"logits": (1.0, find_loss("logits").make(pair, options)), **extra}
     return {name: (weight, find_loss(name).make(pair, options)) for name, weight in losses}
+
+
+def judging(terms: Mapping[str, tuple[float, Term]]) -> dict[str, tuple[float, Term]]:
+    """Those that a student is judged by: what looks at the outputs, or all where none does."""
+    final = {name: (weight, term) for name, (weight, term) in terms.items() if term.final}
+    return final or dict(terms)
 
 
 def tensors_of(terms: Mapping[str, tuple[float, Term]]) -> tuple[str, ...]:

@@ -65,6 +65,32 @@ def test_the_loss_is_that_of_the_samples_alone(feed, tmp_path):
     assert torch.allclose(*losses)
 
 
+class Counted(torch.nn.Module):
+    """Counts how often it answers."""
+
+    def __init__(self, answering: torch.nn.Module) -> None:
+        super().__init__()
+        self.answering, self.asked = answering, 0
+
+    def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.asked += 1
+        return self.answering(*inputs)
+
+
+@pytest.mark.parametrize(("kept", "asked"), [(1 << 20, 3), (100, 4), (0, 6)], ids=["all", "some", "none"])
+def test_the_teacher_answers_once_to_what_is_held_out(feed, monkeypatch, kept, asked):
+    monkeypatch.setattr("trtcompress.recovery.feed.KEPT", kept)
+    teacher = Counted(feed.teacher)
+    known = replace(feed, teacher=teacher, judges=frozenset(("y",)))
+    for _ in range(2):
+        judged = list(known.judged())
+        for one, as_is in zip(judged, feed.judged(), strict=True):
+            assert one.count == as_is.count
+            assert torch.equal(one.answers["y"], as_is.answers["y"])
+    assert len(judged) == 3
+    assert teacher.asked == asked
+
+
 class Mirror(torch.nn.Module):
     """Answers alike to an image and its mirror image, or not at all alike."""
 
