@@ -46,7 +46,11 @@ WORK = ".recovery"
 @click.option("--lr", type=float, help="Greatest learning rate.  [default: a probe picks it]")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64; fewer in short --minutes]")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
-@click.option("--blockwise/--no-blockwise", default=None, help="Fit block by block first.  [default: yes]")
+@click.option(
+    "--blockwise/--no-blockwise",
+    default=None,
+    help="Fit block by block first.  [default: yes, but not from 4,096 samples in --minutes]",
+)
 @click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: yes]")
 @click.option("--batchnorm/--no-batchnorm", default=None, help="Train with BatchNorm put back.  [default: yes]")
 @click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2; 8 for few samples]")

@@ -30,7 +30,11 @@ class RecoverSettings(Settings):
     epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the samples")
     steps: int | None = Field(None, ge=1, description="of the optimizer")
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False, description="measured, so that steps may differ")
-    blockwise: bool = Field(True, description="fit block by block before the whole: most is gained in little time")
+    blockwise: bool | None = Field(
+        None,
+        description="fit block by block before the whole, which gains most in little time; if not given, not where "
+        "minutes say how long and there are 4,096 samples or more",
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="greatest learning rate; a short probe picks it if not given"

@@ -15,7 +15,7 @@ from trtcompress_graph.model import Model
 from ..config import RecoverSettings
 from ..digests import library_version
 from ..stage import FunctionRef, MetricRef
-from .settings import USUAL_BATCH, Training
+from .settings import USUAL_BATCH, Training, fits_blocks
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 6
+VERSION = 7
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -185,7 +185,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
-    if job.training.blockwise:
+    if fits_blocks(job.training, job.pool.total):
         spent = fit_blocks(job, told) / 60
         minutes = job.training.minutes
         if minutes is not None:
@@ -237,6 +237,8 @@ def _parts(job: Job) -> Iterator[str]:
             f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and 'held out' is "
             "how well it does on those that it has not seen"
         )
+    if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
+        yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
 
 
 def _other_precision(job: Job) -> Iterator[str]:

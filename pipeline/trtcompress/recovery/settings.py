@@ -21,7 +21,7 @@ class Training:
         rate: learning rate; None: a probe picks it.
         batch: samples a step.
         shrinks: a step may take fewer where the minutes are short.
-        blockwise: block by block first.
+        blockwise: block by block first; None: see `fits_blocks`.
         decay: of the weights, of what is a matrix or more.
         clip: greatest norm of the gradient.
         average: the student that counts is a moving average of its weights (EMA) with up to this decay; 0: none.
@@ -41,7 +41,7 @@ class Training:
     rate: float | None = None
     batch: int = USUAL_BATCH
     shrinks: bool = False
-    blockwise: bool = True
+    blockwise: bool | None = None
     decay: float = 1e-4
     clip: float = 1.0
     average: float = 0.999
@@ -56,6 +56,17 @@ class Training:
 
 LONG = 10
 """Epochs from which samples are changed at random."""
+
+PLENTY = 4096
+"""Samples from which minutes bring more to the whole student than to its blocks, which are fitted to few of them."""
+
+
+def fits_blocks(training: Training, samples: int) -> bool:
+    """Whether blocks are fitted before the whole student is trained on so many samples."""
+    if training.blockwise is not None:
+        return training.blockwise
+    return training.minutes is None or samples < PLENTY
+
 
 USUAL_EPOCHS = 20
 USUAL_STEPS = (200, 3000)

@@ -36,7 +36,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=4,
+    version=5,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,
