@@ -57,7 +57,7 @@ def measured(name: str, target: str, minutes: float | None) -> dict[str, Any]:
     write_samples(recovery.samples(), samples)
     write_samples(recovery.task.calibration(0), calibration)
     program, length = str(Path(sys.executable).with_name("trtcompress")), minutes or recovery.minutes
-    how = ["--teacher", str(full), "--data", str(samples), "--minutes", str(length)]
+    how = ["--teacher", str(full), "--data", str(samples), "--minutes", str(length), "--restart"]
     for command in (
         ["calibrate", str(full), "--data", str(calibration), "--method", "minmax", "-o", str(ranges)],
         ["quantize", str(full), "--ranges", str(ranges), "--target", target, "-o", str(ptq)],

@@ -26,6 +26,7 @@ def tune(
     models: Sequence[str] = (),
     axes: Axes | None = None,
     latency_ms: float | None = None,
+    clients: int | None = None,
     seconds: float,
     minutes: float,
     samples: int = 1,
@@ -38,7 +39,8 @@ def tune(
         server: the tritonserver to run; None: the one that is installed.
         models: all but ensembles without any.
         axes: ranges that replace those that were packaged.
-        latency_ms: limit of p99; None: twice that of one request alone.
+        latency_ms: limit of p99; None: twice that of one request alone, or of `clients`.
+        clients: that always have a request under way; None: as many as bring most.
         seconds: length of a window.
         minutes: for the search, of each model.
         samples: in a request.
@@ -74,7 +76,14 @@ def tune(
         tell(f"tuning {model.name}")
         before = (model.folder / "config.pbtxt").read_text(encoding="utf-8")
         tuned = measured(
-            model, installed, latency_ms=latency_ms, seconds=seconds, minutes=minutes, samples=samples, tell=tell
+            model,
+            installed,
+            latency_ms=latency_ms,
+            clients=clients,
+            seconds=seconds,
+            minutes=minutes,
+            samples=samples,
+            tell=tell,
         )
         result = _result(tuned, seconds, samples)
         _write(model, before, tuned.config, result)
@@ -110,6 +119,7 @@ def _result(tuned: Tuned, seconds: float, samples: int) -> TunedModel:
         why=tuned.why,
         limit_ms=tuned.limit_ms,
         limit_why=tuned.limit_why,
+        clients=tuned.clients,
         former=_setting(tuned.tried[0].setting),
         winner=_setting(tuned.winner),
         in_turns=InTurns(

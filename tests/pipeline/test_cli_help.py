@@ -37,7 +37,7 @@ CONTRACT = {
     "package": "--format --archive --new-version --keep -o",
     "import-results": "--strict --json",
     "serve-check": "--server --address --model --requests --seed --tolerance --axis --junit --strict --json",
-    "tune": "--model --latency-ms --seconds --minutes --samples --server --json",
+    "tune": "--model --latency-ms --clients --seconds --minutes --samples --server --json",
     "rollback": "--model --version --json",
     "targets": "--json",
     "doctor": "--json",

@@ -49,14 +49,26 @@ def faked(config, replaced: bool) -> Tuned:
     points = tuple(Point(n, 100.0 * n, 1.0, 2.0, 3.0, 50, True) for n in (1, 2))
     written = to_text(with_setting(config, WINNER)) if replaced else ""
     return Tuned(
-        *("cnn", "2.51.0", 6.0, "asked for", (Tried(FORMER, points), Tried(WINNER, points), Tried(WINNER, (), "no"))),
-        *(
-            WINNER,
-            Compared(points[0], points[1], (1.9, 2.1)),
-            written,
-        ),
-        *("2 times the throughput of what was there", False),
+        model="cnn",
+        version="2.51.0",
+        limit_ms=6.0,
+        limit_why="asked for",
+        clients=None,
+        tried=(Tried(FORMER, points), Tried(WINNER, points), Tried(WINNER, (), "no")),
+        winner=WINNER,
+        compared=Compared(points[0], points[1], (1.9, 2.1)),
+        config=written,
+        why="2 times the throughput of what was there",
+        complete=False,
     )
+
+
+def test_a_search_for_so_many_clients_measures_no_others(repository: Path):
+    (model,) = done("tune", repository, "--model", "scaled", *QUICK, "--clients", 3, "--json").json["models"]
+    assert model["clients"] == 3
+    assert model["limit_why"].startswith("twice the p99 of 3 clients as it was served, ")
+    assert {point["clients"] for tried in model["tried"] for point in tried["points"]} == {3}
+    assert model["in_turns"] is None or model["in_turns"]["winner"]["clients"] == 3
 
 
 def test_a_real_search_leaves_a_curve_and_a_repository_that_serves(repository: Path):

@@ -43,11 +43,16 @@ class Tried:
         return (1, -min(point.p99 for point in self.points)) if self.points else (0, 0.0)
 
 
-def curve(measure: Callable[[int], Point], limit_ms: float, in_time: Callable[[], bool]) -> tuple[Point, ...]:
+def curve(
+    measure: Callable[[int], Point], limit_ms: float, in_time: Callable[[], bool], only: int | None = None
+) -> tuple[Point, ...]:
     """Points at 1, 2, 4, ... clients, until more clients bring no more or only take longer than the limit.
 
-    A batch that waits for others takes longest with few clients, so that one point beyond the limit ends nothing.
+    A batch that waits for others takes longest with few clients, so that one point beyond the limit ends nothing. With
+    `only`, the point of so many clients alone.
     """
+    if only is not None:
+        return (measure(only),)
     points: list[Point] = []
     clients, beyond, flat = 1, 0, 0
     while clients <= MOST_CLIENTS and beyond < 2 and flat < 2:

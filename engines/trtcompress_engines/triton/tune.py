@@ -19,7 +19,7 @@ from .served_model import Served
 from .setting import Setting, Space, setting_of, with_setting
 
 LIMIT_FACTOR = 2.0
-"""Without a limit p99 may be this many times that of one request alone."""
+"""Without a limit p99 may be this many times that of one request alone, or of those that are always under way."""
 
 ROUNDS = 8
 """Turns of the winner and of what was there, at the end. The winner may lose one of them."""
@@ -55,6 +55,7 @@ class Tuned:
     Attributes:
         limit_ms: of p99.
         limit_why: who set it.
+        clients: that it was tuned for; None: as many as bring most.
         tried: every setting with its curve; what was there comes first.
         winner: the best but for what was there; the former itself where nothing came near.
         compared: the two in turns; None where they are the same.
@@ -67,6 +68,7 @@ class Tuned:
     version: str
     limit_ms: float
     limit_why: str
+    clients: int | None
     tried: tuple[Tried, ...]
     winner: Setting
     compared: Compared | None
@@ -80,6 +82,7 @@ def tune(
     installed: Installed,
     *,
     latency_ms: float | None = None,
+    clients: int | None = None,
     seconds: float = 1.0,
     minutes: float = 10.0,
     samples: int = 1,
@@ -93,7 +96,8 @@ def tune(
     Args:
         served: the model; no ensemble.
         installed: the tritonserver to run.
-        latency_ms: limit of p99; None: twice that of one request alone as the model is served now.
+        latency_ms: limit of p99; None: twice that of one request alone (or of `clients`) as the model is served now.
+        clients: that always have a request under way; None: as many as bring most.
         seconds: length of a window.
         minutes: for the search, between the measurement of what is there and the comparison at the end.
         samples: in a request.
@@ -108,36 +112,15 @@ def tune(
         with bench.loaded("former", former) as why:
             if why:
                 raise ServingError(f"the server cannot load the model: {why}", where=str(served.folder))
-            alone = bench.measure("former", 1)
-            limit = latency_ms if latency_ms is not None else LIMIT_FACTOR * alone.p99
-            start = Tried(former, curve(lambda n: bench.measure("former", n), limit, lambda: True))
-        asked = "asked for" if latency_ms is not None else f"twice the p99 of one request alone, {alone.p99:.3g} ms"
+            limit, asked = _limit(bench, latency_ms, clients)
+            start = Tried(former, curve(lambda n: bench.measure("former", n), limit, lambda: True, clients))
         tell(f"limit of p99: {limit:.3g} ms ({asked})")
-        complete, end = True, time.monotonic() + minutes * 60
-
-        def in_time() -> bool:
-            nonlocal complete
-            complete = time.monotonic() < end
-            return complete
-
-        def attempt(setting: Setting) -> Tried:
-            with bench.loaded("candidate", setting) as why:
-                if why:
-                    return Tried(setting, (), why)
-                try:
-                    return Tried(setting, curve(lambda n: bench.measure("candidate", n), limit, in_time))
-                except ServingError as error:
-                    if not bench.client.live():
-                        raise
-                    return Tried(setting, (), error.what)
-
         space = Space(served.max_batch, cores or usable_cores(), limit * 1e3)
-        tried: list[Tried] = []
-        for one in search(start, space, limit, attempt, in_time):
-            tried.append(one)
-            tell(f"{one.setting}: {_told(one, limit)}")
+        tried, complete = _searched(bench, start, space, limit, clients, 60 * minutes, tell)
         best = _challenger(tried, limit)
-        compared = None if best is start else _compare(bench, start, best, limit, tell)
+        compared = (
+            None if best is start else _compare(bench, start, best, limit, tell, halvings=0 if clients else _LOWER)
+        )
         why, good = verdict(compared, limit, start.best(limit) is None)
         if good:
             why += fewer_clients(start, best)
@@ -146,6 +129,7 @@ def tune(
             version=bench.version,
             limit_ms=limit,
             limit_why=asked,
+            clients=clients,
             tried=tuple(tried),
             winner=best.setting,
             compared=compared,
@@ -153,6 +137,50 @@ def tune(
             why=why,
             complete=complete,
         )
+
+
+def _limit(bench: Bench, latency_ms: float | None, clients: int | None) -> tuple[float, str]:
+    """Of p99 in milliseconds, and who set it."""
+    if latency_ms is not None:
+        return latency_ms, "asked for"
+    now = bench.measure("former", clients or 1).p99
+    whose = "one request alone" if clients in (None, 1) else f"{clients} clients as it was served"
+    return LIMIT_FACTOR * now, f"twice the p99 of {whose}, {now:.3g} ms"
+
+
+def _searched(
+    bench: Bench,
+    start: Tried,
+    space: Space,
+    limit_ms: float,
+    clients: int | None,
+    seconds: float,
+    tell: Callable[[str], None],
+) -> tuple[list[Tried], bool]:
+    """Every setting that was tried, what was there first, and whether there was time for all."""
+    complete, end = True, time.monotonic() + seconds
+
+    def in_time() -> bool:
+        nonlocal complete
+        complete = time.monotonic() < end
+        return complete
+
+    def attempt(setting: Setting) -> Tried:
+        with bench.loaded("candidate", setting) as why:
+            if why:
+                return Tried(setting, (), why)
+            try:
+                return Tried(setting, curve(lambda n: bench.measure("candidate", n), limit_ms, in_time, clients))
+            except ServingError as error:
+                if not bench.client.live():
+                    raise
+                return Tried(setting, (), error.what)
+
+    tried: list[Tried] = []
+    for one in search(start, space, limit_ms, attempt, in_time):
+        tried.append(one)
+        tell(f"{one.setting}: {_told(one, limit_ms)}")
+    return tried, complete
 
 
 def _challenger(tried: Sequence[Tried], limit_ms: float) -> Tried:
@@ -164,7 +192,9 @@ def _challenger(tried: Sequence[Tried], limit_ms: float) -> Tried:
     return best if near else former
 
 
-def _compare(bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Callable[[str], None]) -> Compared:
+def _compare(
+    bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Callable[[str], None], halvings: int
+) -> Compared:
     """Both loaded at once, asked in turns; where the winner misses the limit, with half the clients again."""
     point = start.best(limit_ms) or start.points[0]
     chosen = best.best(limit_ms) or best.points[0]
@@ -172,7 +202,7 @@ def _compare(bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Cal
     with bench.loaded("former", start.setting) as first, bench.loaded("winner", best.setting) as second:
         if first or second:
             raise ServingError(f"the server cannot load both at once: {first or second}", where=bench.address)
-        for lower in range(_LOWER + 1):
+        for lower in range(halvings + 1):
             turns = []
             for turn in range(ROUNDS):
                 order = ("former", "winner") if turn % 2 else ("winner", "former")
@@ -186,7 +216,7 @@ def _compare(bench: Bench, start: Tried, best: Tried, limit_ms: float, tell: Cal
                 f"in turns: {compared.winner.throughput:.4g} requests/s, p99 {compared.winner.p99:.3g} ms; what was "
                 f"there {compared.former.throughput:.4g} requests/s, p99 {compared.former.p99:.3g} ms"
             )
-            if compared.winner.p99 <= allowed(compared, limit_ms, missed) or clients == 1 or lower == _LOWER:
+            if compared.winner.p99 <= allowed(compared, limit_ms, missed) or clients == 1 or lower == halvings:
                 break
             clients //= 2
     return compared

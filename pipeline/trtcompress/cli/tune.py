@@ -26,6 +26,12 @@ POSITIVE = click.FloatRange(0, min_open=True)
     metavar="L",
     help="Limit of p99. [default: twice that of one request alone, as the model is served now]",
 )
+@click.option(
+    "--clients",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Requests that are always under way: tune for so many. [default: for as many as bring most]",
+)
 @click.option("--seconds", type=POSITIVE, default=1.0, show_default=True, metavar="S", help="Length of a window.")
 @click.option("--minutes", type=POSITIVE, default=10.0, show_default=True, metavar="M", help="To search, per model.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="In a request.")
@@ -36,6 +42,7 @@ def command(
     repository: str,
     names: tuple[str, ...],
     latency_ms: float | None,
+    clients: int | None,
     seconds: float,
     minutes: float,
     samples: int,
@@ -49,9 +56,9 @@ def command(
     trtcompress tune repository --model mnist --latency-ms 5
 
     A real server is run on a copy. Instances, threads, batch sizes and the delay of the batcher are searched for the
-    most requests a second within the limit, with more and more clients. The winner and what was there are measured
-    in turns at the end: what is not faster is not written. tuning.json holds the curves, config.pbtxt.before what was
-    there.
+    most requests a second within the limit, with more and more clients or with --clients. The winner and what was
+    there are measured in turns at the end: what is not faster is not written. tuning.json holds the curves,
+    config.pbtxt.before what was there.
     """
     from ..tuning import tune
     from .output import print_json, print_table
@@ -62,6 +69,7 @@ def command(
         models=names,
         axes=options.axes(axis_options),
         latency_ms=latency_ms,
+        clients=clients,
         seconds=seconds,
         minutes=minutes,
         samples=samples,

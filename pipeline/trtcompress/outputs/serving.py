@@ -74,6 +74,7 @@ class TunedModel(Settings):
     why: str
     limit_ms: float = Field(description="of p99")
     limit_why: str
+    clients: int | None = Field(description="that it was tuned for; null: as many as bring most")
     former: ServingSetting
     winner: ServingSetting = Field(description="the best but for the former; itself where nothing came near")
     in_turns: InTurns | None = Field(description="null where nothing came near to what was there")
