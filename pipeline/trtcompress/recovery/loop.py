@@ -20,7 +20,7 @@ from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
 from .norms import WIDE, by_batch
-from .optimizer import RATES, Average, make_optimizer, schedule, set_rate
+from .optimizer import FIRST_RATE, RATES, Average, make_optimizer, schedule, set_rate
 from .pace import FEW, JUDGEMENTS, fitting, interval, still_fitting
 from .rates import climb, trial_steps
 from .settings import LONG, Training, planned_steps
@@ -235,7 +235,8 @@ class Loop:
             self._restore(self._good)
             return loss
 
-        rate, tried = climb(RATES[self._training.optimizer], loss_of)
+        optimizer = self._training.optimizer
+        rate, tried = climb(RATES[optimizer], FIRST_RATE[optimizer], loss_of)
         self._restore(best[1])
         self._average = Average(self._inner.student, self._training.average)
         if best[0] < self._facts["best"]:

@@ -14,15 +14,16 @@ def trial_steps(total: int) -> int:
     return max(least, min(MOST_TRIED, round(TRIED * total)))
 
 
-def climb(rates: Sequence[float], loss_of: Callable[[float], float]) -> tuple[float, int]:
-    """The best of rising rates, and how many were tried: from the middle up as long as it gets better, or down.
+def climb(rates: Sequence[float], first: float, loss_of: Callable[[float], float]) -> tuple[float, int]:
+    """The best of some rates, and how many were tried: from the first up as long as it gets better, or down.
 
     Args:
         rates: in rising order.
+        first: the one of them to begin with.
         loss_of: trains with a rate and measures; infinite where that goes astray. Of equal ones the lower rate counts.
     """
     tried: dict[int, float] = {}
-    place = len(rates) // 2
+    place = rates.index(first)
     while True:
         tried[place] = loss_of(rates[place])
         best, top, bottom = min(tried, key=lambda at: (tried[at], at)), max(tried), min(tried)

@@ -41,21 +41,22 @@ def test_a_training_that_is_late_has_no_step_left():
     assert still_fitting(10, 20.0, 15.0) == 10
 
 
-@given(size=st.integers(1, 8), peak=st.integers(0, 7))
-def test_the_best_rate_is_found_where_losses_have_one_bottom(size, peak):
+@given(size=st.integers(1, 8), first=st.integers(0, 7), peak=st.integers(0, 7))
+def test_the_best_rate_is_found_where_losses_have_one_bottom(size, first, peak):
     rates, peak = [10.0**-place for place in range(size, 0, -1)], min(peak, size - 1)
+    first = rates[min(first, size - 1)]
     asked: list[float] = []
 
     def loss_of(rate):
         asked.append(rate)
         return float(abs(rates.index(rate) - peak))
 
-    assert climb(rates, loss_of) == (rates[peak], len(asked))
+    assert climb(rates, first, loss_of) == (rates[peak], len(asked))
     assert len(asked) == len(set(asked)), "no rate is tried twice"
 
 
 def test_of_rates_that_go_astray_the_lowest_is_left():
-    assert climb([1.0, 2.0, 3.0, 4.0], lambda rate: math.inf) == (1.0, 4)
+    assert climb([1.0, 2.0, 3.0, 4.0], 3.0, lambda rate: math.inf) == (1.0, 4)
 
 
 @pytest.mark.parametrize(("total", "steps"), [(1, 1), (8, 1), (48, 6), (400, 20), (10**6, MOST_TRIED)])
