@@ -28,9 +28,13 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise ModelError("this is not a file", where=str(path), hint="name the .onnx file itself")
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(6)
     if not head:
         raise ModelError("the file is empty", where=str(path), hint="export the model again")
+    if path.suffix in (".npz", ".npy") or head == b"\x93NUMPY":
+        raise ModelError(
+            "this holds arrays, not a model", where=str(path), hint="name the .onnx file; samples are --data"
+        )
     pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if pickled or head.startswith(b"PK\x03\x04") or path.suffix in (".pt", ".pth", ".pkl"):
         raise ModelError("this is a PyTorch file, not an ONNX model", where=str(path), hint=_PICKLE_HINT)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -42,6 +43,16 @@ def test_what_is_not_onnx(tmp_path: Path, data: bytes, told: str) -> None:
     with pytest.raises(ModelError, match=told) as caught:
         read_model(path)
     assert caught.value.hint
+
+
+def test_arrays_are_no_model(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", x=np.zeros(3))
+    np.save(tmp_path / "m.onnx", np.zeros(3))
+    (tmp_path / "m.onnx.npy").rename(tmp_path / "m.onnx")
+    for name in ("samples.npz", "m.onnx"):
+        with pytest.raises(ModelError, match="arrays, not a model") as caught:
+            read_model(tmp_path / name)
+        assert "--data" in caught.value.hint
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:

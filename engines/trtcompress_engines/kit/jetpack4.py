@@ -138,7 +138,8 @@ def _options(
 
 def _left_out(contents: KitContents, facts: Mapping[str, Any], release: Release) -> list[str]:
     """What is asked and cannot be had there."""
-    asked = [key for key in ("optimization_level", *FLAGS) if facts["builder"].get(key) not in (None, False)]
+    given = {key: facts["builder"].get(key) for key in ("optimization_level", *FLAGS)}
+    asked = [key for key, value in given.items() if value is not None and value is not False]  # 0 is a level
     found = [f"{key}: {why}" for key in asked if (why := release.lacks(_feature(key)))]
     if len(contents.profiles) > 1 and facts["dla"] is None:
         found.append("profiles: trtexec builds one, which holds all shapes")

@@ -136,9 +136,8 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
 
     from ..config import RecoverSettings
 
-    given = {name: value for name, value in how.items() if value not in (None, (), False) or name in _SWITCHES}
     try:
-        return RecoverSettings.model_validate({name: value for name, value in given.items() if value is not None})
+        return RecoverSettings.model_validate({name: value for name, value in how.items() if _is_given(name, value)})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = f"--{str(first['loc'][0]).replace('_', '-')}" if first["loc"] else ""
@@ -148,6 +147,11 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
 
 _SWITCHES = ("blockwise", "augment", "batchnorm")
 """Options where `no` means something else than nothing."""
+
+
+def _is_given(name: str, value: object) -> bool:
+    """Whether an option was on the command line; 0 is an answer, for a bound to refuse or to mean none."""
+    return value is not None and value != () and (value is not False or name in _SWITCHES)
 
 
 def _check_quantized(request: Request, qat: bool) -> None:

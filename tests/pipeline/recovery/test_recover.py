@@ -239,6 +239,9 @@ def test_what_is_refused(place, tmp_path):
     assert (ran.code, "no loss 'everything'" in ran.err) == (2, True)
     ran = recover(place, "no.onnx", "--epochs", "3", "--minutes", "1")
     assert (ran.code, "one of epochs, steps and minutes" in ran.err) == (2, True)
+    for option in ("--minutes", "--epochs", "--lr"):
+        ran = recover(place, "no.onnx", option, "0")
+        assert (ran.code, f"{option}: Input should be greater than 0" in ran.err) == (2, True), ran.err
     ran = recover(place, "no.onnx", "--qat")
     assert (ran.code, "trtcompress quantize" in ran.err) == (2, True)
     ran = recover(place, "student.onnx")
