@@ -123,7 +123,8 @@ def run(argv: list[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         command = (sys.argv[1:] if argv is None else argv)[:1]
-        goes_on = {"build": "the last finished stage", "recover": "its last checkpoint"}.get(*command or [""])
+        whence = {"build": "the last finished stage", "recover": "its last checkpoint, if there is one yet"}
+        goes_on = whence.get(*command or [""])
         more = f"; the same command goes on after {goes_on}" if goes_on else ""
         say(f"interrupted: nothing half-written is left{more}")
         return leave(130)

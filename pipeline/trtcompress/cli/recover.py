@@ -51,8 +51,12 @@ WORK = ".recovery"
     default=None,
     help="Fit block by block first.  [default: yes, but not from 4,096 samples in --minutes]",
 )
-@click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: yes]")
-@click.option("--batchnorm/--no-batchnorm", default=None, help="Train with BatchNorm put back.  [default: yes]")
+@click.option("--augment/--no-augment", default=None, help="Change samples at random.  [default: from ten epochs on]")
+@click.option(
+    "--batchnorm/--no-batchnorm",
+    default=None,
+    help="Train with BatchNorm put back.  [default: from 50 steps of 16 samples on]",
+)
 @click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2; 8 for few samples]")
 @click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
@@ -101,6 +105,7 @@ def command(
 
 def _request(student: str, teacher: str, output: str, metric: str | None, how: dict[str, Any]) -> Request:
     """What is asked for, with everything looked up before any work starts."""
+    from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
     from ..recovery.own_options import refuse_ignored
@@ -113,9 +118,16 @@ def _request(student: str, teacher: str, output: str, metric: str | None, how: d
         from trtcompress_engines.metrics import find_metric
 
         find_metric(metric, Path.cwd())
+    models = read_model(Path(student)), read_model(Path(teacher))
+    if models[0].digest == models[1].digest:
+        raise UsageError(
+            "student and teacher are the same model: there is nothing to bring back",
+            where=f"{student} and {teacher}",
+            hint="cut or quantize it first: trtcompress prune, trtcompress quantize",
+        )
     return Request(
-        student=read_model(Path(student)),
-        teacher=read_model(Path(teacher)),
+        student=models[0],
+        teacher=models[1],
         settings=settings,
         out=out,
         work=out.with_name(out.name + WORK),

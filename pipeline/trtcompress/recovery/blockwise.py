@@ -94,6 +94,7 @@ def fit_blocks(job: Job, told: Told) -> float:
         for number, task in enumerate(tasks):
             if number < found["done"]:
                 continue
+            told(f"fitting block {number + 1} of {len(tasks)}", number, len(tasks))
             started, left = time.monotonic(), budget - found["seconds"]
             if left <= 0:
                 told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))

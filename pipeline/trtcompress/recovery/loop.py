@@ -139,6 +139,8 @@ class Loop:
                     self._keep()
                 else:
                     self._go_back()
+        if self._facts["quiet"] >= self._training.patience:
+            self._say(f"no gain in {self._training.patience} judgements: it ends here")
         return self._finish()
 
     def _keep_to_the_minutes(self) -> None:
@@ -187,6 +189,8 @@ class Loop:
         every = interval(total, judgements)
         self._facts |= {"rate": rate, "total": total, "every": every, "judgements": judgements, "limit": limit}
         size = self._feed.batches.size
+        if self._training.rate is None and rate == min(RATES[self._training.optimizer]):
+            self._say(f"{rate:g} is the lowest learning rate that is tried: there is little left to learn")
         self._say(f"learning rate {rate:g}, {total} steps of {size} samples; held out {loss:.4g}{self._with(metric)}")
         self._keep()
 

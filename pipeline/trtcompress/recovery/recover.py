@@ -132,8 +132,11 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
         metrics=request.metrics,
     )
     check_job(job)
+    begun = job.folder.exists()
     if open_folder(job.folder, _facts(request, job), request.replaces):
         told("go on with the training that was there", 0, None)
+    elif begun:
+        told("a training that was there had not come to a checkpoint: it begins anew", 0, None)
     if request.function is None:
         for words in (*_parts(job), *_other_precision(job)):
             told(words, 0, None)
@@ -237,6 +240,8 @@ def _parts(job: Job) -> Iterator[str]:
             f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and 'held out' is "
             "how well it does on those that it has not seen"
         )
+    else:
+        yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from"
     if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
         yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
 

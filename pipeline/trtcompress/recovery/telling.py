@@ -40,7 +40,7 @@ def by_lines(name: str, progress: Progress) -> Told:
     def told(what: str, done: int, total: int | None) -> None:
         nonlocal counting
         if what != counting:
-            _log.info("%s: %s", name, what if total is None else f"{done}/{total}: {what}")
+            _log.info("%s: %s", name, f"step {done}/{total}: {what}" if total and done and "loss" in what else what)
         counting = what
         progress(done, total)
 

@@ -67,6 +67,12 @@ def killed(tmp_path, monkeypatch) -> list[object]:
     return command
 
 
+def test_a_kill_before_any_checkpoint_is_told(killed, tmp_path):
+    state(tmp_path).unlink()
+    ran = trtcompress(*killed, "--epochs", "4")
+    assert (ran.code, "had not come to a checkpoint: it begins anew" in ran.err) == (0, True), ran.err
+
+
 def state(folder: Path) -> Path:
     return folder / "out.onnx.recovery" / "training" / "state.pt"
 

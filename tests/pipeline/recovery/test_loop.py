@@ -154,10 +154,13 @@ def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monk
 
 
 def test_it_ends_early_where_nothing_is_gained(tmp_path):
-    loop, pair = loop_of(tmp_path, replace(SHORT, steps=4000, rate=1e-9, patience=3))
+    said: list[str] = []
+    training = replace(SHORT, steps=4000, rate=1e-9, patience=3)
+    loop, pair = loop_of(tmp_path, training, told=lambda what, done, total: said.append(what))
     before = weights(pair)
     found = loop.run()
     assert found.steps < 2000
+    assert said[-1] == "no gain in 3 judgements: it ends here"
     assert found.after <= found.before
     assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
 

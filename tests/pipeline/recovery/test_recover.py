@@ -152,6 +152,7 @@ def test_one_sample_is_enough_to_start_from(place):
         *("-o", place / "single.onnx", "--epochs", "20", "--lr", "1e-3"),
     )
     assert ran.code == 0, ran.err
+    assert ran.err.index("1 samples: none can be held out") < ran.err.index("learning rate")
     assert "none could be held out" in ran.err
 
 
@@ -244,6 +245,8 @@ def test_what_is_refused(place, tmp_path):
         assert (ran.code, f"{option}: Input should be greater than 0" in ran.err) == (2, True), ran.err
     ran = recover(place, "no.onnx", "--qat")
     assert (ran.code, "trtcompress quantize" in ran.err) == (2, True)
+    ran = trtcompress("recover", student, "--teacher", student, "--data", place / "images.npz", "-o", place / "no.onnx")
+    assert (ran.code, "the same model: there is nothing to bring back" in ran.err) == (2, True)
     ran = recover(place, "student.onnx")
     assert (ran.code, "would overwrite" in ran.err) == (2, True)
     other = onnx.load(teacher)
