@@ -2,7 +2,8 @@
 
     python benchmarks/campaign.py [--kills 400]
 
-Builds are killed at random moments, and each real model of the tests is built for RTX cards. A campaign is cut into
+Builds are killed at random moments, each real model of the tests is built for RTX cards, and each example is built as
+it stands. A campaign is cut into
 rounds; each finished round is kept at once in `results/campaign.json` with the commit that it ran on, so that the same
 command goes on after it was stopped. It ends with exit code 1 where anything was found.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +25,9 @@ from kills import kill_campaign
 from machine import RESULTS, describe, save
 from trtcompress_graph.errors import TrtCompressError
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 KILLS_A_ROUND = 20
+PARTS = ("kills", "rtx", "examples")
 FAULTS = ("half_written", "made_again", "different", "left_behind", "failed")
 
 
@@ -32,14 +36,22 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=400, help="builds killed at random moments, in all")
     arguments = parser.parse_args()
     machine = describe("onnxruntime", "onnx-ir", "tensorrt-rtx-cu13-bindings")
-    result = kept(machine["commit"]) or {"machine": machine, "commit": machine["commit"], "kills": {}, "rtx": {}}
+    result = {
+        "machine": machine,
+        "commit": machine["commit"],
+        **{part: {} for part in PARTS},
+        **kept(machine["commit"]),
+    }
     killed(result, arguments.kills)
     built(result)
+    examples(result)
     rounds = result["kills"].values()
     faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
     faults["rtx"] = sum(len(round_["faults"]) for round_ in result["rtx"].values())
+    faults["examples"] = sum(round_["code"] != 0 for round_ in result["examples"].values())
     kills = sum(len(round_["entries_at_kill"]) for round_ in rounds)
-    print(json.dumps({"kills": kills, "rtx": len(result["rtx"]), "faults": faults}))
+    done = {name: len(result[name]) for name in ("rtx", "examples")}
+    print(json.dumps({"kills": kills, **done, "faults": faults}))
     return 1 if any(faults.values()) else 0
 
 
@@ -73,11 +85,31 @@ def built(result: dict[str, Any]) -> None:
         print(f"rtx, {name}: {'; '.join(faults) or 'nothing found'}", file=sys.stderr)
 
 
-def kept(commit: str | None) -> dict[str, Any] | None:
-    """What was kept of this commit."""
+def examples(result: dict[str, Any]) -> None:
+    """Each example of the repository, with its own settings and gates."""
+    from kept_runs import PROGRAM
+
+    subprocess.run([sys.executable, str(EXAMPLES / "prepare.py")], check=True)
+    for config in sorted(EXAMPLES.glob("*/build.yaml")):
+        name = config.parent.name
+        if name in result["examples"]:
+            continue
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="trtcompress-campaign-") as folder:
+            out = ("--out", f"{folder}/out", "--store", f"{folder}/store", "--json")
+            ran = subprocess.run([PROGRAM, "build", str(config), *out], capture_output=True, text=True, check=False)
+        verdict = json.loads(ran.stdout)["verdict"] if ran.stdout else ran.stderr.strip().splitlines()[-1]
+        seconds = time.perf_counter() - started
+        result["examples"][name] = {"seconds": seconds, "code": ran.returncode, "verdict": verdict}
+        save("campaign", result)
+        print(f"example, {name}: {verdict}", file=sys.stderr)
+
+
+def kept(commit: str | None) -> dict[str, Any]:
+    """What was kept of this commit; empty where it was of another one."""
     path = RESULTS / "campaign.json"
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return {"rtx": {}, **found} if found and found["commit"] == commit else None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("commit") == commit else {}
 
 
 def told(found: dict[str, Any]) -> str:

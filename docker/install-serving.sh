@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 
 case $kind in
 cpu) wanted="numpy onnxruntime" ;;
-rtx) wanted="numpy onnxruntime tensorrt-rtx-cu13-bindings" ;;
+# The bindings have no libraries of their own: those are in ONNX Runtime's plug-in.
+rtx) wanted="numpy onnxruntime tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13" ;;
 *)
     echo "there is no '$kind' to serve: give nothing, or rtx" >&2
     exit 2

@@ -199,5 +199,8 @@ def _refuse_pipeline(made: BuilderRef, target: Target, config: BuildConfig) -> N
 def _not_here(target: Target) -> str:
     """Why engines of a target are not built here; empty where they are."""
     from trtcompress_engines.backend import backend_for
+    from trtcompress_engines.backends.trt_load import other_card
 
-    return "the device itself builds it" if target.how == "kit" else backend_for(target).missing()
+    if target.how == "kit":
+        return "the device itself builds it"
+    return backend_for(target).missing() or (other_card(target) if target.how == "local" else "")

@@ -14,6 +14,7 @@ from triton_models import BATCH_8, CPU, cnn, engine_of
 from trtcompress_engines.triton import TritonOptions, write_repository
 
 ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints.txt"
 SCRIPT = ROOT / "docker" / "install-serving.sh"
 RUN = """
 import sys, numpy as np
@@ -49,6 +50,20 @@ def test_a_fresh_python_runs_a_packaged_model(tmp_path: Path) -> None:
     )
     expected = ort.InferenceSession(str(graph.path)).run(["logits"], {"image": image})[0]
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_for_plans_of_tensorrt_for_rtx_bindings_find_their_libraries(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    done = installed(python, "rtx")
+    assert done.returncode == 0, done.stderr
+    runners = ROOT / "engines" / "trtcompress_engines" / "triton"
+    code = f"import sys; sys.path.insert(0, {str(runners)!r}); from served.tensorrt_rtx_runner import load_bindings; "
+    ran = subprocess.run(
+        [python, "-c", code + "print(load_bindings().__version__)"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(rf"^tensorrt_rtx_cu13_bindings=={re.escape(ran.stdout.strip())}$", CONSTRAINTS.read_text(), re.M)
 
 
 def test_another_kind_is_refused_in_words(tmp_path: Path) -> None:

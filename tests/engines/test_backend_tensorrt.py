@@ -12,11 +12,13 @@ from onnx import TensorProto, helper
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.backends import tensorrt as backend_module
+from trtcompress_engines.backends import trt_load
 from trtcompress_engines.backends.tensorrt import nearest
 from trtcompress_engines.parsed_graphs import OLDER, WIDENED
 from trtcompress_engines.targets import resolve_target
 from trtcompress_engines.tensorrt_options import TensorRTOptions
-from trtcompress_graph.errors import CompileError
+from trtcompress_engines.tensorrt_release import Release
+from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.target import Engine
 
@@ -122,3 +124,30 @@ def test_an_operator_that_its_parser_does_not_have_is_named(tmp_path: Path):
     assert told.value.where == f"{path}: node 'peak'"
     assert "tensorrt.version" in told.value.hint
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def an_a10_is_here(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backend_module, "missing_classic", lambda: "")
+    monkeypatch.setattr(backend_module, "gpu_count", lambda: 1)
+    monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA A10"])
+    monkeypatch.setattr(trt_load, "gpu_capabilities", lambda: [(8, 6)])
+    real = backend_module.release_here
+    monkeypatch.setattr(
+        backend_module, "release_here", lambda of: Release(of, "10.13.0") if of == "classic" else real(of)
+    )
+
+
+def test_nothing_is_built_for_a_card_on_another_one(tmp_path: Path, an_a10_is_here: None):
+    engine = compile_for(write_cnn(tmp_path / "int8.onnx", int8=True), "h100")
+    assert not engine.built
+    told = "the GPU here is NVIDIA A10 (SM86), and 'h100' is SM90: build on a machine that has it"
+    assert engine.details["not_built"] == told
+
+
+def test_another_tensorrt_than_the_one_that_is_asked_for_builds_nothing(tmp_path: Path, an_a10_is_here: None):
+    path, target = write_cnn(tmp_path / "int8.onnx", int8=True), resolve_target("a10")
+    options = replace(OPTIONS, tensorrt=TensorRTOptions(version="8.6"))
+    with pytest.raises(UsageError, match=r"TensorRT 10\.13\.0 is installed here, and 8\.6 was asked for"):
+        backend_for(target).compile(read_model(path), target, "trt-int8", options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

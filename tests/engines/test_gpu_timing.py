@@ -447,9 +447,21 @@ def test_names_of_gpus(monkeypatch: pytest.MonkeyPatch):
         place.value = f"NVIDIA L{device.value}".encode()
         return 0
 
+    def put_attribute(place: Any, attribute: int, device: Any) -> int:
+        place._obj.value = {75: 8, 76: device.value - 4}[attribute]
+        return 0
+
     driver = SimpleNamespace(
-        cuInit=lambda flags: 0, cuDeviceGetCount=put_count, cuDeviceGet=put_device, cuDeviceGetName=put_name
+        cuInit=lambda flags: 0,
+        cuDeviceGetCount=put_count,
+        cuDeviceGet=put_device,
+        cuDeviceGetName=put_name,
+        cuDeviceGetAttribute=put_attribute,
     )
     monkeypatch.setattr(present.ctypes, "CDLL", lambda name: driver)
     assert present.gpu_names() == ["NVIDIA L10", "NVIDIA L11"]
+    assert present.gpu_capabilities() == [(8, 6), (8, 7)]
     assert trt_load.gpu_count() == 2
+    assert trt_load.other_card(resolve_target("a10")) == ""
+    told = "the GPU here is NVIDIA L10 (SM86), and 'h100' is SM90: build on a machine that has it"
+    assert trt_load.other_card(resolve_target("h100")) == told

@@ -149,6 +149,8 @@ def test_a_dla_gets_the_float_model_and_the_scales_of_the_quantized_one(tmp_path
     shell = (folder / "reproduce.sh").read_text()
     assert "--useDLACore=1" in shell
     assert f"--calib=own.{CACHE}" in shell
+    (shapes,) = {tuple(map(tuple, held["x"])) for held in made["profiles"]}
+    assert len(set(shapes)) == 1, "a DLA takes fixed shapes alone"
 
 
 def test_without_the_section_nothing_more_is_read(tmp_path: Path):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
@@ -17,7 +17,7 @@ from ..parsed_graphs import OLDER, parsed_by
 from ..tensorrt_options import TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Release, release_of
 from .trt_calibrator import check_batches
-from .trt_load import gpu_count, missing_classic, missing_rtx
+from .trt_load import gpu_count, missing_classic, missing_rtx, other_card
 from .trt_open import open_plan
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
@@ -48,9 +48,12 @@ class TensorRTBackend:
 
     def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
         """Build where the card may be here, else check the graph; the engine then is the graph, not built."""
-        if target.how == "kit" or self.missing():
-            return self._check(graph, target, encoding_name, options, out)
+        # What runs on all Ampere cards and newer ones may be built on any of them
+        elsewhere = "" if target.how == "kit" or options.tensorrt.hardware_compatible else other_card(target)
+        if target.how == "kit" or self.missing() or elsewhere:
+            return self._check(graph, target, encoding_name, options, out, elsewhere)
         release, file = release_here("classic"), f"model.{encoding_name}.plan"
+        _check_version(options.tensorrt.version, release)
         refuse(options.tensorrt, target, release, gpu=True)
         with staged(out) as folder:
             source, told = _source(graph, target, options, release, folder)
@@ -79,7 +82,9 @@ class TensorRTBackend:
         """A runner for the plan, where the GPU that it was built for is the first of this machine."""
         return open_plan(engine, "classic")
 
-    def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
+    def _check(
+        self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path, why: str
+    ) -> Engine:
         release = release_of(target, options.tensorrt.version)
         refuse(options.tensorrt, target, release, gpu=True)
         checked = check_graph(graph, target, options, out)
@@ -96,7 +101,27 @@ class TensorRTBackend:
             graph=graph,
             built=False,
             reproducible=True,
-            details={"checked": checked, **told, **_several(recipe), "how_to_build": how_to_build(recipe, target)},
+            details={
+                "checked": checked,
+                **({"not_built": why} if why else {}),
+                **told,
+                **_several(recipe),
+                "how_to_build": how_to_build(recipe, target),
+            },
+        )
+
+
+def _check_version(asked: str, release: Release) -> None:
+    """Refuse another TensorRT than the one that is asked for.
+
+    Raises:
+        UsageError: this machine has another one.
+    """
+    if asked and Release(release.flavour, asked).number != release.number:
+        raise UsageError(
+            f"{release.title} is installed here, and {asked} was asked for",
+            where="tensorrt.version",
+            hint="leave it out, or build on a machine that has that release",
         )
 
 

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..gpu.present import gpu_names
+from trtcompress_graph.target import Target
+
+from ..gpu.present import gpu_capabilities, gpu_names
 from ..tensorrt_release import BINDINGS, Flavour
 
 LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
@@ -53,6 +55,15 @@ def load(flavour: Flavour) -> Any:
 def gpu_count() -> int:
     """NVIDIA GPUs that the driver shows to this process; 0 where there is no driver."""
     return len(gpu_names())
+
+
+def other_card(target: Target) -> str:
+    """Empty where the first GPU of this machine is of the kind that a target is, else what it is; needs a GPU."""
+    capabilities = gpu_capabilities()
+    if not capabilities or not target.compute_capabilities or capabilities[0] in target.compute_capabilities:
+        return ""
+    here, there = (f"SM{major}{minor}" for major, minor in (capabilities[0], target.compute_capabilities[0]))
+    return f"the GPU here is {gpu_names()[0]} ({here}), and '{target.name}' is {there}: build on a machine that has it"
 
 
 def _bindings() -> str:

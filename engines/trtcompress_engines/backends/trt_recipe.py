@@ -98,7 +98,7 @@ def make_recipe(
         version=release.version,
         onnx=graph.path.name,
         plan=plan,
-        profiles=tuple(profiles),
+        profiles=tuple(profiles) if options.dla is None else _fixed(profiles),
         explicit_batch=release.explicit_batch,
         strongly_typed=classic and not flagged,
         native_instance_norm=release.native_instance_norm
@@ -113,6 +113,11 @@ def make_recipe(
         calibration_cache=CALIBRATION_CACHE if implicit else "",
         dla=options.dla,
     )
+
+
+def _fixed(profiles: Sequence[Mapping[str, Profile]]) -> tuple[Mapping[str, Profile], ...]:
+    """The usual shapes of the first profile alone: a DLA takes no others."""
+    return tuple({name: (usual, usual, usual) for name, (_, usual, _) in held.items()} for held in profiles[:1])
 
 
 def _precision(graph: Model, implicit: bool) -> tuple[str, ...]:

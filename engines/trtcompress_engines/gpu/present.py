@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from typing import TypeVar
 
 LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 
 
+MAJOR, MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the CUDA driver API."""
+
+Read = TypeVar("Read")
+
+
 def gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs that the driver shows to this process, in its order; none where there is no driver."""
+    return _each(_name)
+
+
+def gpu_capabilities() -> list[tuple[int, int]]:
+    """Compute capabilities of the same GPUs."""
+    return _each(_capability)
+
+
+def _each(read: Callable[[ctypes.CDLL, ctypes.c_int], Read]) -> list[Read]:
     for library in LIBRARIES:
         try:
             driver = ctypes.CDLL(library)
@@ -16,12 +33,24 @@ def gpu_names() -> list[str]:
             continue
         count = ctypes.c_int(0)
         if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return [_name(driver, index) for index in range(count.value)]
+            return [read(driver, _device(driver, index)) for index in range(count.value)]
     return []
 
 
-def _name(driver: ctypes.CDLL, index: int) -> str:
-    device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+def _device(driver: ctypes.CDLL, index: int) -> ctypes.c_int:
+    device = ctypes.c_int(0)
     driver.cuDeviceGet(ctypes.byref(device), index)
+    return device
+
+
+def _name(driver: ctypes.CDLL, device: ctypes.c_int) -> str:
+    name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), device)
     return name.value.decode(errors="replace")
+
+
+def _capability(driver: ctypes.CDLL, device: ctypes.c_int) -> tuple[int, int]:
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    for number, attribute in ((major, MAJOR), (minor, MINOR)):
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+    return major.value, minor.value
