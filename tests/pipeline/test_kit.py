@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -271,6 +272,24 @@ def test_no_space_says_so(kit, monkeypatch):
     ran = on_jetpack(kit, "build")
     assert (ran.code, "no space left on the device" in ran.err) == (25, True), ran.err
     assert not list((kit / "engines").iterdir())
+
+
+def test_on_jetpack_4_engines_of_another_kit_are_built_again_and_not_measured(old_kit):
+    assert on_jetpack_4(old_kit, "build").code == 0
+    models = old_kit / "jetpack4/models"
+    before = hashlib.sha256(models.read_bytes()).hexdigest()
+    lines = [line + " --noTF32" * line.startswith("trt-int8") for line in models.read_text().splitlines()]
+    models.write_text("\n".join(lines) + "\n")
+    sums = old_kit / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace(before, hashlib.sha256(models.read_bytes()).hexdigest()))
+    ran = on_jetpack_4(old_kit, "validate")
+    assert (ran.code, "trt-int8: passed over, it is not built of this kit: ./build" in ran.out) == (0, True), ran.err
+    assert [one["encoding"] for one in results(old_kit)["engines"]] == ["reference", "trt-fp16"]
+    again = on_jetpack_4(old_kit, "build")
+    assert "trt-int8: building" in again.out
+    assert "trt-fp16: there already" in again.out
+    assert on_jetpack_4(old_kit, "validate").code == 0
+    assert engine(results(old_kit), "trt-int8")
 
 
 def test_jetpack_4_needs_trtexec_and_a_shell_alone(old_kit):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the engines with trtexec; what is there already is not built again.
+# Builds the engines with trtexec; what is there already, of the same graph, options and scales, is not built again.
 set -u
 . "$(dirname "$0")/common.sh"
 force= dla= refused=
@@ -16,7 +16,7 @@ case ${dla:-0} in
 esac
 [ -z "$dla" ] || [ "$dla" -lt "$(cat "$kit/dla")" ] || fail 2 "there is no DLA core $dla: this device has $(cat "$kit/dla")"
 mkdir -p "$here/engines" && cd "$here" || fail 4 "cannot write in $here"
-[ ! -f timing.cache ] || cp timing.cache engines/timing.cache || fail 4 "no space in $here" # trtexec writes into it
+[ ! -f timing.cache ] || cp timing.cache engines/timing.cache || fail 25 "no space in $here" # trtexec writes into it
 
 own_cache() { # calibration.cache under the number of this very release: one of another patch is ignored
     sed "1s/^TRT-[0-9]*/TRT-$(version_of "$last")/" calibration.cache >engines/calibration.cache
@@ -25,13 +25,13 @@ own_cache() { # calibration.cache under the number of this very release: one of 
 build() { # name, graph, options
     plan=$here/engines/$1.plan
     log=$here/engines/$1.log
-    if [ -z "$force" ] && [ -s "$plan" ]; then
+    if [ -z "$force" ] && built_of "$1" "$2" "$3"; then
         echo "$1: there already"
         return
     fi
     needed=$(du -k "$here/$2" | awk '{ print int($1 * 1.5) }')
     free=$(df -Pk "$here" | awk 'NR == 2 { print $4 }')
-    [ "$free" -ge "$needed" ] || fail 4 "no space: $1 needs $needed kB in $here, and $free kB are free"
+    [ "$free" -ge "$needed" ] || fail 25 "no space: $1 needs $needed kB in $here, and $free kB are free"
     case $3 in
     *--calib=*) own_cache ;;
     esac
@@ -46,7 +46,10 @@ build() { # name, graph, options
     fi
     major=$(version_of "$log" | cut -c1)
     case $(cat "$kit/majors") in
-    *"$major"*) mv "$plan.partial" "$plan" ;;
+    *"$major"*)
+        rm -f "$here/engines/$1.key"
+        mv "$plan.partial" "$plan" && key_of "$2" "$3" >"$here/engines/$1.key" || fail 25 "no space in $here"
+        ;;
     *)
         rm -f "$plan.partial"
         fail 3 "this kit is for TensorRT $(cat "$kit/majors"), and this device has $major"

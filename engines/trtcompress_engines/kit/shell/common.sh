@@ -8,12 +8,26 @@ fail() { # code, words
     exit "$1"
 }
 
-(cd "$here" && sha256sum -c --quiet SHA256SUMS >/dev/null 2>&1) ||
-    fail 3 "this kit is damaged: $(cd "$here" && sha256sum -c --quiet SHA256SUMS 2>/dev/null | head -1) ; copy it again"
+(cd "$here" && sha256sum -c --strict --quiet SHA256SUMS >/dev/null 2>&1) ||
+    fail 3 "this kit is damaged: $(cd "$here" && sha256sum -c --strict --quiet SHA256SUMS 2>/dev/null | head -1) ; copy it again"
 
 trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
 [ -x "$trtexec" ] || fail 3 "trtexec is not there: install JetPack's packages (sudo apt install nvidia-jetpack)"
 
 version_of() { # log: the number that trtexec prints of TensorRT, 8201 for 8.2.1
     sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' "$1" | head -1
+}
+
+key_of() { # graph, options: what an engine is built of; one of another graph, options or scales is none of this kit's
+    {
+        echo "$2"
+        find "$(dirname "$here/$1")" -type f | LC_ALL=C sort | while read -r file; do sha256sum <"$file"; done
+        case $2 in
+        *--calib=*) sed 1d "$here/calibration.cache" ;;
+        esac
+    } | sha256sum | cut -d' ' -f1
+}
+
+built_of() { # name, graph, options: whether the engine that is there is of these
+    [ -s "$here/engines/$1.plan" ] && [ "$(cat "$here/engines/$1.key" 2>/dev/null)" = "$(key_of "$2" "$3")" ]
 }

@@ -10,7 +10,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-work=$(mktemp -d) || fail 4 "no space for temporary files"
+work=$(mktemp -d) || fail 25 "no space for temporary files"
 sampler=
 trap '[ -z "$sampler" ] || kill "$sampler" 2>/dev/null; rm -rf "$work"' EXIT
 
@@ -52,9 +52,9 @@ first=1
 status=0
 while IFS=$tab read -r name path options; do
     plan=$here/engines/$name.plan
-    if [ ! -s "$plan" ]; then
-        [ "$name" != reference ] || fail 2 "the reference is not built: run ./build first"
-        echo "$name: passed over, it is not built: ./build"
+    if ! built_of "$name" "$path" "$options"; then
+        [ "$name" != reference ] || fail 2 "the reference is not built of this kit: run ./build first"
+        echo "$name: passed over, it is not built of this kit: ./build"
         continue
     fi
     echo "$name: checking ..."
@@ -93,11 +93,11 @@ version=$(version_of "$work/log" | sed 's/^\([0-9]\)\([0-9]\)0*\([0-9]*\)$/\1.\2
     printf ' "device": {"model": "%s", "release": "%s", "python": "", "numpy": "", "tensorrt": "%s", "cuda": "trtexec"},\n' \
         "${model:-$(uname -m)}" "$release" "$version"
     printf ' "engines": [\n%s]}\n' "$(cat "$work/engines")"
-} >"$out/.results.json.partial" && mv "$out/.results.json.partial" "$out/results.json" || fail 4 "no space in $out"
+} >"$out/.results.json.partial" && mv "$out/.results.json.partial" "$out/results.json" || fail 25 "no space in $out"
 {
     printf '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n'
     cat "$work/suites"
     printf '</testsuites>\n'
-} >"$out/junit.xml" || fail 4 "no space in $out"
+} >"$out/junit.xml" || fail 25 "no space in $out"
 echo "wrote $out/results.json and $out/junit.xml"
 exit $status
