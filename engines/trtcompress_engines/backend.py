@@ -115,3 +115,12 @@ def backend_for(target: Target) -> Backend:
     from .backends import BY_HOW  # here, so that the backends can import this module
 
     return BY_HOW[target.how]
+
+
+def not_here(target: Target) -> str:
+    """Why engines of a target are not built on this machine; empty where they are."""
+    from .backends.trt_load import other_card
+
+    if target.how == "kit":
+        return "the device itself builds it"
+    return backend_for(target).missing() or (other_card(target) if target.how == "local" else "")

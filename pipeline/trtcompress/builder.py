@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from trtcompress_engines.backend import not_here
 from trtcompress_engines.tensorrt_options import SECTION, TensorRTOptions, pinned, refuse
 from trtcompress_engines.tensorrt_release import Release, installed, release_of
 from trtcompress_graph.axes import Axes, AxisRange
@@ -188,19 +189,9 @@ def _refuse_pipeline(made: BuilderRef, target: Target, config: BuildConfig) -> N
             where="qat",
             hint="remove it, or tensorrt.implicit and tensorrt.dla",
         )
-    if made.implicit == "samples" and (lacking := _not_here(target)):
+    if made.implicit == "samples" and (lacking := not_here(target)):
         raise UsageError(
             f"TensorRT calibrates '{target.name}' on the machine that builds its engine: {lacking}",
             where=f"{SECTION}.implicit",
             hint="tensorrt.implicit=ranges takes our ranges, and builds there too",
         )
-
-
-def _not_here(target: Target) -> str:
-    """Why engines of a target are not built here; empty where they are."""
-    from trtcompress_engines.backend import backend_for
-    from trtcompress_engines.backends.trt_load import other_card
-
-    if target.how == "kit":
-        return "the device itself builds it"
-    return backend_for(target).missing() or (other_card(target) if target.how == "local" else "")

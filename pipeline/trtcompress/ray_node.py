@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtcompress_engines.backend import backend_for
+from trtcompress_engines.backend import not_here
 from trtcompress_engines.cpu import cpu_features
 from trtcompress_graph.errors import StoreError, TrtCompressError
 from trtcompress_graph.target import Target
@@ -100,7 +100,7 @@ def this_cpu() -> CpuKind:
 
 def look(paths: Sequence[str], targets: Sequence[Target]) -> Seen:
     """Tell what is here."""
-    lacking = {target.name: "" if target.how == "kit" else backend_for(target).missing() for target in targets}
+    lacking = {target.name: "" if target.how == "kit" else not_here(target) for target in targets}
     return Seen(__version__, this_cpu(), lacking, tuple(path for path in paths if not Path(path).exists()))
 
 

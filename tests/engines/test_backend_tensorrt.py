@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from small_cnn import write_cnn
-from trtcompress_engines.backend import CompileOptions, backend_for
+from trtcompress_engines.backend import CompileOptions, backend_for, not_here
 from trtcompress_engines.backends import tensorrt as backend_module
 from trtcompress_engines.backends import trt_load
 from trtcompress_engines.backends.tensorrt import nearest
@@ -143,6 +143,9 @@ def test_nothing_is_built_for_a_card_on_another_one(tmp_path: Path, an_a10_is_he
     assert not engine.built
     told = "the GPU here is NVIDIA A10 (SM86), and 'h100' is SM90: build on a machine that has it"
     assert engine.details["not_built"] == told
+    assert not_here(resolve_target("h100")) == told
+    assert not_here(resolve_target("a10")) == ""
+    assert not_here(resolve_target("jetson-agx-orin")) == "the device itself builds it"
 
 
 def test_another_tensorrt_than_the_one_that_is_asked_for_builds_nothing(tmp_path: Path, an_a10_is_here: None):

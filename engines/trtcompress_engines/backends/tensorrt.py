@@ -11,7 +11,7 @@ from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
-from ..backend import CompileOptions, Runner, Shape
+from ..backend import CompileOptions, Runner, Shape, not_here
 from ..files import staged
 from ..parsed_graphs import OLDER, parsed_by
 from ..tensorrt_options import TensorRTOptions, pinned, refuse
@@ -47,11 +47,9 @@ class TensorRTBackend:
         return missing_classic() or ("" if gpu_count() else "there is no NVIDIA GPU: build on a machine that has it")
 
     def compile(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
-        """Build where the card may be here, else check the graph; the engine then is the graph, not built."""
-        # What runs on all Ampere cards and newer ones may be built on any of them
-        elsewhere = "" if target.how == "kit" or options.tensorrt.hardware_compatible else other_card(target)
-        if target.how == "kit" or self.missing() or elsewhere:
-            return self._check(graph, target, encoding_name, options, out, elsewhere)
+        """Build where the card is here, else check the graph; the engine then is the graph, not built."""
+        if not_here(target):
+            return self._check(graph, target, encoding_name, options, out)
         release, file = release_here("classic"), f"model.{encoding_name}.plan"
         _check_version(options.tensorrt.version, release)
         refuse(options.tensorrt, target, release, gpu=True)
@@ -82,9 +80,7 @@ class TensorRTBackend:
         """A runner for the plan, where the GPU that it was built for is the first of this machine."""
         return open_plan(engine, "classic")
 
-    def _check(
-        self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path, why: str
-    ) -> Engine:
+    def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
         release = release_of(target, options.tensorrt.version)
         refuse(options.tensorrt, target, release, gpu=True)
         checked = check_graph(graph, target, options, out)
@@ -103,7 +99,7 @@ class TensorRTBackend:
             reproducible=True,
             details={
                 "checked": checked,
-                **({"not_built": why} if why else {}),
+                **({"not_built": card} if (card := other_card(target)) and target.how == "local" else {}),
                 **told,
                 **_several(recipe),
                 "how_to_build": how_to_build(recipe, target),

@@ -182,12 +182,14 @@ def _check_quantized(request: Request, qat: bool) -> None:
 
 def _told() -> Any:
     """A line for each thing that begins, and for each judgement."""
+    from ..recovery.telling import line_of
+
     shown = ""
 
     def told(what: str, done: int, total: int | None) -> None:
         nonlocal shown
         if what != shown:
-            say(f"step {done}/{total}: {what}" if total and done and "loss" in what else what)
+            say(line_of(what, done, total))
         shown = what
 
     return told

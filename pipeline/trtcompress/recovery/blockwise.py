@@ -94,11 +94,11 @@ def fit_blocks(job: Job, told: Told) -> float:
         for number, task in enumerate(tasks):
             if number < found["done"]:
                 continue
-            told(f"fitting block {number + 1} of {len(tasks)}", number, len(tasks))
             started, left = time.monotonic(), budget - found["seconds"]
             if left <= 0:
                 told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))
                 break
+            told(f"fitting block {number + 1} of {len(tasks)}", number, len(tasks))
             before, after = _fit(job, subjects, task, left / (len(tasks) - number))
             told(
                 f"block up to {layers.get(task.name) or task.name}: error {before:.3g} to {after:.3g}",

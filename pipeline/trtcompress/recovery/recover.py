@@ -106,7 +106,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
 
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
     """The training with its samples and its folder, all checked."""
-    from .checkpoint import open_folder
+    from .checkpoint import holds_training, open_folder
     from .checks import check_job
     from .halves import in_float32
     from .job import Job
@@ -132,7 +132,7 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
         metrics=request.metrics,
     )
     check_job(job)
-    begun = job.folder.exists()
+    begun = job.folder.exists() and not holds_training(job.folder)
     if open_folder(job.folder, _facts(request, job), request.replaces):
         told("go on with the training that was there", 0, None)
     elif begun:

@@ -33,6 +33,11 @@ FORGOTTEN = 14 * 86400
 """Seconds after which nobody will go on with a training that was killed."""
 
 
+def line_of(what: str, done: int, total: int | None) -> str:
+    """What is told of a training: with the step, where it is how the training stands there."""
+    return f"step {done}/{total}: {what}" if total and done and "loss" in what else what
+
+
 def by_lines(name: str, progress: Progress) -> Told:
     """Progress of a stage: a line for each judgement, and the steps."""
     counting = ""
@@ -40,7 +45,7 @@ def by_lines(name: str, progress: Progress) -> Told:
     def told(what: str, done: int, total: int | None) -> None:
         nonlocal counting
         if what != counting:
-            _log.info("%s: %s", name, f"step {done}/{total}: {what}" if total and done and "loss" in what else what)
+            _log.info("%s: %s", name, line_of(what, done, total))
         counting = what
         progress(done, total)
 
