@@ -12,6 +12,6 @@ from __future__ import annotations
 from .batchnorm import load_plain, settle_batchnorm
 from .convert import to_torch
 from .registry import OPS, op
-from .write_back import to_onnx
+from .write_back import learned_scales, to_onnx
 
-__all__ = ["OPS", "load_plain", "op", "settle_batchnorm", "to_onnx", "to_torch"]
+__all__ = ["OPS", "learned_scales", "load_plain", "op", "settle_batchnorm", "to_onnx", "to_torch"]

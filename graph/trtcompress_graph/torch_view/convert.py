@@ -42,5 +42,10 @@ def build(prepared: Prepared, options: Options) -> fx.GraphModule:
         builder.placeholder(value)
     builder.run(list(graph))
     module = builder.finish(graph)
-    module.meta[META] = {"grids": state.grids, "restored": tuple(state.restored)}
+    module.meta[META] = {
+        "grids": state.grids,
+        "restored": tuple(state.restored),
+        "scales": tuple(state.scales),
+        "twins": state.twins,
+    }
     return module.eval()

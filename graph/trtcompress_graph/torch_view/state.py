@@ -73,11 +73,14 @@ class State:
         self.options = options
         self.names = StateNames(roles)
         self.grids: dict[str, Grid] = {}
+        self.scales: list[str] = []
+        self.twins: dict[str, str] = {}
         self.restored: list[Restored] = []
         self.roles = dict(roles)
         self._constants: dict[str, torch.Tensor] = {}
         self._named: dict[int, tuple[str, torch.Tensor]] = {}
         self._registered: dict[str, str] = {}
+        self._equal: dict[tuple[object, ...], str] = {}
 
     def initializer(self, value: ir.Value, builder: Builder) -> Any:
         """A stored tensor: read from the module where it is a weight or state, else itself."""
@@ -87,11 +90,26 @@ class State:
             raise ModelError("it is read, but nothing makes it", where=f"tensor '{name}'", hint="export it again")
         if role is Role.CONSTANT:
             return self.stored(value)
+        if role is Role.SCALE and self.options.learn_scales:
+            name = self._scale(name, value)
         if name not in self._registered:
-            learned = role is Role.SCALE and self.options.learn_scales
-            self.register(name, self.stored(value), trained=role is Role.WEIGHT or learned)
+            self.register(name, self.stored(value), trained=role is Role.WEIGHT)
         made = builder.attribute(self._registered[name])
         return made.like(self.stored(value))
+
+    def _scale(self, name: str, value: ir.Value) -> str:
+        """Register a scale that is learned; of equal ones the first stands for all.
+
+        Both ends of a pair may store it, and kernels that move integers, as Concat's, need one scale on both sides.
+        """
+        held = value.const_value
+        assert held is not None
+        first = self._equal.setdefault((held.dtype, tuple(held.shape), held.tobytes()), name)
+        if first != name:
+            self.twins[name] = first
+        elif name not in self._registered:
+            self.scales.append(self.register(name, self.stored(value), trained=True))
+        return first
 
     def stored(self, value: ir.Value) -> torch.Tensor:
         """What is stored under a name, one tensor for all who ask."""

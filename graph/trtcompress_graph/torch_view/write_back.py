@@ -25,6 +25,12 @@ from .tensors import to_array, to_tensor
 _HINT = "give the model that this module was made from"
 
 
+def learned_scales(module: fx.GraphModule) -> tuple[Tensor, ...]:
+    """The scales of a module that are trained, each once; none but in a view that was made with `learn_scales`."""
+    names: tuple[str, ...] = module.meta.get(META, {}).get("scales", ())
+    return tuple(module.get_parameter(name) for name in names)
+
+
 def to_onnx(module: fx.GraphModule, *, like: Model | str | Path, out: str | Path) -> Model:
     """Write the weights of a view into the graph that it came from.
 
@@ -63,6 +69,7 @@ def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, ND
     inside = tuple(norm.prefix for norm in facts["restored"])
     held = {name: tensor for name, tensor in held.items() if not name.startswith(inside)} if inside else held
     held |= _folded(module, facts["restored"])
+    held |= {name: held[first] for name, first in facts["twins"].items()}
     held |= _scales(graph, held, before)
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in held.items():

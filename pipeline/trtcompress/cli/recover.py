@@ -57,6 +57,11 @@ WORK = ".recovery"
     default=None,
     help="Train with BatchNorm put back.  [default: from 50 steps of 16 samples on]",
 )
+@click.option(
+    "--learn-scales/--no-learn-scales",
+    default=None,
+    help="With --qat: train scales too, or keep the calibrated ranges.  [default: train]",
+)
 @click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2; 8 for few samples]")
 @click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
@@ -157,7 +162,7 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
         raise UsageError(first["msg"].removeprefix("Value error, "), where=where, hint=hint) from None
 
 
-_SWITCHES = ("blockwise", "augment", "batchnorm")
+_SWITCHES = ("blockwise", "augment", "batchnorm", "learn_scales")
 """Options where `no` means something else than nothing."""
 
 

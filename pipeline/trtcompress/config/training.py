@@ -50,6 +50,9 @@ class RecoverSettings(Settings):
     batchnorm: bool = Field(
         True, description="train with BatchNorm put back behind convolutions, where there are 16 samples a step or more"
     )
+    learn_scales: bool = Field(
+        True, description="under quantization, train scales too; false keeps the ranges of the calibration"
+    )
     temperature: float | None = Field(
         None,
         gt=0,

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.optim import Adam
 
 from trtcompress_graph.load import load_ir
+from trtcompress_graph.torch_view import learned_scales
 
 from .checkpoint import load, save
 from .devices import first_device, given_back, repeatable
@@ -129,7 +130,7 @@ def _tasks(pair: Pair) -> list[Task]:
     ends.append((first, held, Shared(first, "", False, shape, shape)))
     tasks: list[Task] = []
     starts: list[str] = []
-    taken: set[int] = set()
+    taken = {id(scale) for scale in learned_scales(pair.student)}  # rates of weights would carry them away
     for name, node, shared in ends:
         part = block(pair.student, starts, node)
         weights = tuple(p for p in part.parameters() if p.requires_grad and id(p) not in taken)

@@ -62,6 +62,10 @@ class Job:
         """The batches of the training."""
         return Batches(self.pool, self.training.batch, self.training.seed)
 
+    def view(self, norms: bool = False) -> fx.GraphModule:
+        """The student as it is trained, with BatchNorm put back or not."""
+        return to_torch(self.student, learn_scales=self.training.learn_scales, restore_batchnorm=norms)
+
     @property
     def loss_options(self) -> LossOptions:
         """How losses are made."""
@@ -91,7 +95,7 @@ def open_subjects(job: Job, norms: bool = False) -> Subjects:
     """
     found = load(job.folder / BLOCKS)
     weights = found["weights"] if found is not None else None
-    student = _channels_last(view_with_norms(job, weights) if norms else to_torch(job.student))
+    student = _channels_last(view_with_norms(job, weights) if norms else job.view())
     teacher = _channels_last(to_torch(job.teacher)).requires_grad_(False)
     keep_zeros(student, teacher)
     share_equal(student, teacher)

@@ -8,6 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx, nn
 
+from trtcompress_graph.torch_view import learned_scales
+
 from .losses import LossOptions, find_loss
 from .losses.registry import Seen, Term
 from .pairs import Pair
@@ -24,6 +26,9 @@ class Learner(nn.Module):
         pair: student and teacher.
         terms: what it is trained to, with weights.
         student: gives the tensors that the terms read, as a dict; parameters are those of the pair's student.
+
+    Attributes:
+        scales: of the quantization, where they are trained too.
     """
 
     def __init__(self, pair: Pair, terms: Mapping[str, tuple[float, Term]], student: nn.Module) -> None:
@@ -32,6 +37,7 @@ class Learner(nn.Module):
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
         self._weights = {name: weight for name, (weight, _) in terms.items()}
         self._judges = judging(terms).keys()
+        self.scales = learned_scales(pair.student)
 
     def forward(
         self, inputs: Sequence[Tensor], teacher: Mapping[str, Tensor], labels: Tensor | None, judged: bool = False

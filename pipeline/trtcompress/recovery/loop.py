@@ -20,7 +20,7 @@ from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
 from .norms import WIDE, by_batch
-from .optimizer import FIRST_RATE, RATES, Average, make_optimizer, schedule, set_rate
+from .optimizer import FIRST_RATE, RATES, Average, make_optimizer, pace_of, schedule, set_rate
 from .pace import FEW, JUDGEMENTS, fitting, interval, still_fitting
 from .rates import climb, trial_steps
 from .settings import LONG, Training, planned_steps
@@ -105,7 +105,7 @@ class Loop:
         self._norms = norms
         self._share = Share(fabric.global_rank, fabric.world_size)
         self._inner = learner
-        optimizer = make_optimizer(learner.student, learner.terms, training)
+        optimizer = make_optimizer(learner.student, learner.terms, training, learner.scales)
         self._learner, self._optimizer = fabric.setup(learner, optimizer)
         self._raw: Optimizer = optimizer
         self._average = Average(learner.student, training.average)
@@ -127,7 +127,8 @@ class Loop:
             self._restore(found)
         self._clock = time.perf_counter()
         while self._facts["step"] < self._facts["total"] and self._facts["quiet"] < self._training.patience:
-            if not self._advance(self._facts["step"], self._facts["rate"] * self._facts["scale"]):
+            share = self._facts["scale"] * schedule(self._facts["step"], self._facts["total"])
+            if not self._advance(self._facts["step"], self._facts["rate"], share):
                 self._go_back()
                 continue
             self._facts["step"] += 1
@@ -181,6 +182,7 @@ class Loop:
         if self._training.minutes is not None and total < LONG * self._feed.batches.per_epoch:
             self._resize(self._feed.batches.size, changes=False)
             self._good = cloned(self._state())
+        self._facts["pace"] = pace_of(total)
         rate, spent, judged = self._probe(total)
         limit = None
         if self._training.minutes is not None:
@@ -201,7 +203,7 @@ class Loop:
             seconds = []
             for step in range(TIMED):
                 started = time.perf_counter()
-                self._advance(step, LOW)
+                self._advance(step, LOW, 1.0)
                 seconds.append(time.perf_counter() - started)
             self._restore(self._good)
             size, found = self._feed.batches.size, self._fabric.broadcast(sorted(seconds)[TIMED // 2])
@@ -251,16 +253,14 @@ class Loop:
     def _trained(self, rate: float, steps: int) -> float:
         """Loss on what is held out after a short training; infinite where it went astray."""
         for step in range(steps):
-            if not self._advance(step, rate * schedule(step, steps)):
+            if not self._advance(step, rate, schedule(step, steps)):
                 return math.inf
         loss = self._loss_held_out(average=False)
         return loss if math.isfinite(loss) else math.inf
 
-    def _advance(self, step: int, rate: float) -> bool:
-        """One step; False where loss or gradient is not finite. Nothing has changed then."""
-        if "total" in self._facts:
-            rate *= schedule(step, self._facts["total"])
-        set_rate(self._raw, rate)
+    def _advance(self, step: int, rate: float, share: float) -> bool:
+        """One step at a share of its rate; False where loss or gradient is not finite. Nothing has changed then."""
+        set_rate(self._raw, rate * share, self._facts.get("pace", 0.0) * share)
         self._optimizer.zero_grad()
         examples = self._feed.training(step, self._share)
         count = sum(example.count for example in examples)

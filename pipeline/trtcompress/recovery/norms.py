@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trtcompress_graph.torch_view import load_plain, settle_batchnorm, to_torch
+from trtcompress_graph.torch_view import load_plain, settle_batchnorm
 from trtcompress_graph.torch_view.module import META
 from trtcompress_graph.torch_view.modules import BatchNorm
 
@@ -50,7 +50,7 @@ def view_with_norms(job: Job, weights: Mapping[str, Tensor] | None) -> fx.GraphM
         job: the training.
         weights: of a view without norms, which count instead of those of the file.
     """
-    view = to_torch(job.student, restore_batchnorm=True)
+    view = job.view(norms=True)
     if weights is not None:
         load_plain(view, weights)
     return view

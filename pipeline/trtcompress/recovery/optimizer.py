@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,13 +31,32 @@ SLOW = 0.1
 """Share of the rate that projections of losses learn with: they were fitted, and are to follow."""
 
 
-def make_optimizer(student: nn.Module, terms: nn.Module, training: Training) -> Optimizer:
-    """AdamW, or SGD with Nesterov's momentum; vectors (biases, norms, scales) do not decay."""
+TRAVEL = 0.7
+"""How far scales may go in a training, as the logarithm of their ratio: ranges of outliers are to be halved."""
+
+MOST_PACE = 0.01
+"""How far they go in a step at the most."""
+
+
+def make_optimizer(
+    student: nn.Module, terms: nn.Module, training: Training, scales: Sequence[Tensor] = ()
+) -> Optimizer:
+    """AdamW, or SGD with Nesterov's momentum; vectors (biases, norms, scales) do not decay.
+
+    AdamW moves everything by its rate, whatever its size. Scales are far from each other in size, and are to move by a
+    share of it: those of like size are a group. SGD follows the gradients, which LSQ (arXiv 1902.08153) has set right.
+    """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
+    groups: list[dict[str, Any]] = []
+    if training.optimizer == "adamw" and scales:
+        apart = {id(scale) for scale in scales}
+        trained = [parameter for parameter in trained if id(parameter) not in apart]
+        groups = [{"params": alike, "weight_decay": 0.0, "size": size} for size, alike in _by_size(scales).items()]
+    groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay, "share": 1.0},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
         {"params": list(terms.parameters()), "weight_decay": 0.0, "share": SLOW},
+        *groups,
     ]
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "sgd":
@@ -46,10 +65,24 @@ def make_optimizer(student: nn.Module, terms: nn.Module, training: Training) -> 
     return AdamW(groups, lr=1e-3, foreach=trained[0].is_cuda if trained else False)
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """The learning rate of the next step."""
+def _by_size(scales: Sequence[Tensor]) -> dict[float, list[Tensor]]:
+    """Scales by the power of two that their mean is nearest to."""
+    found: dict[float, list[Tensor]] = {}
+    for scale in scales:
+        mean = max(float(scale.detach().abs().mean()), torch.finfo(torch.float32).tiny)
+        found.setdefault(2.0 ** round(math.log2(mean)), []).append(scale)
+    return found
+
+
+def pace_of(total: int) -> float:
+    """How far scales go in a step at its full rate, as a share of their size, in a training of so many steps."""
+    return min(MOST_PACE, 2 * TRAVEL / total)  # over time rates are half of their greatest
+
+
+def set_rate(optimizer: Optimizer, rate: float, pace: float = 0.0) -> None:
+    """The learning rate of the next step, and the pace of scales."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)
+        group["lr"] = pace * group["size"] if "size" in group else rate * group.get("share", 1.0)
 
 
 def schedule(step: int, total: int) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 7
+VERSION = 8
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -170,6 +170,7 @@ def training_of(settings: RecoverSettings) -> Training:
         devices=settings.devices,
         checkpoint_activations=settings.checkpoint_activations,
         norms=settings.batchnorm,
+        learn_scales=settings.learn_scales and settings.function is None,
         seed=settings.seed,
     )
 
@@ -202,7 +203,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
 
 def _write(request: Request, job: Job) -> Model:
     """The student with the weights that the training left."""
-    from trtcompress_graph.torch_view import to_onnx, to_torch
+    from trtcompress_graph.torch_view import to_onnx
 
     from .checkpoint import load
     from .halves import in_halves
@@ -210,7 +211,7 @@ def _write(request: Request, job: Job) -> Model:
 
     found = load(job.folder / TRAINED)
     assert found is not None
-    view = to_torch(job.student, restore_batchnorm=found["norms"])
+    view = job.view(norms=found["norms"])
     load_weights(view, found["weights"])
     if job.student is request.student:
         return to_onnx(view, like=job.student, out=request.out)

@@ -29,6 +29,7 @@ class Training:
         augment: samples are changed at random where that fits their kind.
         checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
         norms: BatchNorm is put back where batches are wide enough, and trained with.
+        learn_scales: under quantization, scales are trained too.
         devices: processes, one a device; 0: all devices of an accelerator, one CPU process.
     """
 
@@ -51,6 +52,7 @@ class Training:
     devices: int = 1
     checkpoint_activations: bool = False
     norms: bool = True
+    learn_scales: bool = True
     seed: int = 0
 
 

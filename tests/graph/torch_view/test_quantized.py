@@ -16,7 +16,7 @@ from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from onnx_models import model, value
-from trtcompress_graph.torch_view import to_onnx, to_torch
+from trtcompress_graph.torch_view import learned_scales, to_onnx, to_torch
 from trtcompress_graph.torch_view.quantized import fake_quantize, learned_scale
 
 RNG = np.random.default_rng(0)
@@ -172,6 +172,34 @@ def test_a_scale_that_went_below_zero_is_written_as_it_counted(tmp_path: Path) -
     assert np.allclose(after["b_scale"], after["x_scale"] * after["w_scale"])
     x = torch.randn(2, 3, 6, 6)
     assert ((module(x) - runtime(written, x)).abs() / 0.05 > 0.5).float().mean() < 0.01
+
+
+def test_equal_scales_are_learned_as_one(tmp_path: Path) -> None:
+    """Both ends of a pair may store their scale, and so may two tensors that a Concat joins."""
+    made = convolution()
+    for name, twin in (("x_scale", "x_scale_too"), ("y_scale", "y_scale_too")):
+        held = next(t for t in made.graph.initializer if t.name == name)
+        copy = made.graph.initializer.add()
+        copy.CopyFrom(held)
+        copy.name = twin
+        reader = next(n for n in made.graph.node if n.op_type == "DequantizeLinear" and n.input[1] == name)
+        reader.input[1] = twin
+    path = saved(made, tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=True)
+    first = {name for name, _ in module.named_parameters() if name.endswith("scale") or name.endswith("too")}
+    assert len(first & {"x_scale", "x_scale_too"}) == len(first & {"y_scale", "y_scale_too"}) == 1
+    assert len(learned_scales(module)) == 3
+    with torch.no_grad():
+        for scale in learned_scales(module):
+            scale.mul_(1.25)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    written = onnx.load(tmp_path / "out.onnx")
+    after = {t.name: to_array(t) for t in written.graph.initializer}
+    assert after["x_scale"] == after["x_scale_too"] == np.float32(0.02) * np.float32(1.25)
+    assert after["y_scale"] == after["y_scale_too"]
+    assert np.allclose(after["b_scale"], after["x_scale"] * after["w_scale"])
+    x = torch.randn(2, 3, 6, 6)
+    assert ((module(x) - runtime(written, x)).abs() / 0.06 > 0.5).float().mean() < 0.01
 
 
 def test_nothing_trained_is_equal_to_the_byte(tmp_path: Path) -> None:

@@ -159,10 +159,10 @@ from trtcompress.recovery.loop import Loop
 
 advance = Loop._advance
 
-def advance_or_die(self, step, rate):
+def advance_or_die(self, step, rate, share):
     if self._facts["step"] == 40 and "total" in self._facts:
         os.kill(os.getpid(), signal.SIGKILL)
-    return advance(self, step, rate)
+    return advance(self, step, rate, share)
 
 Loop._advance = advance_or_die
 from trtcompress.cli.main import run

@@ -21,7 +21,6 @@ from trtcompress.recovery.job import TRAINED, Job, load_weights, weights_of
 from trtcompress.recovery.recover import Request
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
-from trtcompress_graph.torch_view import to_torch
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def trained(place) -> Path:
     """trained.onnx, and beside it answers.npy: what the weights of the training answer before they are written."""
 
     def answered(request: Request, job: Job) -> Model:
-        view = to_torch(job.student)
+        view = job.view()
         load_weights(view, load(job.folder / TRAINED)["weights"])
         with torch.no_grad():
             np.save(place / "answers.npy", view(torch.from_numpy(images()[0][512:576])).numpy())
@@ -106,7 +105,25 @@ def test_nodes_stay_and_weights_stay_integers(place, trained):
     one, other = ({w.name: numpy_helper.to_array(w) for w in m.graph.initializer} for m in (before, after))
     changed = {name for name in one if one[name].tobytes() != other[name].tobytes()}
     assert any(one[name].dtype == np.int8 for name in changed)
+    scales = {name for name in one if one[name].dtype == np.float32 and name.endswith("_scale")}
+    assert scales & changed, "ranges that cut off too much are learned away"
+    assert all((other[name] > 0).all() for name in scales)
+
+
+def test_ranges_are_kept_where_that_is_asked_for(place, trained):
+    ran = trtcompress(
+        *("recover", place / "int8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+        *("-o", place / "kept.onnx", "--qat", "--epochs", "2", "--lr", "1e-3", "--no-learn-scales", "--no-blockwise"),
+    )
+    assert ran.code == 0, ran.err
+    before, after = (
+        {held.name: held.raw_data for held in onnx.load(place / name).graph.initializer}
+        for name in ("int8.onnx", "kept.onnx")
+    )
+    changed = {name for name in before if before[name] != after[name]}
+    assert any(name.endswith("_quantized") for name in changed)
     assert not any(name.endswith("_scale") for name in changed)
+    assert error(place, "trained.onnx") < error(place, "kept.onnx") < error(place, "int8.onnx")
 
 
 def test_weights_in_float16_for_tensorrt(place):
