@@ -63,12 +63,11 @@ def _run(data: DataRef, reference: Model, pruned: Model | None, axes: Axes) -> I
                 arrays = {name: np.asarray(value) for name, value in outputs.items()}
                 return {n: v[:count] if v.shape[:1] == (filled,) else v for n, v in arrays.items()}
 
-            labels = batch.labels if batch.labels is not None and batch.labels.dtype != object else None
             yield GoldenBatch(
                 inputs=dict(batch.inputs),
                 outputs=real(base.infer(batch.inputs)),
                 pruned=real(origin.infer(batch.inputs)) if origin else {},
-                labels=labels,
+                labels=batch.labels,
                 count=batch.count,
                 filled=filled,
             )

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_engines.gates import EMULATED, GateLimits, explain, judge, verdict
+from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import DataError, MissingPathError, UsageError
-from trtcompress_graph.measured import Gate, Speed
+from trtcompress_graph.measured import Gate, MetricResult, Speed
 
+from .asked import known_targets
 from .assemble import MANIFEST, only_writer
 from .codec import decode, encode
 from .config import BuildConfig
 from .files import write_text
 from .kit_report import with_devices
 from .kit_results import KitEngine, KitResults, metric_result, read_results
+from .kit_scores import KeptOutputs, missing
 from .outcome import BuildResult
 from .report import REPORT
 from .report.junit import junit_xml
@@ -41,8 +44,9 @@ def import_results(build_dir: Path, path: Path) -> BuildResult:
     """
     facts, config = _build(build_dir)
     results = read_results(path)
+    scores = KeptOutputs(build_dir, config, resolve_target(results.kit.target, known_targets(config)), path.parent)
     with only_writer(build_dir):
-        join(facts, results, GateLimits(**config.gates.model_dump()), str(path))
+        join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
         with store_errors(build_dir):
             write_text(build_dir / "report.md", with_devices(facts))
             write_text(build_dir / "junit.xml", junit_xml(facts))
@@ -50,8 +54,17 @@ def import_results(build_dir: Path, path: Path) -> BuildResult:
     return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields})
 
 
-def join(facts: dict[str, Any], results: KitResults, limits: GateLimits, where: str) -> None:
+def join(
+    facts: dict[str, Any], results: KitResults, limits: GateLimits, where: str, scores: KeptOutputs | None = None
+) -> None:
     """Put results into the record of a build.
+
+    Args:
+        facts: the record.
+        results: of the device.
+        limits: of the gates.
+        where: the results were read.
+        scores: computes the metrics that the device did not, of the outputs that it kept.
 
     Raises:
         UsageError: the build has no such target.
@@ -72,20 +85,28 @@ def join(facts: dict[str, Any], results: KitResults, limits: GateLimits, where: 
     if not candidates:
         raise DataError("none of the engines of the build was measured", where=where, hint="./build on the device")
     for candidate in candidates:
-        _measure(candidate, measured[candidate["engine"]["encoding"]], results, limits)
+        engine = measured[candidate["engine"]["encoding"]]
+        later = scores.score(engine, missing(engine, candidate["metrics"])) if scores else ()
+        _measure(candidate, engine, results, limits, later)
     facts.setdefault("devices", {})[target] = {
         **results.model_dump(mode="json", exclude={"engines"}),
         "engines": [encode(engine, Path("/")) for engine in results.engines],
-        "notes": _notes(validation, measured),
+        "notes": [*_notes(validation, measured), *(scores.notes if scores else ())],
     }
     _retarget(facts, validation)
 
 
-def _measure(candidate: dict[str, Any], engine: KitEngine, results: KitResults, limits: GateLimits) -> None:
+def _measure(
+    candidate: dict[str, Any],
+    engine: KitEngine,
+    results: KitResults,
+    limits: GateLimits,
+    later: tuple[MetricResult, ...],
+) -> None:
     """Replace what was emulated of an engine by what was measured; the gates on the emulation stay."""
     kept = dict(candidate)
     doubts = {metric["name"]: metric["doubt"] for metric in kept["metrics"]}
-    metrics = tuple(metric_result(metric, doubts.get(metric.name, "")) for metric in engine.metrics)
+    metrics = (*(metric_result(metric, doubts.get(metric.name, "")) for metric in engine.metrics), *later)
     asked: tuple[Gate, ...] = tuple(_gate(gate) for gate in kept["gates"])
     to_pruned = None if kept["to_pruned"] is None else engine.to_pruned or ()
     found = judge(

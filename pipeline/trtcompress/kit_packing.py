@@ -56,7 +56,8 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
     timing = options.timing_cache.read_bytes() if options.timing_cache else b""
     rng = batch_range(sources.reference.inputs, axes)
     batches = tuple(sorted(set(sources.measure.batches or (rng.min, rng.opt, rng.max)))) if rng else ()
-    labelled = all(batch.labels is not None for batch in golden)
+    labelled = all(batch.has_numbers for batch in golden)
+    there = tuple(m for m in sources.metrics if m.partition(":")[0] in _ON_DEVICE) if labelled else ()
     with TemporaryDirectory(prefix="trtcompress-") as aside:
         models, notes = with_older(kit_models(sources, bool(cache)), target, implicit, Path(aside))
         contents = KitContents(
@@ -67,8 +68,9 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
             profiles=_profiles(sources),
             batches=batches,
             usual_batch=rng.opt if rng else golden[0].filled,
-            metrics=tuple(m for m in sources.metrics if m.partition(":")[0] in _ON_DEVICE) if labelled else (),
+            metrics=there,
             gates=sources.gates,
+            scored_later=tuple(metric for metric in sources.metrics if metric not in there),
             notes=tuple(notes),
         )
         with store_errors(folder):

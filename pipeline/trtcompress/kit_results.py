@@ -45,6 +45,14 @@ class KitMetric(Settings):
     hits: tuple[Hit, ...] = Field(min_length=1)
 
 
+class KitOutputs(Settings):
+    """Where the outputs of an engine on one golden batch lie: .npz, or .json as trtexec writes it."""
+
+    golden: str = Field(description="digest of the batch")
+    path: str = Field(description="from the folder of results.json")
+    sha256: str
+
+
 class KitGate(Settings):
     """A gate as the device judged it; the import judges anew."""
 
@@ -66,6 +74,7 @@ class KitEngine(Settings):
     parity: tuple[OutputParity, ...]
     to_pruned: tuple[OutputParity, ...] | None
     metrics: tuple[KitMetric, ...]
+    outputs: tuple[KitOutputs, ...] = Field((), description="kept where a metric is computed at the import")
     speeds: tuple[Speed, ...]
     activation_bytes: int | None
     ram_mb: float | None = Field(description="most memory in use on the device while it ran")

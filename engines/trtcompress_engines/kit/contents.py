@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class GoldenBatch:
         inputs: as the model takes them.
         outputs: of the reference, for the real samples.
         pruned: the same of the pruned float model; empty where nothing was pruned.
-        labels: one a real sample, or None.
+        labels: one a real sample, or None; a kit gets those that are numbers.
         count: how many samples are real.
         filled: how many the batch holds; a model of fixed batch size is filled up.
     """
@@ -34,6 +35,20 @@ class GoldenBatch:
     labels: Array | None
     count: int
     filled: int
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are labels that numpy alone can read."""
+        return self.labels is not None and self.labels.dtype != object
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what goes in, by which results of a device find their samples again."""
+        found = sha256()
+        for name, value in self.inputs.items():
+            found.update(f"{name} {value.dtype} {value.shape} {self.count}\n".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,7 @@ class KitContents:
         usual_batch: the one that a report names first.
         metrics: names of the top-k metrics that are computed on the device.
         gates: names and limits.
+        scored_later: metrics that `import-results` computes of the outputs, which the device keeps for it.
         notes: what is to be known of the kit.
     """
 
@@ -105,4 +121,5 @@ class KitContents:
     usual_batch: int
     metrics: tuple[str, ...]
     gates: tuple[tuple[str, float], ...]
+    scored_later: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

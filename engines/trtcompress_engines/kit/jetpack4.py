@@ -21,8 +21,8 @@ from .device.kit import CACHE, IMPLICIT, REFERENCE, TIMING
 if TYPE_CHECKING:
     from .contents import GoldenBatch, KitContents
 
-GOLDEN = 4
-"""Batches that are compared: trtexec loads the engine anew for each."""
+GOLDEN, SCORED = 4, 8
+"""Batches that are compared, without a metric and with one: trtexec loads the engine anew for each."""
 
 _PYTHON = (8, 4)
 """TensorRT of JetPack 5, the first with Python 3.8."""
@@ -73,20 +73,23 @@ def write_shell(
     fixed = any(facts["dla"] is not None for facts in explicit.values())
     options = {name: _options(contents, facts, release, name, first) for name, facts in explicit.items()}
     _lines(out / "models", [(n, m["path"], " ".join(options[n])) for n, m in explicit.items()])
-    _lines(out / "graphs", [(name, facts["sha256"]) for name, facts in explicit.items()])
+    _lines(out / "graphs", [(name, facts["sha256"]) for name, facts in models.items()])
     left_out = {name: _left_out(contents, facts, release) for name, facts in explicit.items()}
+    left_out |= {IMPLICIT: []} if IMPLICIT in models else {}
     _lines(out / "left-out", [(name, json.dumps(words)) for name, words in left_out.items()])
     _lines(out / "gates", [(gate, repr(limit)) for gate, limit in contents.gates])
     _lines(out / "fixed-shapes", [(" ".join(_fixed(contents, first)),)])
     sizes = (contents.batches if not fixed else ()) or (first.filled,)
     dynamic = bool(contents.batches) and not fixed
     _lines(out / "timing", [(str(size), _shapes(contents, first, size if dynamic else None)) for size in sizes])
+    _lines(out / "fixed-timing", [(str(first.filled), _shapes(contents, first))])
     implicit = _for_older(models[IMPLICIT]) if IMPLICIT in models else {}
     _lines(out / "implicit", [(implicit.get("path", ""),)])
+    _lines(out / "scored-later", [(", ".join((*contents.metrics, *contents.scored_later)),)])
     _lines(out / "majors", [("8",)])
     _lines(out / "dla", [(str(target.dla),)])
     like = [batch for batch in golden if not fixed or _times_of(batch) == _times_of(first)]
-    chosen = like[:GOLDEN]
+    chosen = like[: SCORED if contents.metrics or contents.scored_later else GOLDEN]
     _lines(out / "count", [(str(sum(batch.count for batch in chosen)),)])
     _lines(out / "usual", [(str(contents.usual_batch),)])
     _lines(out / "kit", [(f'"name": "{contents.name}", "target": "{target.name}"',)])
@@ -111,6 +114,7 @@ def _write_golden(contents: KitContents, batch: GoldenBatch, folder: Path) -> No
         samples = value.shape[0] if value.ndim else 1
         rows.append((f"output{index}", str(flat.size // max(samples, 1)), name))
     _lines(folder / "outputs", rows)
+    _lines(folder / "digest", [(batch.digest,)])
 
 
 def _options(

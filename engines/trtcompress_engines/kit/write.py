@@ -57,7 +57,9 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
         "profiles": contents.profiles,
         "batches": contents.batches,
         "usual_batch": contents.usual_batch,
+        "golden": [batch.digest for batch in golden],
         "metrics": contents.metrics,
+        "scored_later": contents.scored_later,
         "gates": [{"gate": gate, "limit": limit} for gate, limit in contents.gates],
         "notes": contents.notes,
     }
@@ -109,7 +111,7 @@ def _write_golden(batch: GoldenBatch, path: Path) -> None:
         ("pruned", batch.pruned),
     )
     arrays = {f"{part}/{name}": value for part, values in parts for name, value in values.items()}
-    if batch.labels is not None:
+    if batch.labels is not None and batch.has_numbers:
         arrays["labels"] = batch.labels
     arrays["count"] = np.array([batch.count, batch.filled])
     np.savez(path, **arrays)  # type: ignore[arg-type]

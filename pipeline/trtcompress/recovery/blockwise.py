@@ -26,7 +26,7 @@ from .job import BLOCKS, Job, Subjects, open_subjects, placed, weights_of
 from .loop import Told
 from .losses.answers import spread
 from .losses.features import Bridge
-from .optimizer import schedule, set_rate
+from .optimizer import by_size, pace_of, schedule, set_rate
 from .pairs import Pair, Shared
 from .settings import planned_steps
 from .taps import Block, block, named_nodes, output_nodes, tapped
@@ -67,12 +67,19 @@ class Task:
         part: computes it.
         bridge: brings it to the teacher's width.
         weights: that are fitted; those of blocks before are left alone.
+        scales: of the quantization that are fitted, where they are learned.
     """
 
     name: str
     part: Block
     bridge: Bridge
     weights: tuple[nn.Parameter, ...]
+    scales: tuple[nn.Parameter, ...] = ()
+
+    @property
+    def fitted(self) -> tuple[nn.Parameter, ...]:
+        """All that changes."""
+        return (*self.weights, *self.scales, *self.bridge.parameters())
 
 
 def fit_blocks(job: Job, told: Told) -> float:
@@ -130,13 +137,16 @@ def _tasks(pair: Pair) -> list[Task]:
     ends.append((first, held, Shared(first, "", False, shape, shape)))
     tasks: list[Task] = []
     starts: list[str] = []
-    taken = {id(scale) for scale in learned_scales(pair.student)}  # rates of weights would carry them away
+    apart = {id(scale) for scale in learned_scales(pair.student)}
+    taken: set[int] = set()
     for name, node, shared in ends:
         part = block(pair.student, starts, node)
-        weights = tuple(p for p in part.parameters() if p.requires_grad and id(p) not in taken)
+        own = [p for p in part.parameters() if p.requires_grad and id(p) not in taken]
+        weights = tuple(p for p in own if id(p) not in apart)
         if weights:
-            tasks.append(Task(name, part, Bridge(shared).to(weights[0].device), weights))
-            taken.update(map(id, weights))
+            scales = tuple(p for p in own if id(p) in apart)
+            tasks.append(Task(name, part, Bridge(shared).to(weights[0].device), weights, scales))
+            taken.update(map(id, own))
         starts.append(name)
     return tasks
 
@@ -168,15 +178,16 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float,
 
 def _descend(task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float, seed: int) -> None:
     """Adam on the squared error over the variance, until the steps or the seconds are used up."""
-    fitted = [*task.weights, *task.bridge.parameters()]
-    optimizer = Adam(fitted, foreach=False)
+    fitted = task.fitted
+    optimizer = Adam([{"params": [*task.weights, *task.bridge.parameters()]}, *by_size(task.scales)], foreach=False)
     chance = np.random.default_rng(seed)
     started = time.monotonic()
     for step in range(steps):
         if time.monotonic() - started > limit:
             return
         run = runs[int(chance.integers(len(runs)))]
-        set_rate(optimizer, rate * schedule(step, steps))
+        share = schedule(step, steps)
+        set_rate(optimizer, rate * share, pace_of(steps) * share)
         optimizer.zero_grad()
         loss = (task.bridge(task.part(run.given)) - run.wanted).square().mean() / scale
         loss.backward()
@@ -222,10 +233,10 @@ def _error(task: Task, runs: Sequence[Run], scale: Tensor) -> float:
 
 
 def _values(task: Task) -> list[Tensor]:
-    return [p.detach().clone() for p in (*task.weights, *task.bridge.parameters())]
+    return [p.detach().clone() for p in task.fitted]
 
 
 @torch.no_grad()
 def _restore(task: Task, values: Sequence[Tensor]) -> None:
-    for parameter, value in zip((*task.weights, *task.bridge.parameters()), values, strict=True):
+    for parameter, value in zip(task.fitted, values, strict=True):
         parameter.copy_(value)

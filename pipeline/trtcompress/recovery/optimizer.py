@@ -31,8 +31,8 @@ SLOW = 0.1
 """Share of the rate that projections of losses learn with: they were fitted, and are to follow."""
 
 
-TRAVEL = 0.7
-"""How far scales may go in a training, as the logarithm of their ratio: ranges of outliers are to be halved."""
+TRAVEL = 1.2
+"""How far scales may go in a training, as the logarithm of their ratio: ranges of outliers shrink to a third."""
 
 MOST_PACE = 0.01
 """How far they go in a step at the most."""
@@ -51,7 +51,7 @@ def make_optimizer(
     if training.optimizer == "adamw" and scales:
         apart = {id(scale) for scale in scales}
         trained = [parameter for parameter in trained if id(parameter) not in apart]
-        groups = [{"params": alike, "weight_decay": 0.0, "size": size} for size, alike in _by_size(scales).items()]
+        groups = by_size(scales)
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay, "share": 1.0},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
@@ -65,13 +65,13 @@ def make_optimizer(
     return AdamW(groups, lr=1e-3, foreach=trained[0].is_cuda if trained else False)
 
 
-def _by_size(scales: Sequence[Tensor]) -> dict[float, list[Tensor]]:
-    """Scales by the power of two that their mean is nearest to."""
+def by_size(scales: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Groups of scales for an optimizer, by the power of two that their mean is nearest to."""
     found: dict[float, list[Tensor]] = {}
     for scale in scales:
         mean = max(float(scale.detach().abs().mean()), torch.finfo(torch.float32).tiny)
         found.setdefault(2.0 ** round(math.log2(mean)), []).append(scale)
-    return found
+    return [{"params": alike, "weight_decay": 0.0, "size": size} for size, alike in found.items()]
 
 
 def pace_of(total: int) -> float:

@@ -49,6 +49,8 @@ class Golden:
         pruned: of the pruned float model; empty where nothing was pruned.
         labels: one a real sample, or None.
         filled: samples in the batch; those from `count` on only fill it up.
+        index: place among the golden batches.
+        digest: by which `import-results` knows the batch again.
     """
 
     inputs: Mapping[str, Any]
@@ -57,6 +59,8 @@ class Golden:
     labels: Any | None
     count: int
     filled: int
+    index: int
+    digest: str
 
     def real(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs without those of the samples that only fill up the batch."""
@@ -115,7 +119,8 @@ class Kit:
 
     def golden(self) -> list[Golden]:
         """The golden samples, in order."""
-        return [_golden(path) for path in sorted((self.root / "golden").glob("*.npz"))]
+        paths = sorted((self.root / "golden").glob("*.npz"))
+        return [_golden(path, index, self.facts["golden"][index]) for index, path in enumerate(paths)]
 
 
 def digest(path: Path) -> str:
@@ -146,7 +151,7 @@ def _check(root: Path, sums: Mapping[str, str]) -> None:
         raise KitError(f"this kit is damaged: {SUMS} does not name kit.json; copy it again")
 
 
-def _golden(path: Path) -> Golden:
+def _golden(path: Path, index: int, digest: str) -> Golden:
     with np.load(str(path), allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in arrays.files}
 
@@ -154,4 +159,4 @@ def _golden(path: Path) -> Golden:
         return {name[len(prefix) :]: value for name, value in held.items() if name.startswith(prefix)}
 
     count, filled = (int(number) for number in held["count"])
-    return Golden(part("input/"), part("output/"), part("pruned/"), held.get("labels"), count, filled)
+    return Golden(part("input/"), part("output/"), part("pruned/"), held.get("labels"), count, filled, index, digest)

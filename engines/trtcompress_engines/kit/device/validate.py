@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import compare, results
+from . import compare, outputs, results
 from .build import built
 from .kit import IMPLICIT, OTHER_ENGINE, REFERENCE, Golden, Kit, KitError, digest
 from .measure import time_pair
@@ -29,10 +29,11 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     opened, device = _tensorrt(kit) if backend == "tensorrt" else _onnxruntime(kit)
     golden = kit.golden()
     reference, about = opened(REFERENCE)
-    found = [dict(about, **_accuracy(kit, reference, golden), speeds=[], activation_bytes=None, gates=[], **_NOTHING)]
+    plain: dict[str, Any] = {"speeds": [], "activation_bytes": None, "outputs": [], "gates": []}
+    found = [dict(about, **_accuracy(kit, reference, golden)[0], **plain, **_NOTHING)]
     for name in _to_check(kit, backend, device["tensorrt"]):
         engine, about = opened(name)
-        found.append(_checked(kit, engine, about, reference, golden, seconds))
+        found.append(_checked(kit, engine, about, reference, golden, seconds, output))
     about_kit = {"name": kit.facts["name"], "target": kit.facts["target"], "digest": kit.digest}
     whole = {"version": 1, "kit": about_kit, "backend": backend, "device": device, "engines": found}
     counted = {"golden": sum(one.count for one in golden), "usual_batch": kit.facts["usual_batch"]}
@@ -62,12 +63,21 @@ def _to_check(kit: Kit, backend: str, version: str) -> list[str]:
 
 
 def _checked(
-    kit: Kit, engine: Any, about: dict[str, Any], reference: Any, golden: list[Golden], seconds: float
+    kit: Kit,
+    engine: Any,
+    about: dict[str, Any],
+    reference: Any,
+    golden: list[Golden],
+    seconds: float,
+    folder: Path,
 ) -> dict[str, Any]:
     """Accuracy, times, memory, power and gates of one engine."""
     print(f"{about['encoding']}: checking {len(golden)} golden samples ...", flush=True)
     fixed = about.get("dla") is not None
-    facts = dict(about, **_accuracy(kit, engine, _like_the_first(golden) if fixed else golden))
+    compared = _like_the_first(golden) if fixed else golden
+    accuracy, answers = _accuracy(kit, engine, compared)
+    facts = dict(about, **accuracy)
+    facts["outputs"] = _kept(kit, folder, about["encoding"], compared, answers)
     facts["activation_bytes"] = engine.activation_bytes
     with Sampler() as sampler:
         facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
@@ -127,24 +137,39 @@ def _line(path: str) -> str:
         return ""
 
 
-def _accuracy(kit: Kit, engine: Any, golden: list[Golden]) -> dict[str, Any]:
+def _accuracy(kit: Kit, engine: Any, golden: list[Golden]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the golden samples say of an engine, and its answers to each batch of them."""
     parity, to_pruned = compare.ParityMeter(), compare.ParityMeter()
-    outputs = []
+    answers = []
     for one in golden:
         answer = one.real(engine.infer(one.inputs))
         parity.add(one.outputs, answer)
         to_pruned.add(one.pruned, answer)
-        outputs.append({name: answer[name] for name in one.outputs if name in answer})
+        answers.append({name: answer[name] for name in one.outputs if name in answer})
     expected, labels = [one.outputs for one in golden], [one.labels for one in golden]
     metrics = [
         {
             "name": name,
             "reference_hits": compare.hits(name, expected, labels),
-            "hits": compare.hits(name, outputs, labels),
+            "hits": compare.hits(name, answers, labels),
         }
         for name in kit.facts["metrics"]
     ]
-    return {"parity": parity.result(), "to_pruned": to_pruned.result() or None, "metrics": metrics}
+    return {"parity": parity.result(), "to_pruned": to_pruned.result() or None, "metrics": metrics}, answers
+
+
+def _kept(
+    kit: Kit, folder: Path, name: str, golden: list[Golden], answers: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    """Keep the answers where a metric is computed of them later, and say so."""
+    if not kit.facts["scored_later"]:
+        return []
+    asked = ", ".join(kit.facts["scored_later"])
+    print(f"  outputs kept: trtcompress import-results computes {asked} of them; copy {folder} as a whole", flush=True)
+    return [
+        outputs.keep(folder, name, one.index, one.digest, answer)
+        for one, answer in zip(golden, answers)  # noqa: B905 - Python 3.8
+    ]
 
 
 def _like_the_first(golden: list[Golden]) -> list[Golden]:

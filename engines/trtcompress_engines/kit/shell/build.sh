@@ -67,5 +67,6 @@ if [ -n "$dla" ]; then
     [ -f calibration.cache ] || fail 2 "this kit has no calibration.cache"
     options="--int8 --fp16 --calib=engines/calibration.cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
     build implicit-int8 "$(cat "$kit/implicit")" "$options"
+    echo "$options" >engines/implicit-int8.options || fail 25 "no space in $here"
 fi
 [ -z "$refused" ] || fail 4 "could not be built:$refused; ./validate checks the others"

@@ -21,7 +21,7 @@ END {
         printf "%s{\"output\": \"%s\", \"max_abs\": %.9g, \"max_rel\": %.9g, \"cosine\": %.9g, \"snr_db\": %.9g, \"scale\": %s, \"note\": \"%s\"}", \
             (k > 1 ? ",\n  " : ""), o, max_abs[o], max_rel[o], cosine[o], snr[o], scale[o], broken[o] ? "its shape or values are not the reference's" : ""
     }
-    printf "],\n \"to_pruned\": null, \"metrics\": [], \"activation_bytes\": null, \"left_out\": %s,\n \"speeds\": [", left
+    printf "],\n \"to_pruned\": null, \"metrics\": [], \"outputs\": [%s], \"activation_bytes\": null, \"left_out\": %s,\n \"speeds\": [", kept, left
     for (k = 1; k <= speeds && name != "reference"; k++) {
         b = batch[k]
         printf "%s{\"engine\": %s, \"reference\": %s, \"speedup\": %.9g}", (k > 1 ? ",\n  " : ""), \

@@ -19,33 +19,54 @@ run() { # log, arguments of trtexec
     shift
     "$trtexec" "$@" >"$log" 2>&1 || {
         tail -5 "$log" >&2
+        if grep -qiE 'not compatible with this version|version tag does not match|incompatible device|expecting compute' "$log"; then
+            fail 6 "an engine of another TensorRT or another device: ./build --force"
+        fi
         fail 4 "trtexec failed"
     }
 }
 
-outputs_of() { # plan, numbers to: one line an output of each golden sample
+outputs_of() { # name, plan, numbers to: one line an output of each golden sample
+    : >"$work/kept"
     for folder in "$kit"/golden/*; do
+        [ "$1" != "$implicit" ] || cmp -s "$folder/arguments" "$kit/golden/0000/arguments" || continue # its shapes are fixed
         # shellcheck disable=SC2046
-        (cd "$folder" && run "$work/log" --loadEngine="$1" $(cat arguments) --exportOutput="$work/output.json" \
-            --iterations=1 --duration=0 --warmUp=0) || exit 4
+        (cd "$folder" && run "$work/log" --loadEngine="$2" $(cat arguments) --exportOutput="$work/output.json" \
+            --iterations=1 --duration=0 --warmUp=0) || exit $?
+        [ "$1" = reference ] || [ -z "$scored" ] || keep "$1" "$folder"
         while IFS=$tab read -r file length output; do
             awk -v name="$output" -v length_="$length" -f "$kit/parity.awk" "$folder/$file" "$work/output.json"
         done <"$folder/outputs"
-    done >"$2"
+    done >"$3"
 }
 
-times_of() { # plan, batch, numbers to: percentiles in ms
-    # shellcheck disable=SC2046
-    run "$work/log" --loadEngine="$1" $(awk -F"$tab" -v b="$2" '$1 == b { print $2 }' "$kit/timing") \
+keep() { # name, folder of a golden sample: its outputs, of which import-results computes the metrics
+    kept=outputs/$1/$(basename "$2").json
+    mkdir -p "$out/outputs/$1" && cp "$work/output.json" "$out/$kept" || fail 25 "no space in $out"
+    printf '{"golden": "%s", "path": "%s", "sha256": "%s"}\n' "$(cat "$2/digest")" "$kept" \
+        "$(sha256sum <"$out/$kept" | cut -c1-64)" >>"$work/kept"
+}
+
+times_of() { # plan, batch, its shapes, numbers to: percentiles in ms
+    # shellcheck disable=SC2086
+    run "$work/log" --loadEngine="$1" $3 \
         --exportTimes="$work/times.json" --noDataTransfers --duration=3 --warmUp=500
     grep -o '"computeMs" : [0-9.e+-]*' "$work/times.json" | awk '{ print $3 }' | sort -g |
         awk -v batch="$2" '
             { t[NR - 1] = $1 }
             function at(q, i) { q *= NR - 1; i = int(q); return t[i] + (i + 1 < NR ? (q - i) * (t[i + 1] - t[i]) : 0) }
-            END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }' >>"$3"
+            END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }' >>"$4"
 }
 
 mkdir -p "$out" || fail 4 "cannot write in $out"
+scored=$(cat "$kit/scored-later")
+implicit=implicit-int8
+cp "$kit/models" "$work/models"
+cp "$kit/timing" "$work/timing"
+if [ -s "$here/engines/$implicit.plan" ] && [ -s "$here/engines/$implicit.options" ]; then # of ./build --dla
+    printf '%s\t%s\t%s\n' "$implicit" "$(cat "$kit/implicit")" "$(cat "$here/engines/$implicit.options")" >>"$work/models"
+    sort -u "$kit/timing" "$kit/fixed-timing" >"$work/timing"
+fi
 first=1
 : >"$work/engines"
 : >"$work/suites"
@@ -58,16 +79,21 @@ while IFS=$tab read -r name path options; do
         continue
     fi
     echo "$name: checking ..."
-    outputs_of "$plan" "$work/parity" || exit 4
+    outputs_of "$name" "$plan" "$work/parity"
     : >"$work/times.$name"
     : >"$work/tegrastats"
     if command -v tegrastats >/dev/null; then
         tegrastats --interval 100 >"$work/tegrastats" 2>/dev/null &
         sampler=$!
     fi
+    rows=$kit/timing
+    case $name in
+    reference) rows=$work/timing ;;
+    "$implicit") rows=$kit/fixed-timing ;;
+    esac
     while IFS=$tab read -r batch arguments; do
-        times_of "$plan" "$batch" "$work/times.$name"
-    done <"$kit/timing"
+        times_of "$plan" "$batch" "$arguments" "$work/times.$name"
+    done <"$rows"
     [ -z "$sampler" ] || kill "$sampler" 2>/dev/null
     sampler=
     [ "$first" = 1 ] || printf ',\n' >>"$work/engines"
@@ -75,14 +101,15 @@ while IFS=$tab read -r name path options; do
     graph=$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/graphs")
     digest=$(sha256sum "$plan" | cut -d' ' -f1)
     awk -F"$tab" -v name="$name" -v graph="$graph" -v digest="$digest" -v size="$(wc -c <"$plan")" \
-        -v suites="$work/suites" -v left="$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/left-out")" -f "$kit/report.awk" \
+        -v suites="$work/suites" -v kept="$(paste -s -d, "$work/kept")" -v left="$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/left-out")" -f "$kit/report.awk" \
         "$kit/gates" "$work/parity" "$work/times.$name" "$work/times.reference" "$work/tegrastats" >>"$work/engines"
     case $? in
     0) ;;
-    1) status=1 ;;
+    1) [ "$name" = "$implicit" ] || status=1 ;;
     *) fail 4 "awk failed on the results of $name" ;;
     esac
-done <"$kit/models"
+done <"$work/models"
+[ -z "$scored" ] || echo "outputs kept: trtcompress import-results computes $scored of them; copy $out as a whole"
 
 model=$(cat /proc/device-tree/model 2>/dev/null | tr -d '\0"\\')
 release=$(head -1 /etc/nv_tegra_release 2>/dev/null | tr -d '"\\')
