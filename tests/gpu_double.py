@@ -58,7 +58,8 @@ def _c_type(parameter: str) -> Any:
 
 
 def plan_of(onnx: Path, path: Path, *profiles: Mapping[str, list[list[int]]], gpu: str = "L4", **more: Any) -> Path:
-    """Write a plan; `more` are types other than those of the graph (`types`), and what lies on the host (`host`)."""
+    """Write a plan; `more` are types other than those of the graph (`types`), what lies on the host (`host`), and what
+    of its weights can be streamed (`streamable`, bytes)."""
     path.write_bytes(json.dumps({"gpu": gpu, "profiles": profiles, **more}).encode() + b"\n" + onnx.read_bytes())
     return path
 
@@ -214,6 +215,12 @@ class Gpu:
         behave(engine, "get_tensor_dtype", lambda held, name: trt.DataType[held.type(name)])
         behave(engine, "get_tensor_location", lambda held, name: held.place(name))
         behave(engine, "get_tensor_profile_shape", lambda held, name, index: held.range(name, index))
+        if hasattr(engine, "streamable_weights_size"):
+            engine.streamable_weights_size = property(lambda own: self._alive[id(own)].streamable)
+        if hasattr(engine, "minimum_weight_streaming_budget"):
+            engine.minimum_weight_streaming_budget = property(lambda own: self._alive[id(own)].streamable // 10)
+        if hasattr(engine, "get_weight_streaming_automatic_budget"):
+            behave(engine, "get_weight_streaming_automatic_budget", lambda held: held.streamable // 4)
         behave(engine, "create_execution_context", lambda held: self._new(context, _Context(self, held)))
         behave(context, "set_optimization_profile_async", lambda held, index, stream: held.use(index, stream))
         behave(context, "set_input_shape", lambda held, name, shape: held.set_shape(name, shape))
@@ -291,7 +298,7 @@ class _Engine:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
         self._trt, self.profiles, self._types = trt, told["profiles"], told.get("types", {})
-        self._host = told.get("host", [])
+        self._host, self.streamable = told.get("host", []), told.get("streamable", 0)
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]

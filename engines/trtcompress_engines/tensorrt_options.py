@@ -11,10 +11,14 @@ from trtcompress_graph.digest import files_digest
 from trtcompress_graph.errors import MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
+from .kit.device.streaming import AUTOMATIC, BudgetError, parse_budget
 from .tensorrt_release import Feature, Release
 
 AMPERE = (8, 0)
 SECTION = "tensorrt"
+
+BUDGET = "weight_streaming_budget"
+"""Key of `Engine.details`: the budget that whoever runs the engine here sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class TensorRTOptions:
         refit: weights can be exchanged later.
         strip: the plan holds no weights; they come from the ONNX file where it is loaded.
         weight_streaming: weights may stay in host memory.
+        weight_streaming_budget: of GPU memory for them where a GPU of this machine runs the engine: bytes, a share of
+            them (`30%`), or empty for TensorRT's own choice.
         sparse: try sparse kernels; None: where weights are 2:4 sparse.
         dla: core of the deep learning accelerator; what it does not take runs on the GPU.
         version: of TensorRT on the machine that builds; empty: what is installed, or the newest of the device.
@@ -45,6 +51,7 @@ class TensorRTOptions:
     refit: bool = False
     strip: bool = False
     weight_streaming: bool = False
+    weight_streaming_budget: str = ""
     sparse: bool | None = None
     dla: int | None = None
     version: str = ""
@@ -54,6 +61,11 @@ class TensorRTOptions:
         """The features that these options ask for."""
         given = {name: getattr(self, name, None) for name in get_args(Feature)}
         return tuple(name for name, value in given.items() if value is not None and value is not False)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What an engine's details tell to whoever runs it."""
+        return {BUDGET: self.weight_streaming_budget or AUTOMATIC} if self.weight_streaming else {}
 
 
 def refuse(options: TensorRTOptions, target: Target, release: Release, *, gpu: bool) -> None:
@@ -77,6 +89,8 @@ def refuse(options: TensorRTOptions, target: Target, release: Release, *, gpu: b
             raise _refusal(feature, target, reason)
     if options.version_compatible and (options.refit or options.strip):
         raise _refusal("version_compatible", target, "a version-compatible engine cannot be refitted")
+    if options.weight_streaming_budget:
+        _check_budget(options, target)
     pinned(options)
 
 
@@ -99,6 +113,20 @@ def pinned(options: TensorRTOptions) -> str:
         what = f"the timing cache is another one: its SHA-256 is {found}, and {options.timing_cache_sha256} was asked"
         raise UsageError(what, where=where, hint="give the file that was meant, or its digest")
     return found
+
+
+def _check_budget(options: TensorRTOptions, target: Target) -> None:
+    """Refuse a budget that is none, or that nothing of ours would set."""
+    where = f"{SECTION}.{BUDGET}"
+    if not options.weight_streaming:
+        raise UsageError("there is a budget, and no weights are streamed", where=where, hint="weight_streaming: true")
+    if target.how == "kit":
+        what = f"the kit for '{target.name}' takes TensorRT's own budget, by the memory that is free on the device"
+        raise UsageError(what, where=where, hint="leave it out")
+    try:
+        parse_budget(options.weight_streaming_budget, 0)
+    except BudgetError as error:
+        raise UsageError(str(error), where=where, hint='weight_streaming_budget: "30%"') from error
 
 
 def _device(options: TensorRTOptions, target: Target, gpu: bool, release: Release) -> Mapping[Feature, str]:

@@ -155,6 +155,7 @@ def _options(section: TensorRTSettings, base: Path) -> TensorRTOptions:
         refit=section.refit,
         strip=section.strip,
         weight_streaming=section.weight_streaming,
+        weight_streaming_budget="" if section.weight_streaming_budget is None else str(section.weight_streaming_budget),
         sparse=section.sparse,
         dla=section.dla,
         version=section.version or "",

@@ -23,7 +23,8 @@ rtx = load("rtx")
 CALLED = {
     rtx.Runtime: "deserialize_cuda_engine engine_host_code_allowed",
     rtx.ICudaEngine: "num_io_tensors num_optimization_profiles get_tensor_name get_tensor_mode get_tensor_dtype "
-    "get_tensor_location get_tensor_profile_shape create_execution_context",
+    "get_tensor_location get_tensor_profile_shape create_execution_context streamable_weights_size "
+    "weight_streaming_budget_v2 get_weight_streaming_automatic_budget",
     rtx.IExecutionContext: "set_optimization_profile_async set_input_shape get_tensor_shape set_tensor_address "
     "execute_async_v3",
     rtx.TensorIOMode: "INPUT",

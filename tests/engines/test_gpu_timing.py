@@ -6,6 +6,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -253,6 +254,51 @@ def test_what_the_engine_reads_on_the_host_is_not_copied(onnx: Path, tmp_path: P
     assert found.to_host.p50 == pytest.approx(4 * LOGIT_BYTES / 1000)
 
 
+def budgets(gpu: Gpu) -> list[tuple[str, Any]]:
+    """What was set before there was a context."""
+    names = [name for _, name, _ in gpu.trt.calls]
+    before = gpu.trt.calls[: names.index("create_execution_context")]
+    after = gpu.trt.calls[len(before) :]
+    assert not [name for _, name, _ in after if name.startswith("weight_streaming")]
+    return [(name, values[0]) for _, name, values in before if name.startswith("weight_streaming")]
+
+
+AUTOMATIC = {"8.6.1": [], "10.0.1": [("weight_streaming_budget", -1)]}
+
+
+@pytest.mark.parametrize("release", trt_double.releases())
+def test_weights_that_can_be_streamed_get_a_budget(
+    release: str, onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = release in AUTOMATIC
+    key = "weight_streaming_budget" if old else "weight_streaming_budget_v2"
+    wanted = {"automatic": AUTOMATIC.get(release, [(key, 250)]), "30%": [(key, 300)], "2%": [(key, 100 if old else 20)]}
+    wanted |= {"70": [(key, 100 if old else 70)], "5000": [(key, 0 if old else 1000)]}
+    plan = plan_of(onnx, tmp_path / "streamed.plan", PROFILE, streamable=1000)
+    for text, expected in wanted.items():
+        gpu = installed(Gpu(release), monkeypatch)
+        with GpuRunner(plan, "classic", text) as runner:
+            assert budgets(gpu) == ([] if release == "8.6.1" else expected), text
+            feed = images(2)
+            np.testing.assert_allclose(runner.infer(feed)["logits"], right(onnx, feed), rtol=1e-4, atol=1e-5)
+
+
+def test_an_engine_that_streams_nothing_gets_no_budget(plan: Path, gpu: Gpu):
+    with GpuRunner(plan, "classic", "30%"):
+        assert budgets(gpu) == []
+
+
+def test_a_budget_that_is_none_or_is_not_taken_is_told(onnx: Path, tmp_path: Path, gpu: Gpu):
+    plan = plan_of(onnx, tmp_path / "streamed.plan", PROFILE, streamable=1000)
+    with pytest.raises(CompileError, match="'much' is no budget of streamed weights: give bytes") as caught:
+        GpuRunner(plan, "classic", "much").__enter__()
+    assert "tensorrt.weight_streaming_budget" in caught.value.hint
+    gpu.trt.ICudaEngine.weight_streaming_budget_v2 = property(lambda own: 1000, lambda own, value: None)
+    with pytest.raises(CompileError, match="TensorRT takes no budget of 300 bytes for 1000 bytes"):
+        GpuRunner(plan, "classic", "30%").__enter__()
+    assert set(gpu.contexts.values()) == {0}
+
+
 def test_the_context_is_current_in_the_thread_that_runs(plan: Path, gpu: Gpu):
     found: list[Any] = []
 
@@ -333,9 +379,14 @@ def test_a_backend_opens_its_plan_where_all_is_there(
 ):
     monkeypatch.setattr(trt_open, "gpu_count", lambda: 1)
     monkeypatch.setattr(trt_open, "missing_rtx", lambda: "")
-    runner = backend_for(resolve_target(target)).open(engine_for(plan, onnx, target))
+    engine = engine_for(plan, onnx, target)
+    runner = backend_for(resolve_target(target)).open(engine)
     assert isinstance(runner, GpuRunner)
-    assert (runner._plan, runner._flavour) == (plan, flavour)
+    assert (runner._plan, runner._flavour, runner._budget) == (plan, flavour, "automatic")
+    asked = replace(engine, details={"weight_streaming_budget": "30%"})
+    runner = backend_for(resolve_target(target)).open(asked)
+    assert isinstance(runner, GpuRunner)
+    assert runner._budget == "30%"
 
 
 @pytest.mark.parametrize("lacks", ["gpu", "tensorrt", "pycuda", "weights", "build"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -74,6 +75,33 @@ def test_what_cannot_be_had_is_refused_with_the_key_and_a_way_out(name: str, ver
 )
 def test_what_can_be_had_is_not_refused(name: str, version: str, asked: dict):
     refuse(TensorRTOptions(**asked), resolve_target(name), Release("classic", version), gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "words"),
+    [
+        ("a100", {"weight_streaming_budget": "30%"}, "no weights are streamed"),
+        ("jetson-orin-nx", {"weight_streaming": True, "weight_streaming_budget": "0"}, "TensorRT's own budget"),
+        ("a100", {"weight_streaming": True, "weight_streaming_budget": "101%"}, "'101%' is no budget"),
+        ("a100", {"weight_streaming": True, "weight_streaming_budget": "-1"}, "'-1' is no budget"),
+        ("a100", {"weight_streaming": True, "weight_streaming_budget": "1.5"}, "'1.5' is no budget"),
+    ],
+)
+def test_a_budget_that_nothing_would_set_is_refused(name: str, asked: dict, words: str):
+    with pytest.raises(UsageError, match=words) as caught:
+        refuse(TensorRTOptions(**asked), resolve_target(name), Release("classic", "10.3.0"), gpu=True)
+    assert caught.value.where == "tensorrt.weight_streaming_budget"
+
+
+def test_a_budget_is_told_to_whoever_runs_the_engine(tmp_path: Path):
+    streamed = TensorRTOptions(weight_streaming=True)
+    shared = replace(streamed, weight_streaming_budget="30%")
+    for name, folder in (("rtx-4090", "rtx"), ("a100", "a100")):
+        told = [
+            build(tmp_path / f"{folder}{i}", CompileOptions(WIDE, tensorrt=asked), name).details
+            for i, asked in enumerate((TensorRTOptions(), streamed, shared))
+        ]
+        assert [each.get("weight_streaming_budget") for each in told] == [None, "automatic", "30%"]
 
 
 def test_defaults_ask_for_nothing():

@@ -105,6 +105,13 @@ def test_options_reach_the_engine_and_only_its_own(tmp_path: Path):
     assert recipe_in(tmp_path / "out" / "small" / "engines" / "rtx-4090" / "trt-int8")["workspace_mb"] == 99
 
 
+def test_a_budget_of_streamed_weights_is_bytes_or_a_share(tmp_path: Path):
+    for value, read in (("1048576", "1048576"), ("30%", "30%")):
+        own = asked(tmp_path, "a100", f"tensorrt={{weight_streaming: true, weight_streaming_budget: {value}}}")
+        assert own.options.weight_streaming_budget == read
+    assert asked(tmp_path, "a100", "tensorrt.weight_streaming=true").options.weight_streaming_budget == ""
+
+
 def test_a_pinned_timing_cache_counts_by_its_content(tmp_path: Path):
     config = project(tmp_path, ["a100:int8"])
     (tmp_path / "one.cache").write_bytes(b"one")

@@ -73,7 +73,14 @@ class TensorRTBackend:
             graph=graph,
             built=True,
             reproducible=False,
-            details={"tensorrt": result.version, **told, **result.details, **_several(recipe), **caches},
+            details={
+                "tensorrt": result.version,
+                **told,
+                **result.details,
+                **_several(recipe),
+                **caches,
+                **options.tensorrt.told,
+            },
         )
 
     def open(self, engine: Engine, threads: int = 0) -> Runner:
@@ -102,6 +109,7 @@ class TensorRTBackend:
                 **({"not_built": card} if (card := other_card(target)) and target.how == "local" else {}),
                 **told,
                 **_several(recipe),
+                **options.tensorrt.told,
                 "how_to_build": how_to_build(recipe, target),
             },
         )

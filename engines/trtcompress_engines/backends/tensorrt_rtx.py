@@ -61,6 +61,7 @@ class TensorRTForRTXBackend:
                 "compute_capabilities": ", ".join(recipe.capabilities),
                 **result.details,
                 **alone,
+                **options.tensorrt.told,
             },
         )
 

@@ -7,6 +7,8 @@ from trtcompress_graph.target import Engine
 
 from ..backend import Runner
 from ..gpu.device import missing_pycuda
+from ..kit.device.streaming import AUTOMATIC
+from ..tensorrt_options import BUDGET
 from ..tensorrt_release import Flavour
 from .trt_load import gpu_count, missing_classic, missing_rtx
 from .trt_reproduce import REFIT
@@ -26,7 +28,7 @@ def open_plan(engine: Engine, flavour: Flavour) -> Runner:
         )
     from ..gpu.runner import GpuRunner
 
-    return GpuRunner(engine.path, flavour)
+    return GpuRunner(engine.path, flavour, engine.details.get(BUDGET, AUTOMATIC))
 
 
 def _missing(engine: Engine, flavour: Flavour) -> str:

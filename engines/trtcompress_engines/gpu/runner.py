@@ -13,6 +13,7 @@ from trtcompress_graph.errors import CompileError, EngineLoadError
 from trtcompress_graph.measured import GpuTimes
 
 from ..backends.trt_load import load
+from ..kit.device.streaming import AUTOMATIC, BudgetError, set_budget
 from ..tensorrt_release import BINDINGS, TITLES, Flavour
 from .device import GpuDevice
 from .placed import Placed
@@ -32,22 +33,24 @@ class GpuRunner:
     Args:
         plan: file of the engine.
         flavour: which TensorRT built it.
+        budget: of GPU memory for weights that are streamed: bytes, a share of them (`30%`), or `automatic`.
     """
 
-    def __init__(self, plan: Path, flavour: Flavour) -> None:
-        self._plan, self._flavour = plan, flavour
+    def __init__(self, plan: Path, flavour: Flavour, budget: str = AUTOMATIC) -> None:
+        self._plan, self._flavour, self._budget = plan, flavour, budget
 
     def __enter__(self) -> Self:
         """Load the engine.
 
         Raises:
             EngineLoadError: it was built by another release or for another GPU.
-            CompileError: it gives what numpy cannot hold.
+            CompileError: it gives what numpy cannot hold, or does not take the budget of its streamed weights.
         """
         trt = _module(self._flavour, self._plan)
         with ExitStack() as stack:
             self._device = stack.enter_context(_gpu(self._plan))
             self._runtime, self._engine = _load_engine(trt, self._plan, TITLES[self._flavour])
+            self._set_budget()
             self._tensors = Tensors(trt, self._engine, self._plan)
             self._usual: Placed | None = self._new()
             if not self._tensors.on_host:
@@ -90,6 +93,14 @@ class GpuRunner:
             CompileError: a shape that the engine was not built for, or CUDA or TensorRT fails.
         """
         return time_placed(self._placed(feed), batch, seconds, self._device.bus_id)
+
+    def _set_budget(self) -> None:
+        """Before there is a context: TensorRT streams no weights where none is set."""
+        try:
+            set_budget(self._engine, self._budget)
+        except BudgetError as error:
+            hint = "give another tensorrt.weight_streaming_budget, or leave it out"
+            raise CompileError(str(error), where=str(self._plan), hint=hint) from error
 
     def _placed(self, feed: Mapping[str, Array]) -> Placed:
         """A context of its own: another batch size does not change its shapes, nor a graph that was captured of it."""

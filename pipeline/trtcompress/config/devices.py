@@ -60,6 +60,11 @@ class TensorRTSettings(Settings):
     refit: bool = Field(False, description="weights can be exchanged in the engine")
     strip: bool = Field(False, description="the plan has no weights; refit.py beside it puts those of the ONNX file in")
     weight_streaming: bool = Field(False, description="weights may stay in host memory")
+    weight_streaming_budget: int | str | None = Field(
+        None,
+        description='GPU memory for streamed weights where `validate` runs the engine: bytes, or a share ("30%"); '
+        "TensorRT's own choice if not given",
+    )
     sparse: bool | None = Field(None, description="try sparse kernels; where weights are 2:4 sparse if not given")
     dla: int | None = Field(
         None, ge=0, description="core of the DLA; what it does not take runs on the GPU. INT8 is then implicit"

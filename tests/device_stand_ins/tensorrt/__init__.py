@@ -255,6 +255,7 @@ class _BoundContext(_Context):
 
 class _Engine:
     device_memory_size = 4096
+    _budget, _contexts = None, 0
 
     def __init__(self, note, model):
         options = onnxruntime.SessionOptions()
@@ -264,6 +265,27 @@ class _Engine:
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.tensors = {v.name: v for v in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.names = list(self.tensors)
+        self._streamable = len(model) if "WEIGHT_STREAMING" in note["flags"] else 0
+
+    if _MAJOR >= 10:
+
+        @property
+        def streamable_weights_size(self):
+            return self._streamable
+
+        def get_weight_streaming_automatic_budget(self):
+            assert self._streamable
+            return self._streamable // 2
+
+        @property
+        def weight_streaming_budget_v2(self):
+            return self._budget
+
+        @weight_streaming_budget_v2.setter
+        def weight_streaming_budget_v2(self, budget):
+            assert not self._contexts, "the budget is set before there is a context"
+            assert 0 <= budget <= self._streamable
+            self._budget = budget
 
     def numpy(self, name):
         return np.dtype({"float": "float32"}.get(kind := self.tensors[name].type[7:-1], kind))
@@ -294,6 +316,8 @@ class _NamedEngine(_Engine):
         return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def create_execution_context(self):
+        assert (self._budget is None) == (not self._streamable), "weights that can be streamed need a budget"
+        self._contexts += 1
         return _NamedContext(self)
 
 

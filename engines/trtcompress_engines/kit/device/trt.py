@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .kit import OTHER_ENGINE, OTHER_SHAPE, KitError
+from .streaming import set_budget
 
 if TYPE_CHECKING:
     from .buffers import Device
@@ -128,6 +129,7 @@ class TensorRTEngine:
         if self._engine is None:
             again = "build it on this very device with ./build --force"
             raise KitError(f"TensorRT cannot load this engine: {again}", code=OTHER_ENGINE)
+        self.streamed_budget = set_budget(self._engine)  # before there is a context
         context = self._engine.create_execution_context()
         if context is None:
             raise KitError("TensorRT could not make a context for the engine: is there memory left?", code=4)
