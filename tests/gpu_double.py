@@ -58,8 +58,8 @@ def _c_type(parameter: str) -> Any:
 
 
 def plan_of(onnx: Path, path: Path, *profiles: Mapping[str, list[list[int]]], gpu: str = "L4", **more: Any) -> Path:
-    """Write a plan; `more` are types other than those of the graph (`types`), what lies on the host (`host`), and what
-    of its weights can be streamed (`streamable`, bytes)."""
+    """Write a plan; `more` are types other than those of the graph (`types`), what lies on the host (`host`), what of
+    its weights can be streamed (`streamable`, bytes), and whether it brings a runtime along (`carries_code`)."""
     path.write_bytes(json.dumps({"gpu": gpu, "profiles": profiles, **more}).encode() + b"\n" + onnx.read_bytes())
     return path
 
@@ -206,19 +206,23 @@ class Gpu:
 
             setattr(kind, name, method)
 
+        def tell(kind: Any, name: str, answer: Callable[[Any], Any]) -> None:
+            assert isinstance(vars(kind)[name], property), f"{self.trt.__version__} has no {name}"
+            setattr(kind, name, property(lambda own: answer(self._alive[id(own)])))
+
         behave(trt.Runtime, "deserialize_cuda_engine", self._deserialize)
         engine, context = trt.ICudaEngine, trt.IExecutionContext
-        engine.num_io_tensors = property(lambda own: len(self._alive[id(own)].names))
-        engine.num_optimization_profiles = property(lambda own: len(self._alive[id(own)].profiles) or 1)
+        tell(engine, "num_io_tensors", lambda held: len(held.names))
+        tell(engine, "num_optimization_profiles", lambda held: len(held.profiles) or 1)
         behave(engine, "get_tensor_name", lambda held, index: held.names[index])
         behave(engine, "get_tensor_mode", lambda held, name: held.mode(name))
         behave(engine, "get_tensor_dtype", lambda held, name: trt.DataType[held.type(name)])
         behave(engine, "get_tensor_location", lambda held, name: held.place(name))
         behave(engine, "get_tensor_profile_shape", lambda held, name, index: held.range(name, index))
         if hasattr(engine, "streamable_weights_size"):
-            engine.streamable_weights_size = property(lambda own: self._alive[id(own)].streamable)
+            tell(engine, "streamable_weights_size", lambda held: held.streamable)
         if hasattr(engine, "minimum_weight_streaming_budget"):
-            engine.minimum_weight_streaming_budget = property(lambda own: self._alive[id(own)].streamable // 10)
+            tell(engine, "minimum_weight_streaming_budget", lambda held: held.streamable // 10)
         if hasattr(engine, "get_weight_streaming_automatic_budget"):
             behave(engine, "get_weight_streaming_automatic_budget", lambda held: held.streamable // 4)
         behave(engine, "create_execution_context", lambda held: self._new(context, _Context(self, held)))
@@ -227,6 +231,15 @@ class Gpu:
         behave(context, "get_tensor_shape", lambda held, name: held.shape(name))
         behave(context, "set_tensor_address", lambda held, name, memory: held.addresses.__setitem__(name, memory))
         behave(context, "execute_async_v3", lambda held, stream: held.execute(self.streams[stream]))
+        if hasattr(engine, "num_bindings"):  # up to 8.6 tensors have numbers too, those of each profile for themselves
+            tell(engine, "num_bindings", lambda held: len(held.names) * (len(held.profiles) or 1))
+            behave(engine, "get_binding_name", lambda held, index: held.names[index])
+            behave(engine, "get_binding_dtype", lambda held, index: trt.DataType[held.type(held.names[index])])
+            behave(engine, "binding_is_input", lambda held, index: held.names[index] in held.inputs)
+            behave(engine, "get_profile_shape", lambda held, index, place: held.range(held.names[place], index))
+            behave(context, "set_binding_shape", lambda held, place, shape: held.set_shape(held.bound(place), shape))
+            behave(context, "get_binding_shape", lambda held, place: held.shape(held.bound(place)))
+            behave(context, "execute_async_v2", lambda held, all, stream: held.run_bound(all, self.streams[stream]))
 
     def _new(self, kind: Any, held: Any) -> Any:
         made = kind.__new__(kind)
@@ -238,6 +251,8 @@ class Gpu:
         self.current()
         note, _, model = plan.partition(b"\n")
         told = json.loads(note)
+        told_all = [(owner, name) for owner, name, values in self.trt.calls if values == (True,)]
+        assert not told.get("carries_code") or ("Runtime", "engine_host_code_allowed") in told_all
         if told["gpu"] != "L4":
             logger = next(v[0] for owner, name, v in self.trt.calls if (owner, name) == ("Runtime", "__init__"))
             logger.log(self.trt.ILogger.ERROR, "The engine plan file is generated on an incompatible device. ")
@@ -342,6 +357,18 @@ class _Context:
     def _shape_of(self, name: str) -> list[Any]:
         found: list[Any] = self._engine.values[name].shape
         return found
+
+    def bound(self, place: int) -> str:
+        """Name of a tensor by its number, which is one of the profile that is in use."""
+        profile, index = divmod(place, len(self._engine.names))
+        assert profile == self.profile
+        return str(self._engine.names[index])
+
+    def run_bound(self, addresses: list[int], stream: Stream) -> bool:
+        first = self.profile * len(self._engine.names)
+        assert len(addresses) == len(self._engine.names) * (len(self._engine.profiles) or 1)
+        self.addresses = dict(zip(self._engine.names, addresses[first:], strict=False))
+        return self.execute(stream)
 
     def execute(self, stream: Stream) -> bool:
         batch = next(iter(self.shapes.values()))[0]

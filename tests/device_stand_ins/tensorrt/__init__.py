@@ -343,12 +343,17 @@ class _BoundEngine(_Engine):
 
 
 class Runtime:
+    if (_MAJOR, _MINOR) >= (8, 6):
+        engine_host_code_allowed = False
+
     def __init__(self, logger):
         assert isinstance(logger, Logger)
 
     def deserialize_cuda_engine(self, serialized_engine):
         note, _, model = serialized_engine.partition(b"\n")
         found = json.loads(note)
+        if "VERSION_COMPATIBLE" in found["flags"] and not self.engine_host_code_allowed:
+            return None
         if found["tensorrt"] != __version__:
             return None
         return (_NamedEngine if _NAMED else _BoundEngine)(found, model)

@@ -125,6 +125,8 @@ class TensorRTEngine:
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
         self._device = device
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        if hasattr(self._runtime, "engine_host_code_allowed"):  # 8.6: a version-compatible plan brings a runtime along
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             again = "build it on this very device with ./build --force"
