@@ -39,4 +39,4 @@ campaign: setup
 	$(BIN)/python benchmarks/fleet.py
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv38 build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -64,11 +64,14 @@ def note(kit: Path, name: str) -> dict[str, Any]:
     return found
 
 
+NO_3_8 = "there is no Python 3.8 with numpy and onnxruntime: docker/install-tests.sh makes one where it can"
+
+
 def python_3_8() -> str | None:
-    """Python 3.8 with numpy and ONNX Runtime, if there is one; $PYTHON38 names it, else the path."""
-    found = os.environ.get("PYTHON38") or shutil.which("python3.8")
-    if found is None:
-        return None
+    """Python 3.8 with numpy and ONNX Runtime: $PYTHON38, what docker/install-tests.sh made, or that on the path."""
     code = "import sys, numpy, onnxruntime; sys.exit(sys.version_info[:2] != (3, 8))"
-    there = subprocess.run([found, "-c", code], capture_output=True, check=False)
-    return found if there.returncode == 0 else None
+    made = Path(__file__).parents[1] / ".venv38/bin/python"
+    for found in (os.environ.get("PYTHON38"), str(made) if made.exists() else None, shutil.which("python3.8")):
+        if found and subprocess.run([found, "-c", code], capture_output=True, check=False).returncode == 0:
+            return found
+    return None

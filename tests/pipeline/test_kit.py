@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from command_line import done, trtcompress
-from kits import SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run
+from kits import NO_3_8, SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run
 from small_builds import QUICK, small_classifier, tree
 from trtcompress_calibration.trt_cache import read_cache
 from trtcompress_graph.load import read_model
@@ -159,7 +159,7 @@ def test_a_kit_runs_here_over_onnxruntime(kit):
 def test_a_kit_runs_under_python_3_8(kit):
     python = python_3_8()
     if python is None:
-        pytest.skip("no Python 3.8 with numpy and onnxruntime: name one with PYTHON38")
+        pytest.skip(NO_3_8)
     on_onnxruntime(kit, python)
 
 
