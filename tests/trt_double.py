@@ -48,6 +48,7 @@ ANSWERS: dict[str, Any] = {
     "ITimingCache.combine": True,
     "IOptimizationProfile.get_shape": [(2, 3, 16, 16), (4, 3, 16, 16), (8, 3, 16, 16)],
     "INetworkDefinition.num_inputs": 1,
+    "Builder.num_DLA_cores": 2,
     "ITensor.name": "x",
     "ITensor.shape": (-1, 3, 16, 16),
     "ITensor.is_network_input": True,

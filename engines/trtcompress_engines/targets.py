@@ -73,7 +73,10 @@ def _own(name: str, facts: Mapping[str, Any], where: str) -> Target:
     if "tensorrt" in given:
         given["tensorrt"] = tuple(given["tensorrt"].items())
     if like := given.pop("like", None):
-        given = _facts(resolve_target(like)) | given
+        facts_of = _facts(resolve_target(like))
+        if "tensorrt" in given:  # then it is said what there is
+            del facts_of["installable"]
+        given = facts_of | given
     if not {"how", "compute_capability"} <= given.keys():
         hint = "give `like: rtx-4090`, or `how` (aot, local, kit) and `compute_capability`"
         raise UsageError("it is open what this device is", where=where, hint=hint)
@@ -82,7 +85,8 @@ def _own(name: str, facts: Mapping[str, Any], where: str) -> Target:
 
 def _facts(target: Target) -> dict[str, Any]:
     """What a device that is like this one takes from it: not its names."""
-    facts: dict[str, Any] = {"how": target.how, "int8": target.int8, "dla": target.dla, "tensorrt": target.tensorrt}
+    facts: dict[str, Any] = {"how": target.how, "int8": target.int8, "dla": target.dla}
+    facts |= {"tensorrt": target.tensorrt, "installable": target.installable}
     if target.compute_capabilities:
         facts["compute_capability"] = ".".join(map(str, target.compute_capabilities[0]))
     if target.memory_gb is not None:
@@ -118,6 +122,7 @@ def _target(family: Mapping[str, Any], card: Mapping[str, Any]) -> Target:
         memory_gb=float(card["memory_gb"]) if "memory_gb" in card else None,
         dla=card.get("dla", 0),
         tensorrt=tuple((release, version) for release, version in family.get("tensorrt", ())),
+        installable=tuple((release, version) for release, version in card.get("installable", ())),
         aliases=tuple(card.get("aliases", ())),
     )
 

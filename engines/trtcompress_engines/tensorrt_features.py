@@ -56,8 +56,8 @@ FEATURES: Mapping[Feature, Support] = MappingProxyType(
         "strip": Support((10, 0)),
         "weight_streaming": Support((10, 0)),
         "sparse": Support((8, 0)),
-        # "Working with DLA" and release notes of 11.4.1. There INT8 for a DLA is not by a cache, and no platform
-        # release of targets.toml carries it, so that it stays refused rather than guessed.
+        # "Working with DLA" and release notes of 11.4.1. There INT8 for a DLA is not by a cache, so that it stays
+        # refused rather than guessed.
         "dla": Support(
             (8, 0),
             (10, 8),

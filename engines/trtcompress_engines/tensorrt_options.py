@@ -39,7 +39,8 @@ class TensorRTOptions:
             them (`30%`), or empty for TensorRT's own choice.
         sparse: try sparse kernels; None: where weights are 2:4 sparse.
         dla: core of the deep learning accelerator; what it does not take runs on the GPU.
-        version: of TensorRT on the machine that builds; empty: what is installed, or the newest of the device.
+        version: of TensorRT on the machine that builds; empty: what is installed, or the newest of the device that has
+            what is asked.
     """
 
     workspace_mb: int | None = None

@@ -1,14 +1,14 @@
 """What each release of TensorRT can do: the one place where releases are told apart.
 
-8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.x and 11 are on servers; TensorRT for RTX counts its
-own releases. tensorrt_features.py and tensorrt_parsers.py hold the tables.
+8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.13 and later with JetPack 7, 10.x and 11 are on
+servers; TensorRT for RTX counts its own releases. tensorrt_features.py and tensorrt_parsers.py hold the tables.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,7 @@ __all__ = [
     "Number",
     "Release",
     "first_parsing",
+    "having",
     "installed",
     "release_of",
 ]
@@ -143,26 +144,38 @@ def installed(flavour: Flavour) -> Release | None:
     return None
 
 
-def release_of(target: Target, version: str = "") -> Release:
+def having(target: Target, features: Collection[Feature]) -> Target:
+    """The device with those platform releases alone whose TensorRT has all the features; with all where none does."""
+    kept = [
+        (platform, version)
+        for platform, version in target.tensorrt
+        if not any(Release("classic", version).lacks(feature) for feature in features)
+    ]
+    return replace(target, tensorrt=tuple(kept)) if kept else target
+
+
+def release_of(target: Target, version: str = "", features: Collection[Feature] = ()) -> Release:
     """The release of classic TensorRT that builds for a device.
 
     Args:
-        target: the device; where its platform carries several, the newest is meant.
+        target: the device; where its platform carries several, the newest that has the features is meant.
         version: what the user says.
+        features: what it has to have; where none has it all, the newest is meant.
 
     Raises:
         UsageError: no platform of the device carries that version.
     """
-    carried = [known for _, known in target.tensorrt]
+    carried = [known for _, known in having(target, () if version else features).tensorrt]
     if not version:
         here = None if carried else installed("classic")
         return here or Release("classic", _full(carried[-1]) if carried else SERVER)
     asked = Release("classic", version)
-    if carried and not any(asked.same_as(known) for known in carried):
+    offered = (*target.tensorrt, *target.installable)
+    if offered and not any(asked.same_as(known) for _, known in offered):
         raise UsageError(
             f"no platform of '{target.name}' carries TensorRT {version}",
             where="tensorrt.version",
-            hint="; ".join(f"{platform}: {known}" for platform, known in target.tensorrt),
+            hint="; ".join(f"{platform}: {known}" for platform, known in offered),
         )
     return Release("classic", _full(version))
 

@@ -25,6 +25,7 @@ class Target:
         int8: whether INT8 engines are built for it.
         dla: number of deep learning accelerators.
         tensorrt: TensorRT version that each platform release carries, `(("JetPack 6.1", "10.3"),)`, oldest first.
+        installable: the same of what can be installed there in its place; it is meant only where it is named.
         aliases: other names that users type.
     """
 
@@ -36,6 +37,7 @@ class Target:
     memory_gb: float | None = None
     dla: int = 0
     tensorrt: tuple[tuple[str, str], ...] = ()
+    installable: tuple[tuple[str, str], ...] = ()
     aliases: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from trtcompress_engines.backend import not_here
 from trtcompress_engines.tensorrt_options import SECTION, TensorRTOptions, pinned, refuse
-from trtcompress_engines.tensorrt_release import Release, installed, release_of
+from trtcompress_engines.tensorrt_release import Feature, Release, installed, release_of
 from trtcompress_graph.axes import Axes, AxisRange
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
@@ -32,6 +32,11 @@ class BuilderRef:
     options: TensorRTOptions = field(default_factory=TensorRTOptions)
     implicit: Implicit = ""
     profiles: tuple[Axes, ...] = ()
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """What a release of TensorRT has to have for it."""
+        return (*self.options.asked, *(("implicit",) if self.implicit else ()))
 
     def parts(self, axes: Axes) -> list[Axes]:
         """Ranges of all axes, by profile."""
@@ -127,10 +132,10 @@ def asked_of(section: TensorRTSettings, target: Target, base: Path) -> BuilderRe
     from trtcompress_engines.backends.trt_load import gpu_count
 
     options = _options(section, base)
-    release = _release(target, options)
+    implicit: Implicit = section.implicit or ("ranges" if section.dla is not None and target.int8 else "")
+    release = _release(target, BuilderRef(options, implicit))
     refuse(options, target, release, gpu=gpu_count() > 0)
     digest = pinned(options)
-    implicit: Implicit = section.implicit or ("ranges" if section.dla is not None and target.int8 else "")
     if implicit and (lacking := release.lacks("implicit")):
         hint = "leave it out: INT8 then stands in the graph"
         raise UsageError(
@@ -162,10 +167,11 @@ def _options(section: TensorRTSettings, base: Path) -> TensorRTOptions:
     )
 
 
-def _release(target: Target, options: TensorRTOptions) -> Release:
+def _release(target: Target, builder: BuilderRef) -> Release:
     """Of the TensorRT that builds."""
+    options = builder.options
     if target.how != "aot":
-        return release_of(target, options.version)
+        return release_of(target, options.version, builder.features)
     here = installed("rtx") or Release("rtx", options.version or "1.0")
     if options.version and not here.same_as(options.version):
         raise UsageError(

@@ -63,7 +63,7 @@ def implicit_scales(
 
         assert ranges is not None
         assert plan is not None
-        version = release_of(target, builder.options.version).version
+        version = release_of(target, builder.options.version, builder.features).version
         yield ImplicitScales(model, cache_text(model, ranges, plan, encoding, version))
     else:
         assert calibration is not None

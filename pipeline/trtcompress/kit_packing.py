@@ -10,6 +10,7 @@ from typing import Any
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
+from .builder import BuilderRef
 from .kit_models import kit_models
 from .kit_opsets import with_older
 from .kit_sources import Implicit, KitSources, calibration_cache, implicit_of
@@ -48,7 +49,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
     if options.strip:
         hint = "leave tensorrt.strip out for this device"
         raise UsageError("a plan without weights cannot be measured by a kit", where="tensorrt.strip", hint=hint)
-    target = for_version(sources.target, options.version)
+    target = for_builder(sources.target, sources.builder)
     axes = named_axes(sources.reference, sources.axes)
     golden = golden_batches(sources.data, sources.reference, sources.pruned, axes)
     cache = calibration_cache(sources.implicit, target) if sources.implicit else ""
@@ -77,12 +78,18 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
             write_kit(contents, target, golden, folder)
 
 
-def for_version(target: Target, version: str) -> Target:
-    """The device with the platform releases that carry that TensorRT alone; with all where none is named."""
-    from trtcompress_engines.tensorrt_release import Release
+def for_builder(target: Target, builder: BuilderRef) -> Target:
+    """The device with the platform releases that have the TensorRT which is named alone.
 
+    Where none is named, with those that have a DLA or calibration caches, if they are asked: without them there is no
+    engine. Other options that a release lacks are left out on the device.
+    """
+    from trtcompress_engines.tensorrt_release import Release, having
+
+    version = builder.options.version
+    target = replace(target, tensorrt=(*target.tensorrt, *target.installable), installable=())
     if not version:
-        return target
+        return having(target, [feature for feature in builder.features if feature in ("dla", "implicit")])
     asked = Release("classic", version)
     return replace(target, tensorrt=tuple(held for held in target.tensorrt if asked.same_as(held[1])))
 

@@ -67,10 +67,11 @@ def implicit_of(
 
 
 def calibration_cache(implicit: Implicit, target: Target) -> str:
-    """Text of calibration.cache for the newest release of the target's platform; empty where it reads none."""
+    """Text of calibration.cache for the newest release of the platform that reads one; empty where none does."""
     from trtcompress_calibration.trt_cache import cache_text, version_number
+    from trtcompress_engines.tensorrt_release import having
 
-    version = target.tensorrt[-1][1] if target.tensorrt else ""
+    version = having(target, ["implicit"]).tensorrt[-1][1] if target.tensorrt else ""
     try:
         version_number(version)
     except UsageError:

@@ -1,6 +1,6 @@
 """What a kit calls of TensorRT on its device is checked by the signatures of the bindings, release by release.
 
-Kits run on 8.4 to 10.x; see test_trt_signatures.py for what a double of a release is.
+Kits run on 8.4 to 11; see test_trt_signatures.py for what a double of a release is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trtcompress_engines.kit.device.builder import FLAGS
 from trtcompress_engines.tensorrt_release import Release
 
 TESTS = Path(__file__).parents[1]
-RELEASES = [release for release in trt_double.releases() if Release("classic", release).number < (11, 0)]
+RELEASES = trt_double.releases()
 SCALES = "x: 3c010a14\n"
 PROFILES = [{"x": [[1, 3, 16, 16]] * 3}, {"x": [[2, 3, 16, 16], [4, 3, 16, 16], [8, 3, 16, 16]]}]
 TYPES = ["FP16", "INT8"]
@@ -41,6 +41,11 @@ class Kit:
 
     release: Release
     told: dict[str, dict[str, Any]]
+
+    @property
+    def refused(self) -> set[str]:
+        """Tasks that the release has nothing for: 11 has no implicit INT8."""
+        return {"cache", "dla"} if self.release.lacks("implicit") else set()
 
     def calls(self, name: str, *start: object) -> list[list[Any]]:
         return [call for call in self.told[name]["calls"] if call[: len(start)] == list(start)]
@@ -64,11 +69,15 @@ def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_the_releases_that_kits_run_on_are_there():
-    assert RELEASES == ["10.0.1", "10.16.1.11", "10.3.0", "8.6.1"]
+    assert RELEASES == ["10.0.1", "10.16.1.11", "10.3.0", "11.4.0.106", "8.6.1"]
 
 
 def test_every_call_is_one_that_the_bindings_take(kit: Kit):
     for name, told in kit.told.items():
+        if name in kit.refused:
+            assert told["error"].startswith(f"TensorRT {kit.release.version} "), name
+            assert kit.calls(name, "Builder", "create_network") == [], name
+            continue
         assert (told["error"], told["plan"]) == ("", trt_double.PLAN.decode()), name
         assert len(kit.calls(name, "IBuilderConfig", "add_optimization_profile")) == len(PROFILES), name
         assert ["IOptimizationProfile", "set_shape", "x", *PROFILES[1]["x"]] in told["calls"], name
@@ -78,6 +87,8 @@ def test_networks_are_typed_as_the_release_takes_it(kit: Kit):
     flags = trt_double.read(kit.release.version)["enums"]["NetworkDefinitionCreationFlag"]
     old = kit.release.number < (10, 0)
     for name, task in TASKS.items():
+        if name in kit.refused:
+            continue
         weak = "cache" in task
         wanted = 1 << flags["EXPLICIT_BATCH"] if old else 0 if weak else 1 << flags["STRONGLY_TYPED"]
         assert kit.calls(name, "Builder", "create_network") == [["Builder", "create_network", wanted]], name
@@ -94,10 +105,11 @@ def test_what_is_asked_is_set_or_told_to_be_left_out(kit: Kit):
     lacking = [name for name in FLAGS if kit.release.lacks(name)]  # type: ignore[arg-type]
     assert given - {*TYPES} == {"SPARSE_WEIGHTS", *(flag for name, flag in FLAGS.items() if name not in lacking)}
     assert [told.partition(" has no ")[2] for told in kit.told["asked"]["left_out"]] == lacking
-    assert "WEIGHT_STREAMING" not in {call[2] for call in kit.calls("cache", "IBuilderConfig", "set_flag")}
-    assert kit.told["cache"]["left_out"][0].startswith(
-        f"TensorRT {kit.release.version} has no weight_streaming" if lacking else "weight_streaming needs"
-    )
+    if "cache" not in kit.refused:
+        assert "WEIGHT_STREAMING" not in {call[2] for call in kit.calls("cache", "IBuilderConfig", "set_flag")}
+        assert kit.told["cache"]["left_out"][0].startswith(
+            f"TensorRT {kit.release.version} has no weight_streaming" if lacking else "weight_streaming needs"
+        )
     norms = kit.calls("asked", "OnnxParser", "set_flag")
     assert norms == ([["OnnxParser", "set_flag", "NATIVE_INSTANCENORM"]] if kit.release.number < (10, 0) else [])
 
@@ -116,14 +128,20 @@ def test_a_timing_cache_is_taken_or_told_to_be_of_another_device(kit: Kit, tmp_p
 def test_scales_are_handed_out_under_the_header_of_the_release(kit: Kit):
     major, minor, patch = map(int, kit.release.version.split(".")[:3])
     number = major * (10000 if major >= 10 else 1000) + minor * 100 + patch
-    for name in ("cache", "dla"):
+    for name in {"cache", "dla"} - kit.refused:
         told = kit.told[name]["calibrated"]
         assert told["cache"] == f"TRT-{number}-EntropyCalibration2\n{SCALES}", name
         assert told["batches"] == [], name
         assert kit.calls(name, "IBuilderConfig", "set_calibration_profile"), name
 
 
-def test_a_dla_gets_what_it_needs(kit: Kit):
+def test_a_dla_gets_what_it_needs(kit: Kit, tmp_path: Path):
+    model = str(write_cnn(tmp_path / "model.onnx"))
+    asked = {"kit": {"model": model, "name": "m", "dla": 1}}
+    (told,) = run(kit.release.version, [{**asked, "answers": {"Builder.num_DLA_cores": 1}}], tmp_path)
+    assert told["error"].startswith(f"TensorRT {kit.release.version} builds m for no DLA here")
+    if "dla" in kit.refused:
+        return
     assert ["IBuilderConfig", "default_device_type", "DLA"] in kit.told["dla"]["calls"]
     assert ["IBuilderConfig", "DLA_core", 1] in kit.told["dla"]["calls"]
     given = {call[2] for call in kit.calls("dla", "IBuilderConfig", "set_flag")}

@@ -27,6 +27,8 @@ def test_like_a_jetson_keeps_its_platform_releases():
     target = own(like="orin-nx", tensorrt={"JetPack 6.2": "10.3"}, dla=0)
     assert (target.how, target.dla, target.tensorrt) == ("kit", 0, (("JetPack 6.2", "10.3"),))
     assert own(like="orin-nx").tensorrt == resolve_target("jetson-orin-nx").tensorrt
+    assert own(like="agx-orin").installable == resolve_target("jetson-agx-orin").installable != ()
+    assert own(like="agx-orin", tensorrt={"JetPack 6.1": "10.3"}).installable == ()
 
 
 def test_by_what_it_is():

@@ -63,6 +63,11 @@ def test_jetpack_releases_carry_their_tensorrt():
     assert dict(targets()["jetson-agx-orin"].tensorrt)["JetPack 6.1"] == "10.3"
     assert dict(targets()["jetson-xavier-nx"].tensorrt)["JetPack 5.1"] == "8.5"
     assert targets()["jetson-agx-orin"].dla == 2
+    newer = {name: targets()[f"jetson-{name}"] for name in ("orin-nano", "orin-nx", "agx-orin", "thor")}
+    assert {target.tensorrt[-1] for target in newer.values()} == {("JetPack 7.2", "10.16")}
+    with_11 = {name for name, target in newer.items() if target.installable == (("JetPack 7.2.2", "11.4"),)}
+    assert with_11 == {"agx-orin", "thor"}
+    assert {target.name for target in targets().values() if target.installable} == {"jetson-agx-orin", "jetson-thor"}
 
 
 @given(st.lists(st.sampled_from([n for n in NAMES if targets()[n].how == "aot" and targets()[n].int8]), min_size=2))

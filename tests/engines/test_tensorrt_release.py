@@ -101,7 +101,16 @@ def test_plans_load_in_the_release_that_made_them():
 
 def test_the_release_of_a_device_is_that_of_its_platform():
     orin = resolve_target("jetson-orin-nx")
-    assert release_of(orin).version == "10.3.0"
+    assert release_of(orin).version == "10.16"
+    assert release_of(orin, features=("dla",)).version == "10.3.0", "the newest that has it"
+    assert release_of(orin, "10.16", ("dla",)).version == "10.16", "what is named is meant"
+    agx = resolve_target("jetson-agx-orin")
+    assert release_of(agx).version == "10.16"
+    assert release_of(agx, "11.4").version == "11.4", "it can be installed there, and on no Orin NX"
+    with pytest.raises(UsageError, match="carries TensorRT 11"):
+        release_of(orin, "11.4")
+    assert release_of(agx, features=("dla", "strip", "weight_streaming")).version == "10.3.0"
+    assert release_of(resolve_target("jetson-xavier-nx"), features=("strip",)).version == "8.5.2", "there is none"
     assert release_of(orin, "8.5").version == "8.5.2"
     with pytest.raises(UsageError, match=r"no platform of 'jetson-orin-nx' carries TensorRT 9\.0") as caught:
         release_of(orin, "9.0")

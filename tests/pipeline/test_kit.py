@@ -23,7 +23,7 @@ from trtcompress_graph.ranges import read_ranges
 
 AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
 GATES = ("--set", "gates={min_cosine: 0.9, max_metric_drop: 0.5, max_size_mb: 1, max_latency_ms: 1000}")
-RELEASES = ("8.4.1", "8.5.2", "8.6.2", "10.3.0")
+RELEASES = ("8.4.1", "8.5.2", "8.6.2", "10.3.0", "11.4.1")
 ENGINES = ("trt-int8", "trt-fp16")
 DEVICES = ("jetson-agx-orin", "jetson-nano", "jetson-xavier-nx")
 
@@ -80,7 +80,7 @@ def test_the_cache_has_the_scales_of_the_ranges_and_the_version_of_the_platform(
     model = read_model(kit / "models/implicit-int8/model.onnx")
     ranges = read_ranges(built / "out/small/ranges.json")
     assert ranges.model_sha256 == model.digest
-    assert (kit / "calibration.cache").read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert (kit / "calibration.cache").read_text().startswith("TRT-101600-EntropyCalibration2\n")
     assert set(read_cache(kit / "calibration.cache", model).tensors) == set(ranges.tensors)
 
 
@@ -167,7 +167,7 @@ def test_a_kit_runs_under_python_3_8(kit):
 def test_engines_are_built_and_checked_over_the_api_of_each_release(kit, release):
     made = on_jetpack(kit, "build", tensorrt=release)
     assert made.code == 0, made.err
-    typed = release.startswith("10")
+    typed = release.startswith("1")
     told = note(kit, "trt-int8")
     assert (told["typed"], told["flags"]) == (typed, [] if typed else ["FP16", "INT8"])
     assert [[shape[0] for shape in profile["x"]] for profile in told["profiles"]] == [[1, 2, 4]]
@@ -204,6 +204,22 @@ def test_an_engine_for_the_dla_takes_the_cache_under_its_own_header(kit, release
     assert (ran.code, "there is no DLA core 2: Jetson AGX Orin has 2" in ran.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("asked", "release", "words"),
+    [
+        ("--implicit", "11.4.1", "TensorRT 11.4.1 has no calibration caches, by which implicit-int8 is INT8"),
+        ("--dla=0", "11.4.1", "TensorRT 11.4.1 builds implicit-int8 for no DLA here"),
+        ("--dla=0", "10.16.2", "TensorRT 10.16.2 builds implicit-int8 for no DLA here"),
+    ],
+)
+def test_what_a_new_release_cannot_build_is_told_and_the_others_are_built(kit, asked, release, words):
+    made = on_jetpack(kit, "build", asked, tensorrt=release)
+    assert (made.code, words in made.err) == (4, True), made.err
+    assert sorted(file.stem for file in (kit / "engines").glob("*.plan")) == ["reference", "trt-fp16", "trt-int8"]
+    ran = on_jetpack(kit, "validate", *SECONDS, tensorrt=release)
+    assert ran.code == 0, ran.err
+
+
 @pytest.mark.parametrize("path", ["models/trt-int8/model.onnx", "golden/0001.npz", "kit.json", "SHA256SUMS"])
 @pytest.mark.parametrize("fault", ["gone", "changed"])
 def test_a_damaged_kit_says_so_and_does_not_run(old_kit, path, fault):
@@ -224,8 +240,8 @@ def test_a_damaged_kit_says_so_and_does_not_run(old_kit, path, fault):
 
 
 def test_another_major_version_of_tensorrt_is_refused(kit, old_kit):
-    ran = on_jetpack(kit, "build", tensorrt="11.0.0")
-    assert (ran.code, "this kit is for TensorRT 8 or 10, and this device has 11.0.0" in ran.err) == (3, True)
+    ran = on_jetpack(kit, "build", tensorrt="12.0.0")
+    assert (ran.code, "this kit is for TensorRT 8 or 10 or 11, and this device has 12.0.0" in ran.err) == (3, True)
     ran = run(kit, "build")
     assert (ran.code, "tensorrt" in ran.err, "nvidia-jetpack" in ran.err) == (3, True, True)
     ran = on_jetpack_4(old_kit, "build", STAND_IN_TENSORRT="7103")

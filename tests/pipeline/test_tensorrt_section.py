@@ -17,6 +17,7 @@ from command_line import trtcompress
 from trtcompress.builder import builder_of
 from trtcompress.config_file import load_config
 from trtcompress.implicit import write_batches
+from trtcompress.kit_packing import for_builder
 from trtcompress.profile_parts import joined
 from trtcompress.stage import DataRef
 from trtcompress_engines.backends import tensorrt as classic_backend
@@ -78,6 +79,20 @@ def test_values_are_checked_by_the_schema(tmp_path: Path, value: str):
     with pytest.raises(ConfigError, match=r".") as caught:
         load_config(project(tmp_path), [f"tensorrt={{{value}}}"])
     assert value.partition(":")[0] in str(caught.value)
+
+
+def test_a_dla_and_a_cache_are_had_of_the_newest_release_that_has_them(tmp_path: Path):
+    target = resolve_target("jetson-agx-orin")
+
+    def platforms(*overrides: str) -> list[str]:
+        return [name for name, _ in for_builder(target, asked(tmp_path, "jetson-agx-orin", *overrides)).tensorrt]
+
+    assert platforms()[-3:] == ["JetPack 6.1", "JetPack 7.2", "JetPack 7.2.2"]
+    assert platforms("tensorrt.dla=0")[-1] == "JetPack 6.1"
+    assert platforms("tensorrt.implicit=ranges")[-1] == "JetPack 7.2"
+    assert platforms("tensorrt.version='11.4'") == ["JetPack 7.2.2"]
+    with pytest.raises(UsageError, match=r"10\.8 has it no more, and this is 10\.16"):
+        asked(tmp_path, "jetson-agx-orin", "tensorrt={dla: 0, version: '10.16'}")
 
 
 def test_a_target_has_a_section_of_its_own(tmp_path: Path):

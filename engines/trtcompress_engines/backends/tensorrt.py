@@ -15,7 +15,7 @@ from ..backend import CompileOptions, Runner, Shape, not_here
 from ..files import staged
 from ..parsed_graphs import OLDER, parsed_by
 from ..tensorrt_options import TensorRTOptions, pinned, refuse
-from ..tensorrt_release import Release, release_of
+from ..tensorrt_release import Feature, Release, release_of
 from .trt_calibrator import check_batches
 from .trt_load import gpu_count, missing_classic, missing_rtx, other_card
 from .trt_open import open_plan
@@ -88,7 +88,7 @@ class TensorRTBackend:
         return open_plan(engine, "classic")
 
     def _check(self, graph: Model, target: Target, encoding_name: str, options: CompileOptions, out: Path) -> Engine:
-        release = release_of(target, options.tensorrt.version)
+        release = release_of(target, options.tensorrt.version, needed(options))
         refuse(options.tensorrt, target, release, gpu=True)
         checked = check_graph(graph, target, options, out)
         with staged(out) as folder:
@@ -167,6 +167,11 @@ def _usual(graph: Model, options: CompileOptions) -> dict[str, Shape]:
     return fixed | {name: shapes[1] for name, shapes in profiles[-1].items()} if profiles else fixed
 
 
+def needed(options: CompileOptions) -> tuple[Feature, ...]:
+    """What a release has to have for an engine."""
+    return (*options.tensorrt.asked, *(("implicit",) if options.implicit is not None else ()))
+
+
 def lay_out(source: Model, release: Release, plan: str, options: CompileOptions) -> Recipe:
     """The recipe of an engine.
 
@@ -208,9 +213,13 @@ def nearest(capability: tuple[int, int]) -> tuple[int, int]:
 
 def how_to_build(recipe: Recipe, target: Target) -> str:
     """The command that builds the engine on the machine or device that has the card."""
-    place = f"on {target.title}" if target.how == "local" else f"on the device ({target.title}, {_release(target)})"
+    place = (
+        f"on {target.title}" if target.how == "local" else f"on the device ({target.title}, {_release(recipe, target)})"
+    )
     return f"{place}: {as_line(trtexec(recipe))}"
 
 
-def _release(target: Target) -> str:
-    return ", ".join(f"{release} with TensorRT {version}" for release, version in target.tensorrt[-1:])
+def _release(recipe: Recipe, target: Target) -> str:
+    """The platform releases that have the TensorRT of the recipe."""
+    offered = (*target.tensorrt, *target.installable)
+    return ", ".join(f"{name} with TensorRT {version}" for name, version in offered if recipe.release.same_as(version))

@@ -62,7 +62,7 @@ def _runs_the_reference(inputs: Mapping[str, Any]) -> bool:
 
 @stage(
     output="packages",
-    version=7,
+    version=8,
     leaves=".",
     scope="target",
     libs=("onnxruntime", "numpy", "pillow"),

@@ -32,7 +32,9 @@ class TensorIOMode(enum.Enum):
 
 
 class BuilderFlag(enum.Enum):
-    FP16, INT8, GPU_FALLBACK, SPARSE_WEIGHTS, REFIT, TF32, PREFER_PRECISION_CONSTRAINTS = range(7)
+    GPU_FALLBACK, SPARSE_WEIGHTS, REFIT, TF32 = range(2, 6)
+    if _MAJOR < 11:
+        FP16, INT8, PREFER_PRECISION_CONSTRAINTS = 0, 1, 6
     if (_MAJOR, _MINOR) >= (8, 6):
         VERSION_COMPATIBLE = 7
     if _MAJOR >= 10:
@@ -48,9 +50,13 @@ class OnnxParserFlag(enum.Enum):
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
-    EXPLICIT_BATCH = 0
+    if _MAJOR < 11:
+        EXPLICIT_BATCH = 0
     if _MAJOR >= 10:
-        STRONGLY_TYPED = 1
+        STRONGLY_TYPED = 1 if _MAJOR < 11 else 0
+
+
+_TYPED = 0 if _MAJOR < 10 else 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED
 
 
 class Logger:
@@ -60,9 +66,11 @@ class Logger:
         assert severity == self.WARNING
 
 
-class IInt8EntropyCalibrator2:
-    def __init__(self):
-        self.made = True
+if _MAJOR < 11:
+
+    class IInt8EntropyCalibrator2:
+        def __init__(self):
+            self.made = True
 
 
 class _Network:
@@ -110,7 +118,8 @@ class _Profile:
 class _Config:
     default_device_type = DeviceType.GPU
     DLA_core = -1
-    int8_calibrator = None
+    if _MAJOR < 11:
+        int8_calibrator = None
 
     if (_MAJOR, _MINOR) >= (8, 6):
         builder_optimization_level = 3
@@ -143,11 +152,15 @@ class _Config:
     def add_optimization_profile(self, profile):
         self.profiles.append(profile)
 
-    def set_calibration_profile(self, profile):
-        self.calibration_profile = profile
+    if _MAJOR < 11:
+
+        def set_calibration_profile(self, profile):
+            self.calibration_profile = profile
 
 
 class Builder:
+    num_DLA_cores = 2 if (_MAJOR, _MINOR) < (10, 8) else 0
+
     def __init__(self, logger):
         assert isinstance(logger, Logger)
 
@@ -162,14 +175,14 @@ class Builder:
         return _Profile()
 
     def build_serialized_network(self, network, config):
-        calibrator = config.int8_calibrator
+        calibrator = getattr(config, "int8_calibrator", None)
         if calibrator is not None:
             assert calibrator.made
             assert "INT8" in config.flags
             assert config.calibration_profile in (None, *config.profiles)
         note = {
             "tensorrt": __version__,
-            "typed": bool(network.flags & 2),
+            "typed": bool(network.flags & _TYPED) or _MAJOR >= 11,
             "flags": sorted(config.flags),
             "profiles": [profile.shapes for profile in config.profiles],
             "parser": network.parser_flags,
@@ -254,7 +267,10 @@ class _BoundContext(_Context):
 
 
 class _Engine:
-    device_memory_size = 4096
+    if _MAJOR < 11:
+        device_memory_size = 4096
+    else:
+        device_memory_size_v2 = 4096
     _budget, _contexts = None, 0
 
     def __init__(self, note, model):

@@ -1,7 +1,8 @@
-"""Every call of TensorRT's Python API that builds an engine, for 8.4 to 10.x.
+"""Every call of TensorRT's Python API that builds an engine, for 8.4 to 11.
 
-From 10 on a graph is strongly typed; 8 takes the types of the graph only where flags allow them. What a release does
-not have of what is asked is left out and told.
+From 10 on a graph is strongly typed, and 11 takes no other; 8 takes the types of the graph only where flags allow them.
+What a release does not have of what is asked is left out and told, but for a DLA and a calibration cache: without them
+there is no such engine.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ def build_plan(trt: Any, task: Task) -> tuple[bytes, list[str]]:
     """Build an engine; what this release lacks of what is asked comes back beside it, in words.
 
     Raises:
-        KitError: TensorRT refuses the graph.
+        KitError: TensorRT refuses the graph, or has no DLA or no implicit INT8, which are asked.
     """
     version = version_of(trt)
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
+    _refuse(trt, builder, task)
     typed = version[0] >= 10 and task.cache is None and task.dla is None
     creation = trt.NetworkDefinitionCreationFlag
     wanted = [creation.STRONGLY_TYPED] if typed else [creation.EXPLICIT_BATCH] if version[0] < 10 else []
@@ -80,6 +82,21 @@ def build_plan(trt: Any, task: Task) -> tuple[bytes, list[str]]:
     if plan is None:
         raise KitError(f"TensorRT could not build {task.name}; its messages above say why", code=4)
     return bytes(plan), left_out
+
+
+def _refuse(trt: Any, builder: Any, task: Task) -> None:
+    """What no engine can be built without.
+
+    Raises:
+        KitError: it is not here.
+    """
+    # 11 has a DLA again on some devices, in strongly typed graphs alone, which this one would not be
+    if task.dla is not None and (version_of(trt)[0] >= 11 or builder.num_DLA_cores <= task.dla):
+        what = "TensorRT {} builds {} for no DLA here: JetPack 6 does, or build it without one"
+        raise KitError(what.format(trt.__version__, task.name), code=4)
+    if task.cache is not None and not hasattr(trt, "IInt8EntropyCalibrator2"):
+        what = "TensorRT {} has no calibration caches, by which {} is INT8: build its Q/DQ engines, or use TensorRT 10"
+        raise KitError(what.format(trt.__version__, task.name), code=4)
 
 
 def _set_flags(trt: Any, config: Any, task: Task, typed: bool) -> None:

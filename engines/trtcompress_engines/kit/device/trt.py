@@ -1,4 +1,4 @@
-"""Every call of TensorRT's Python API that runs an engine, for 8.4 to 10.x.
+"""Every call of TensorRT's Python API that runs an engine, for 8.4 to 11.
 
 From 8.5 on tensors are addressed by name (`set_tensor_address`, `execute_async_v3`), before by index ("bindings").
 An engine of several profiles runs each shape with the one whose usual shapes are nearest.
