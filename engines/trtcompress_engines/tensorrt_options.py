@@ -20,6 +20,14 @@ SECTION = "tensorrt"
 BUDGET = "weight_streaming_budget"
 """Key of `Engine.details`: the budget that whoever runs the engine here sets."""
 
+WEIGHTS = "weights"
+"""Key of `Engine.details`, of plans that can be refitted: whether they hold weights (WHOLE) or none (STRIPPED)."""
+WHOLE = "in the plan; they can be exchanged"
+STRIPPED = "not in the plan; refit.py beside it puts them in"
+
+OTHER_CARDS = "hardware_compatible"
+"""Key of `Engine.details`, of plans that run on other cards than their target's too."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRTOptions:
@@ -66,7 +74,14 @@ class TensorRTOptions:
     @property
     def told(self) -> dict[str, str]:
         """What an engine's details tell to whoever runs it."""
-        return {BUDGET: self.weight_streaming_budget or AUTOMATIC} if self.weight_streaming else {}
+        told = {}
+        if self.weight_streaming:
+            told[BUDGET] = self.weight_streaming_budget or AUTOMATIC
+        if self.refit or self.strip:
+            told[WEIGHTS] = STRIPPED if self.strip else WHOLE
+        if self.hardware_compatible:
+            told[OTHER_CARDS] = "on every card from Ampere on"
+        return told
 
 
 def refuse(options: TensorRTOptions, target: Target, release: Release, *, gpu: bool) -> None:

@@ -28,6 +28,7 @@ from trtcompress_engines.gpu.runner import GpuRunner
 from trtcompress_engines.gpu.times import TimedOnGpu, with_gpu_times
 from trtcompress_engines.measure import time_pair
 from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.tensorrt_options import STRIPPED, WHOLE, TensorRTOptions
 from trtcompress_graph.errors import CompileError, EngineLoadError, EngineShapeError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.measured import GpuClocks, GpuTimes
@@ -387,6 +388,39 @@ def test_a_backend_opens_its_plan_where_all_is_there(
     runner = backend_for(resolve_target(target)).open(asked)
     assert isinstance(runner, GpuRunner)
     assert runner._budget == "30%"
+
+
+@pytest.mark.parametrize("told", [WHOLE, STRIPPED])
+def test_plans_with_and_without_weights_are_told_apart(
+    told: str, plan: Path, onnx: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trt_open, "gpu_count", lambda: 1)
+    (plan.parent / "refit.py").touch()
+    engine = replace(engine_for(plan, onnx), details={"weights": told})
+    if told == WHOLE:
+        with backend_for(resolve_target("l4")).open(engine) as runner:
+            assert set(runner.infer(images(2))) == {"logits"}
+    else:
+        with pytest.raises(CompileError, match="its plan holds no weights"):
+            backend_for(resolve_target("l4")).open(engine)
+
+
+def test_an_engine_of_another_card_is_refused_before_tensorrt_is_asked(
+    plan: Path, onnx: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trt_open, "gpu_count", lambda: 1)
+    monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA L4"])
+    monkeypatch.setattr(trt_load, "gpu_capabilities", lambda: [(8, 9)])
+    backend = backend_for(resolve_target("h100"))
+    with pytest.raises(EngineLoadError, match=r"the GPU here is NVIDIA L4 \(SM89\), and 'h100' is SM90") as caught:
+        backend.open(engine_for(plan, onnx, "h100"))
+    assert (caught.value.where, caught.value.exit_code) == (str(plan), 6)
+    for engine in (
+        engine_for(plan, onnx, "l40s"),
+        engine_for(plan, onnx, "a-device-of-a-config"),
+        replace(engine_for(plan, onnx, "a100"), details=TensorRTOptions(hardware_compatible=True).told),
+    ):
+        assert isinstance(backend.open(engine), GpuRunner)
 
 
 @pytest.mark.parametrize("lacks", ["gpu", "tensorrt", "pycuda", "weights", "build"])

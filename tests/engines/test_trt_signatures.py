@@ -110,16 +110,20 @@ def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         onnx = str(folder / recipe.onnx)
         asked.append({"onnx": onnx, "folder": str(folder), "recipe": asdict(recipe), "batches": batches})
         asked.append({"script": str(folder / "reproduce.py")})
-        if "STRIP_PLAN" in recipe.flags:
+        if refits(recipe):
             files = [str(folder / recipe.plan), onnx, str(folder / "whole.plan")]
             asked.append({"script": str(folder / "refit.py"), "arguments": files})
     told = iter(run(request.param, asked, tmp_path_factory.mktemp("cases") / "cases.json"))
     found = {}
     for name, recipe in recipes.items():
         found[name] = Case(recipe, next(told), next(told))
-        if "STRIP_PLAN" in recipe.flags:
-            found["refitted"] = Case(recipe, {}, next(told))
+        if refits(recipe):
+            found[f"{name} refitted"] = Case(recipe, {}, next(told))
     return found
+
+
+def refits(recipe: Recipe) -> bool:
+    return recipe.release.number >= (10, 0) and not {"STRIP_PLAN", "REFIT"}.isdisjoint(recipe.flags)
 
 
 def laid_out(release: Release, options: TensorRTOptions, folder: Path, *, implicit: bool) -> tuple[Path, Recipe]:
@@ -129,6 +133,7 @@ def laid_out(release: Release, options: TensorRTOptions, folder: Path, *, implic
     if implicit:
         (folder / "calibration.cache").write_text(CACHE_TEXT)
     write_reproduce(recipe, graph, folder)
+    assert (folder / "refit.py").exists() is refits(recipe)
     return folder, recipe
 
 
@@ -189,7 +194,7 @@ def test_every_call_is_one_that_the_bindings_take(cases: dict[str, Case]):
 
 def test_the_script_sets_what_the_worker_sets(cases: dict[str, Case]):
     for name, case in cases.items():
-        if name != "refitted" and name != "samples":
+        if not name.endswith("refitted") and name != "samples":
             assert settings(case.script["calls"]) == settings(case.worker["calls"]), name
 
 
@@ -197,7 +202,7 @@ def test_what_is_asked_is_set(cases: dict[str, Case]):
     release = cases["plain"].recipe.release
     enums = trt_double.read(release.version)["enums"]["BuilderFlag"]
     for name, case in cases.items():
-        if name == "refitted":
+        if name.endswith("refitted"):
             continue
         calls = case.worker["calls"]
         flags = {enums[call[2]] for call in calls if call[:2] == ["IBuilderConfig", "set_flag"]}
@@ -260,11 +265,12 @@ def test_samples_go_through_buffers_of_pycuda(cases: dict[str, Case]):
     ]
 
 
-def test_a_stripped_plan_gets_its_weights_back(cases: dict[str, Case]):
-    if "refitted" not in cases:
+@pytest.mark.parametrize("name", ["strip", "refit"])
+def test_a_plan_that_can_be_refitted_takes_weights(cases: dict[str, Case], name: str):
+    if f"{name} refitted" not in cases:
         assert cases["plain"].recipe.release.number < (10, 0)
         return
-    called = [call[:2] for call in cases["refitted"].script["calls"]]
+    called = [call[:2] for call in cases[f"{name} refitted"].script["calls"]]
     for wanted in (
         ["Runtime", "deserialize_cuda_engine"],
         ["OnnxParserRefitter", "refit_from_file"],

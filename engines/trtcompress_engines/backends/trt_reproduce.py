@@ -33,7 +33,8 @@ def write_reproduce(recipe: Recipe, graph: Model, folder: Path) -> None:
             digests[cache] = files_digest([folder / cache])
     _write(folder / PYTHON, _python(recipe, digests))
     _write(folder / SHELL, _shell(recipe, digests))
-    if "STRIP_PLAN" in recipe.flags:
+    # The parser refits from 10.0 on
+    if {"STRIP_PLAN", "REFIT"} & set(recipe.flags) and (recipe.flavour == "rtx" or recipe.release.number >= (10, 0)):
         _write(folder / REFIT, inspect.getsource(refit_script))
 
 

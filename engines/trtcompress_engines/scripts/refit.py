@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Give a stripped plan its weights back, on the GPU that it was built for: python3 refit.py PLAN ONNX OUT."""
+"""Put the weights of an ONNX file into a plan, on the GPU that it was built for: python3 refit.py PLAN ONNX OUT.
+
+A stripped plan gets its own back; one that was built with `refit` takes those of a model of the same structure.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ class TensorRTSettings(Settings):
     ] = Field(None, description="tactics to start from, so that the builder chooses as it did")
     hardware_compatible: bool = Field(False, description="one engine for every card from Ampere on; some are slower")
     version_compatible: bool = Field(False, description="later releases of the same major version load the engine")
-    refit: bool = Field(False, description="weights can be exchanged in the engine")
+    refit: bool = Field(
+        False, description="weights can be exchanged in the engine, by refit.py beside it from TensorRT 10 on"
+    )
     strip: bool = Field(False, description="the plan has no weights; refit.py beside it puts those of the ONNX file in")
     weight_streaming: bool = Field(False, description="weights may stay in host memory")
     weight_streaming_budget: int | str | None = Field(
