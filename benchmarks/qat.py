@@ -28,26 +28,26 @@ from trtcompress_engines.backends.onnxruntime import open_graph
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "qat"
-ROWS = (("digits", "cpu"), ("cifar", "cpu"), ("mobilenet_v2", "cpu"), ("minilm", "rtx-4090"))
-"""Tasks, and the target whose encoding they get."""
+ROWS = (("digits", "cpu", 2.0), ("cifar", "cpu", 10.0), ("mobilenet_v2", "cpu", 10.0), ("minilm", "rtx-4090", 6.0))
+"""Tasks, the target whose encoding they get, and minutes of training."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", action="append", choices=RECOVERIES, help="repeat it; all without any")
-    parser.add_argument("--minutes", type=float, help="of training; each task has its own")
+    parser.add_argument("--minutes", type=float, help="of training, in place of each row's own")
     arguments = parser.parse_args()
     machine = describe("torch", "onnx", "onnxruntime", "lightning-fabric")
-    for name, target in ROWS:
+    for name, target, minutes in ROWS:
         if arguments.task and name not in arguments.task:
             continue
-        row = measured(name, target, arguments.minutes) | {"commit": machine["commit"]}
+        row = measured(name, target, arguments.minutes or minutes) | {"commit": machine["commit"]}
         print(line(name, target, row), flush=True)
         rows = results("qat").get("rows", {}) | {f"{name} {target}": row}
         save("qat", {"what": __doc__.splitlines()[0], "machine": machine, "rows": rows})
 
 
-def measured(name: str, target: str, minutes: float | None) -> dict[str, Any]:
+def measured(name: str, target: str, minutes: float) -> dict[str, Any]:
     recovery = recovery_of(name)
     full = full_model(name, recovery.task, anew=False)
     folder = WORK / name
@@ -56,8 +56,8 @@ def measured(name: str, target: str, minutes: float | None) -> dict[str, Any]:
     samples, calibration = folder / "samples", folder / "calibration"
     write_samples(recovery.samples(), samples)
     write_samples(recovery.task.calibration(0), calibration)
-    program, length = str(Path(sys.executable).with_name("trtcompress")), minutes or recovery.minutes
-    how = ["--teacher", str(full), "--data", str(samples), "--minutes", str(length), "--restart"]
+    program = str(Path(sys.executable).with_name("trtcompress"))
+    how = ["--teacher", str(full), "--data", str(samples), "--minutes", str(minutes), "--restart"]
     for command in (
         ["calibrate", str(full), "--data", str(calibration), "--method", "minmax", "-o", str(ranges)],
         ["quantize", str(full), "--ranges", str(ranges), "--target", target, "-o", str(ptq)],
@@ -67,7 +67,7 @@ def measured(name: str, target: str, minutes: float | None) -> dict[str, Any]:
         if ended.code:
             return {"failed": ended.last_words}
     before, truths, outputs = tested(recovery, full)
-    found: dict[str, Any] = {"minutes": length, "data": recovery.data, "full": recovery.task.statistic(before, truths)}
+    found: dict[str, Any] = {"minutes": minutes, "data": recovery.data, "full": recovery.task.statistic(before, truths)}
     for label, path in (("ptq", ptq), ("qat", qat)):
         values, _, changed = tested(recovery, path)
         drop = compare(recovery.task.statistic, before, values, truths)
