@@ -3,7 +3,7 @@
     pip install --no-deps -r requirements-assets.txt
     pip install --no-deps --target build/peers -r benchmarks/requirements.txt
     TRTCOMPRESS_DATA=/path/to/data PYTHONPATH=build/peers python benchmarks/recover.py
-        [--task NAME ...] [--method NAME ...] [--minutes M]
+        [--task NAME ...] [--method NAME ...] [--minutes M] [--seeds N]
 
 Every method cuts the full model to the same multiply-accumulates and then trains what is left for the same minutes, in
 processes of its own, one behind the other. All graphs that it writes run under ONNX Runtime on the test samples. Ours
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--task", action="append", choices=RECOVERIES, help="repeat it; all without any")
     parser.add_argument("--method", action="append", choices=METHODS, help="repeat it; all without any")
     parser.add_argument("--minutes", type=float, help="of training; each task has its own")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row; their mean is what counts")
     arguments = parser.parse_args()
     machine = describe("torch", "onnx", "onnxruntime", "lightning-fabric")
     for name, kept in ROWS:
@@ -53,13 +54,23 @@ def main() -> None:
             if method in PEERS and find_spec(PEERS[method].replace("-", "_")) is None:
                 print(f"{method} is not installed: see benchmarks/requirements.txt", file=sys.stderr)
                 continue
-            row = measured(name, kept, method, arguments.minutes) | {"commit": machine["commit"]}
+            found = [measured(name, kept, method, arguments.minutes, seed) for seed in range(arguments.seeds)]
+            row = averaged(found) | {"commit": machine["commit"]}
             print(line(name, kept, method, row), flush=True)
             rows = results("recover").get("rows", {}) | {f"{name} {kept:g} {method}": row}
             save("recover", {"what": __doc__.splitlines()[0], "machine": machine, "rows": rows})
 
 
-def measured(name: str, kept: float, method: str, minutes: float | None) -> dict[str, Any]:
+def averaged(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the first seed, with the means over all; intervals are those of the first one."""
+    whole = [row for row in found if "recovered" in row]
+    if len(found) == 1 or len(whole) < len(found):
+        return next((row for row in found if "failed" in row), found[0])
+    means = {key: float(np.mean([row[key] for row in whole])) for key in ("recovered", "drop", "regained", "seconds")}
+    return found[0] | means | {"by_seed": [row["recovered"] for row in whole]}
+
+
+def measured(name: str, kept: float, method: str, minutes: float | None, seed: int = 0) -> dict[str, Any]:
     """One method on one row; what fails is kept as such."""
     recovery = recovery_of(name)
     full = full_model(name, recovery.task, anew=False)
@@ -73,7 +84,7 @@ def measured(name: str, kept: float, method: str, minutes: float | None) -> dict
     write_samples(recovery.labelled() if method == LABELLED else recovery.samples(), samples)
     spent = peak = 0.0
     length = minutes or recovery.minutes
-    for command in commands(method, name, kept, full, samples, (bare, cut, out), length):
+    for command in commands(method, name, kept, full, samples, (bare, cut, out), length, seed):
         ended = run_measured(command, cwd=HERE)
         if ended.code:
             return {"failed": ended.last_words}

@@ -1,4 +1,4 @@
-"""Methods of recover.py; a peer's runs as `python recover_methods.py METHOD TASK KEPT FULL.onnx CUT.onnx OUT.onnx M`.
+"""Methods of recover.py; a peer's runs as `python recover_methods.py METHOD TASK KEPT FULL.onnx CUT.onnx OUT.onnx M SEED`.
 
 Torch-Pruning cuts by L2 norm and the module is fine-tuned plainly: AdamW, a rate that falls along half a cosine, of
 three rates the one that is best on every tenth batch after a tenth of the time. onnxsim cuts by L2 norm, solves each
@@ -29,24 +29,32 @@ BATCH = 64
 
 
 def commands(
-    method: str, name: str, kept: float, full: Path, samples: Path, files: tuple[Path, Path, Path], minutes: float
+    method: str,
+    name: str,
+    kept: float,
+    full: Path,
+    samples: Path,
+    files: tuple[Path, Path, Path],
+    minutes: float,
+    seed: int = 0,
 ) -> list[list[str]]:
     """What to run, one behind the other, to write the bare cut (ours alone), the cut, and what was trained."""
     bare, cut, out = map(str, files)
     if method not in (OURS, LABELLED):
-        return [[sys.executable, __file__, method, name, str(kept), str(full), cut, out, str(minutes)]]
+        return [[sys.executable, __file__, method, name, str(kept), str(full), cut, out, str(minutes), str(seed)]]
     program, data = str(Path(sys.executable).with_name("trtcompress")), ["--data", str(samples)]
     recovery = recovery_of(name)
     losses = [word for loss in recovery.losses for word in ("--loss", loss)]
     losses += ["--labels"] if method == LABELLED else []
     prune = [program, "prune", str(full), "--macs", str(kept), *recovery.cut, *data]
     recover = [program, "recover", cut, "--teacher", str(full), *data, *losses, "--minutes", str(minutes), "--restart"]
+    recover += ["--seed", str(seed)]
     return [[*prune, "--no-reconstruct", "-o", bare], [*prune, "-o", cut], [*recover, "-o", out]]
 
 
-def main(method: str, name: str, kept: str, full: str, cut: str, out: str, minutes: str) -> None:
+def main(method: str, name: str, kept: str, full: str, cut: str, out: str, minutes: str, seed: str = "0") -> None:
     peers = {"torch-pruning": torch_pruning, "onnxsim": onnxsim}
-    recovery = replace(recovery_of(name), minutes=float(minutes))
+    recovery = replace(recovery_of(name), minutes=float(minutes), seed=int(seed))
     peers[method](recovery, float(kept), Path(full), Path(cut), Path(out))
 
 
@@ -80,7 +88,7 @@ def trained(module: Any, recovery: Recovery, rate: float, seconds: float) -> flo
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=1e-4)
     started, losses = time.monotonic(), []
-    for batch in without_end(recovery.labelled, BATCH):
+    for batch in without_end(recovery.labelled, BATCH, recovery.seed):
         done = (time.monotonic() - started) / seconds
         if done >= 1:
             break

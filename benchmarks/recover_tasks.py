@@ -31,6 +31,7 @@ class Recovery:
         cut: options of our cut beyond budget and data.
         data: in words.
         classified: labels are classes of single samples, which ours can learn from too.
+        seed: of the order of the samples.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Recovery:
     losses: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     classified: bool = False
+    seed: int = 0
 
 
 ROWS = (
