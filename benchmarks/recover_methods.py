@@ -1,4 +1,4 @@
-"""Methods of recover.py; a peer's runs: `python recover_methods.py METHOD TASK KEPT FULL.onnx CUT.onnx OUT.onnx M SEED`.
+"""Methods of recover.py; a peer is run by `python recover_methods.py METHOD TASK KEPT FULL CUT OUT MINUTES SEED`.
 
 Torch-Pruning cuts by L2 norm and the module is fine-tuned plainly: AdamW, a rate that falls along half a cosine, of
 three rates the one that is best on every tenth batch after a tenth of the time. onnxsim cuts by L2 norm, solves each
