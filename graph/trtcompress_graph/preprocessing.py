@@ -49,13 +49,15 @@ def to_input(source: Any, *, size: Any, crop: Any, mean: Any, std: Any, scale: f
 
 def _pixels(source: Any, size: Any, crop: Any, color: str) -> Any:
     """Height x width x channels, bytes."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as file:
                 image = file.convert("L" if color == "GRAY" else "RGB")
+    except UnidentifiedImageError as error:
+        raise ImageError(f"the image cannot be read: it is none of {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"the image cannot be read: {error}") from error
     if size is not None:

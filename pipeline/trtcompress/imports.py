@@ -63,13 +63,13 @@ def imported_by(module: str, search: Sequence[str]) -> Imported:
             continue
         seen.add(name)
         file = module_file(name, search)
-        own = file is not None and _is_project_file(file)
+        own = file is not None and is_project_file(file)
         if not own:
             others.add(name.partition(".")[0])
         if file is not None and (own or name == module):
             found[name] = file
             todo += [part for imported in _imports(name, file) for part in _with_packages(imported)]
-    own_names = {name.partition(".")[0] for name, file in found.items() if _is_project_file(file)}
+    own_names = {name.partition(".")[0] for name, file in found.items() if is_project_file(file)}
     return Imported(found, frozenset(others - own_names - sys.stdlib_module_names))
 
 
@@ -79,7 +79,8 @@ def _with_packages(module: str) -> Iterator[str]:
     return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _is_project_file(file: Path) -> bool:
+def is_project_file(file: Path) -> bool:
+    """Whether a module belongs neither to Python nor to an installed package."""
     inside = file.resolve()
     installed = {"site-packages", "dist-packages"} & set(inside.parts)
     return not installed and not any(inside.is_relative_to(folder) for folder in _standard_library())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.digest import files_digest
@@ -14,12 +16,33 @@ from trtcompress_graph.target import Engine, Target
 from .builder import DEFAULT, BuilderRef
 from .config import PackageFormat, TritonSettings
 from .profiles import named_axes
+from .stage import DataRef, FunctionRef
 
 BUILD_DIR = "BUILD_DIR"
 """Stands for the build folder in what a stage says: a stage does not know where its results will lie."""
 
 BROUGHT = "model.plan"
 """Name of a plan that was built elsewhere; the word how to build it (`how_to_build`) writes it so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is served before and behind an engine.
+
+    Attributes:
+        preprocess: how images become its input, as in the config; None: it takes arrays.
+        postprocess: the user's function that makes the answer of its outputs.
+        sources: globs of further files that the function reads.
+        samples: on which the function is tried.
+    """
+
+    preprocess: Mapping[str, Any] | None = None
+    postprocess: FunctionRef | None = None
+    sources: tuple[str, ...] = ()
+    samples: DataRef | None = None
+
+
+NOTHING = Around()
 
 
 def pack(
@@ -32,6 +55,7 @@ def pack(
     axes: Axes,
     triton: TritonSettings,
     builder: BuilderRef = DEFAULT,
+    around: Around = NOTHING,
     build_dir: str = BUILD_DIR,
 ) -> str:
     """Write the model into a Triton repository.
@@ -45,6 +69,7 @@ def pack(
         axes: ranges of the dynamic axes, as in the config.
         triton: settings of the config.
         builder: what is asked of TensorRT's builder, for the engines of towers.
+        around: what is served before and behind the engine.
         build_dir: where the engine's folder lies, for the word how to go on.
 
     Returns:
@@ -68,6 +93,11 @@ def pack(
         return pack_towers(
             *served, name=name, form=form, axes=axes, towers=triton.towers, options=options, builder=builder
         )
+    if around != NOTHING:
+        from .served_steps import pack_steps
+
+        pack_steps(engine, target, repository, name=name, form=form, axes=axes, around=around, options=options)
+        return ""
     write_repository(
         engine, target, repository, name=name, format=form, axes=named_axes(engine.graph, axes), options=options
     )

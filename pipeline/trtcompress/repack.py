@@ -16,6 +16,7 @@ from .config import BuildConfig, PackageFormat
 from .kit_packing import FORMAT
 from .outputs import PackagedModel
 from .packaging import BROUGHT, pack, with_brought_plan
+from .repack_steps import around_of
 from .revalidate import failed_gates, shipped_engines
 
 
@@ -92,6 +93,7 @@ def _served(
         axes=config.model.axes,
         triton=config.triton,
         builder=builder,
+        around=around_of(build_dir, config),
         build_dir=str(build_dir.resolve()),
     )
     return note, folder / config.name

@@ -17,16 +17,19 @@ from triton_models import RTX, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
 from trtcompress_engines.triton.served import batching, cudart, tensorrt_rtx_runner
 from trtcompress_engines.triton.served.onnxruntime_runner import check_axes
+from trtcompress_graph import preprocessing
 
 SERVED = Path(batching.__file__).parent
 
 
-@pytest.mark.parametrize("path", sorted(SERVED.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*sorted(SERVED.glob("*.py")), Path(preprocessing.__file__)], ids=lambda path: path.name
+)
 def test_runs_on_python_3_8_without_trtcompress(path: Path):
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    allowed = {"numpy", "onnxruntime", "triton_python_backend_utils"}
+    allowed = {"PIL", "numpy", "onnxruntime", "triton_python_backend_utils"}
     assert {module.partition(".")[0] for module in modules} <= allowed | set(sys.stdlib_module_names)
 
 

@@ -25,6 +25,11 @@ def _classes(folder: Path) -> list[list[Path]]:
     return [_images(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
 
 
+def holds_images(path: Path) -> bool:
+    """Whether this is a folder of images."""
+    return path.is_dir() and (bool(_images(path)) or any(_classes(path)))
+
+
 def _open(request: Request) -> Chunks:
     spec = _image_input(request)
     preprocess = request.preprocess or default_preprocess(spec)
@@ -70,6 +75,6 @@ def _image_input(request: Request) -> TensorSpec:
 
 SOURCE = Source(
     "a folder of images (jpg, png, bmp, webp), flat or one subfolder a class",
-    lambda request: request.path.is_dir() and (bool(_images(request.path)) or any(_classes(request.path))),
+    lambda request: holds_images(request.path),
     _open,
 )

@@ -22,11 +22,13 @@ class Batching:
         max_size: 0 where Triton does not batch: then every axis is part of `dims`.
         usual: the batch that is expected most.
         preferred: sizes that the dynamic batcher runs at once.
+        dynamic: whether Triton joins requests; where not, a batch is what one request brings.
     """
 
     max_size: int
     usual: int = 1
     preferred: tuple[int, ...] = ()
+    dynamic: bool = True
 
 
 def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:

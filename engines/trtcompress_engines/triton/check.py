@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def _check_model(folder: Path) -> None:
     if not note.is_file():
         raise MissingPathError("the digest of the model is missing", where=str(note), hint="package the model again")
     _agree(note, "SHA-256", note.read_text(encoding="utf-8").partition(" ")[0], files_digest([model]))
+    if model.suffix == ".json":
+        _check_programs(model)
     check_config(folder, config, read_model(model) if model.suffix == ".onnx" else None)
 
 
@@ -89,16 +92,31 @@ def _check_batches(path: Path, config: Any) -> None:
         )
 
 
+def _check_programs(described: Path) -> None:
+    """Of a step before or after an engine: its programs are those that were packaged."""
+    for name, digest in json.loads(described.read_text(encoding="utf-8"))["files"].items():
+        file = described.parent / name
+        if not file.is_file():
+            raise MissingPathError("a program of this step is missing", where=str(file), hint="package the model again")
+        _agree(file, "SHA-256", digest, files_digest([file]))
+
+
 def _check_ensemble(path: Path, config: Any) -> None:
-    """Its towers lie beside it, and read and make what it says."""
+    """Its models lie beside it, and read and make what it says; what one makes another reads or the ensemble gives."""
     made: dict[str, Any] = {}
     read: dict[str, Any] = {}
     for step in config.ensemble_scheduling.step:
-        tower = parse_config(path.parent.parent / step.model_name / "config.pbtxt")
-        read |= {entry.name: entry.data_type for entry in tower.input}
-        made |= {entry.name: entry.data_type for entry in tower.output}
-    _agree(path, "inputs", {entry.name: entry.data_type for entry in config.input}, read)
-    _agree(path, "outputs", {entry.name: entry.data_type for entry in config.output}, made)
+        asked = parse_config(path.parent.parent / step.model_name / "config.pbtxt")
+        _agree(path, f"inputs of '{asked.name}'", sorted(step.input_map), sorted(entry.name for entry in asked.input))
+        read |= {step.input_map[entry.name]: entry.data_type for entry in asked.input}
+        made |= {
+            step.output_map[entry.name]: entry.data_type for entry in asked.output if entry.name in step.output_map
+        }
+    between = read.keys() & made.keys()
+    _agree(path, "tensors between models", {n: made[n] for n in between}, {n: read[n] for n in between})
+    given, answered = ({e.name: e.data_type for e in entries} for entries in (config.input, config.output))
+    _agree(path, "inputs", given, {name: kind for name, kind in read.items() if name not in between})
+    _agree(path, "outputs", answered, {n: kind for n, kind in made.items() if n not in between or n in answered})
 
 
 def _check_tensors(path: Path, kind: str, entries: Any, specs: tuple[TensorSpec, ...], batch: Batching) -> None:

@@ -58,7 +58,7 @@ def config_text(name: str, graph: Model, serving: Serving, batch: Batching, axes
             {"count": options.instances, "kind": Symbol(serving.kind), **_profiles(serving.profiles)},
         ],
     }
-    if batch.max_size > 1:
+    if batch.max_size > 1 and batch.dynamic:
         message["dynamic_batching"] = {
             **({"preferred_batch_size": list(batch.preferred)} if batch.preferred else {}),
             "max_queue_delay_microseconds": options.max_queue_delay_us,

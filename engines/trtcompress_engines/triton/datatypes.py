@@ -35,6 +35,9 @@ ONNXRUNTIME_TYPES = frozenset(TRITON_TYPES) - {"bfloat16"}
 PYTHON_TYPES = ONNXRUNTIME_TYPES - {"object"}
 """What numpy and DLPack share."""
 
+STEP_TYPES = PYTHON_TYPES | {"object"}
+"""What travels between the steps of an ensemble: bytes too."""
+
 TENSORRT_TYPES = frozenset({"bool", "uint8", "int8", "int32", "int64", "float16", "float32", "bfloat16"})
 
 

@@ -13,6 +13,7 @@ from ..backends.onnxruntime import OnnxRuntimeRunner, open_graph
 from .modelconfig import parameter
 from .served_model import Served
 from .setting import THREADS
+from .step_reference import StepCall, is_step, open_step
 
 if TYPE_CHECKING:
     from ..backend import Array
@@ -28,6 +29,7 @@ class Reference:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._runners: dict[str, OnnxRuntimeRunner] = {}
+        self._steps: dict[str, StepCall] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -35,6 +37,8 @@ class Reference:
             if model.graph is not None:
                 runner = open_graph(model.graph.path, _threads(model))
                 self._runners[model.name] = self._open.enter_context(runner)
+            else:
+                self._steps[model.name] = open_step(model.folder, model.config)
         return self
 
     def __exit__(
@@ -49,7 +53,7 @@ class Reference:
             DataError: the engine does not take this.
         """
         if not self._served.steps:
-            return _asked(self._runners[self._served.name], self._served, feed)
+            return self._asked(self._served, feed)
         tensors, waiting = dict(feed), list(self._served.steps)
         while waiting:
             step = next((one for one in waiting if set(one.inputs.values()) <= tensors.keys()), None)
@@ -57,23 +61,24 @@ class Reference:
                 raise DataError("no step can be run: none has all its inputs", where=f"ensemble '{self._served.name}'")
             waiting.remove(step)
             inputs = {name: tensors[theirs] for name, theirs in step.inputs.items()}
-            answers = _asked(self._runners[step.model.name], step.model, inputs)
+            answers = self._asked(step.model, inputs)
             tensors |= {theirs: answers[name] for name, theirs in step.outputs.items()}
         return {tensor.name: tensors[tensor.name] for tensor in self._served.outputs}
 
+    def _asked(self, model: Served, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Triton knows no tensors without axes beside the batch: they travel with one of length 1 more."""
+        if model.graph is None:
+            answers = self._steps[model.name](feed)
+        else:
+            rank = {spec.name: len(spec.shape) for spec in model.graph.inputs}
+            answers = self._runners[model.name].infer({n: v.reshape(v.shape[: rank[n]]) for n, v in feed.items()})
+        alone = 1 if model.max_batch else 0
+        return {n: v.reshape((*v.shape, 1)) if v.ndim == alone else v for n, v in answers.items()}
+
 
 def has_reference(served: Served) -> bool:
-    """Whether the engine can run here without the server: an ONNX model, or an ensemble of such."""
-    return all(model.graph is not None for model in served.towers or (served,))
-
-
-def _asked(runner: OnnxRuntimeRunner, model: Served, feed: Mapping[str, Array]) -> dict[str, Array]:
-    """Triton knows no tensors without axes beside the batch: they travel with one of length 1 more."""
-    assert model.graph is not None
-    rank = {spec.name: len(spec.shape) for spec in model.graph.inputs}
-    answers = runner.infer({name: value.reshape(value.shape[: rank[name]]) for name, value in feed.items()})
-    alone = 1 if model.max_batch else 0
-    return {name: value.reshape((*value.shape, 1)) if value.ndim == alone else value for name, value in answers.items()}
+    """Whether the engine can run here without the server: an ONNX model, a step around one, or an ensemble of such."""
+    return all(model.graph is not None or is_step(model.config) for model in served.towers or (served,))
 
 
 def _threads(model: Served) -> int:

@@ -23,7 +23,9 @@ from .options import TritonOptions
 from .ranged import parameters
 
 VERSION = "1"
-_SERVED = Path(__file__).parent / "served"
+SERVED = Path(__file__).parent / "served"
+"""What is copied beside a model."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
@@ -95,7 +97,7 @@ def _write_version(engine: Engine, chosen: Layout, folder: Path) -> Path:
     else:
         raise MissingPathError("the engine is gone", where=str(engine.path), hint="compile it again")
     for file in chosen.code:
-        shutil.copyfile(_SERVED / file, folder / file)
+        shutil.copyfile(SERVED / file, folder / file)
     return model
 
 

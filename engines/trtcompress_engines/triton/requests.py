@@ -9,6 +9,7 @@ import numpy as np
 
 from trtcompress_graph.errors import DataError
 
+from .images import make_images
 from .served_model import Served, Tensor
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def make_feed(
     """
     shapes = make_shapes(served, rng, at, batch)
     return {
-        tensor.name: _values(tensor, shapes[tensor.name], rng, bounds.get(tensor.name, 1)) for tensor in served.inputs
+        tensor.name: make_images(served.images[tensor.name], shapes[tensor.name], rng)
+        if tensor.name in served.images
+        else _values(tensor, shapes[tensor.name], rng, bounds.get(tensor.name, 1))
+        for tensor in served.inputs
     }
 
 

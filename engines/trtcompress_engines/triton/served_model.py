@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from trtcompress_graph.model import Model
 
 from .check import check_config
 from .datatypes import TRITON_TYPES
+from .images import Images, images_of
 from .modelconfig import parameter, parse_config
 from .ranged import Place, overridden, packaged
+from .step_reference import step_path
+from .steps import PREPROCESS
 from .versions import served_version
 
 
@@ -39,6 +43,7 @@ class Served:
         max_batch: 0 where Triton does not batch.
         axes: range of each dynamic axis but the batch, and the places where it is.
         steps: of an ensemble.
+        images: inputs that take encoded images, and what images.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Served:
     max_batch: int
     axes: Mapping[tuple[Place, ...], AxisRange]
     steps: tuple[Step, ...] = ()
+    images: Mapping[str, Images] = field(default_factory=dict)
 
     @property
     def towers(self) -> tuple[Served, ...]:
@@ -102,12 +108,15 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
     config = parse_config(folder / "config.pbtxt")
     if config.platform == "ensemble":
         steps = tuple(_step(repository, entry, axes) for entry in config.ensemble_scheduling.step)
-        served = _described(name, folder, config, None, _of_steps(config, steps), steps)
+        served = _with_images(_described(name, folder, config, None, _of_steps(config, steps), steps))
     else:
         graph = _graph(folder, config)
         check_config(folder, config, graph)
         ranges = overridden(packaged(config, folder, graph), axes, graph)
         served = _described(name, folder, config, graph, ranges, ())
+        if parameter(config, "runner") == PREPROCESS:
+            described = json.loads(step_path(folder, config).read_text(encoding="utf-8"))
+            served = replace(served, images={served.inputs[0].name: images_of(described, {})})
     lacking = _lacking(served)
     if lacking:
         raise UsageError(
@@ -121,6 +130,26 @@ def read_served(repository: Path, name: str, axes: Axes) -> Served:
 def _step(repository: Path, entry: Any, axes: Axes) -> Step:
     model = read_served(repository, entry.model_name, axes)
     return Step(model, dict(entry.input_map), dict(entry.output_map))
+
+
+def _with_images(served: Served) -> Served:
+    """An ensemble takes what images its models take; of the sizes that the engine behind them takes."""
+    found: dict[str, Images] = {}
+    for step in served.steps:
+        for name, images in step.model.images.items():
+            (made,) = step.outputs.values()
+            found[step.inputs[name]] = _in_range(images, step.model, made, served.steps)
+    return replace(served, images=found)
+
+
+def _in_range(images: Images, model: Served, made: str, steps: Sequence[Step]) -> Images:
+    ranges: dict[int, tuple[int, int]] = {}
+    for step in steps:
+        read = {theirs: name for name, theirs in step.inputs.items()}
+        for places, length in step.model.axes.items():
+            ranges |= {index: (length.min, length.max) for name, index in places if read.get(made) == name}
+    described = json.loads(step_path(model.folder, model.config).read_text(encoding="utf-8"))
+    return images_of(described, ranges)
 
 
 def _graph(folder: Path, config: Any) -> Model | None:

@@ -22,8 +22,10 @@ def wrong_requests(served: Served, good: Feed) -> Iterator[Wrong]:
     first = served.inputs[0]
     value = good[first.name]
     other = np.float64 if first.dtype != "float64" else np.float32
-    if first.dtype != "object":
-        yield "wrong type", good | {first.name: value.astype(other)}, ()
+    wrong = value.astype(other) if first.dtype != "object" else np.zeros(value.shape, np.float32)
+    yield "wrong type", good | {first.name: wrong}, ()
+    for name in served.images:
+        yield "no image", good | {name: _no_image(good[name])}, ()
     yield "wrong rank", good | {first.name: value[..., np.newaxis]}, ()
     shape = _wrong_shape(served, good)
     if shape is not None:
@@ -46,6 +48,13 @@ def _wrong_shape(served: Served, good: Feed) -> Feed | None:
                 grown = np.concatenate([value, value.take([0], index + start)], index + start)
                 return good | {tensor.name: grown}
     return None
+
+
+def _no_image(images: Array) -> Array:
+    """What cannot be decoded, in place of the last image."""
+    broken = images.copy()
+    broken.reshape(-1)[-1] = b"this is no image"
+    return broken
 
 
 def _samples(array: Array, count: int) -> Array:

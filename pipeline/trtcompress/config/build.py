@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from trtcompress_graph.callables import is_callable_name
+
 from .devices import ONE_A_DEVICE, DeviceSettings, Targets, TargetSettings, TensorRTSettings
 from .forms import Names, Settings, as_source
 from .judging import GateSettings, MeasureSettings
@@ -55,6 +57,28 @@ class BuildConfig(Settings):
             raise ValueError("recover: nothing is cut, so there is nothing to recover; add a section prune, or use qat")
         if self.prune is not None and self.prune.steps > 1 and self.recover is None:
             raise ValueError("prune.steps: between the cuts the model is trained; add a section recover")
+        return self
+
+    @model_validator(mode="after")
+    def _served_as_calibrated(self) -> Self:
+        if not self.triton.preprocess:
+            return self
+        calibration, evaluation = self.data.calibration, self.data.evaluation
+        if calibration.preprocess is None:
+            raise ValueError(
+                "triton.preprocess: data.calibration has no preprocess section, so that nothing says how an image "
+                "becomes an input; give data.calibration a folder of images and how they are preprocessed"
+            )
+        if is_callable_name(calibration.source) or calibration.source.endswith(".npz"):
+            raise ValueError(
+                f"triton.preprocess: data.calibration.source {calibration.source} gives arrays, not images, so that "
+                "its preprocess section was never used; give a folder of images"
+            )
+        if evaluation and evaluation.preprocess not in (None, calibration.preprocess):
+            raise ValueError(
+                "triton.preprocess: the evaluation is preprocessed in another way than the calibration, whose way is "
+                "served; give both the same preprocess section"
+            )
         return self
 
     @field_validator("targets")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
     field_validator,
+    model_validator,
 )
+
+from trtcompress_graph.callables import is_callable_name
 
 from .forms import Names, Settings, as_tuple
 
@@ -32,6 +35,32 @@ class TritonSettings(Settings):
         {},
         description="outputs of each part that is served as a model NAME_PART of its own; NAME is their ensemble",
     )
+
+    preprocess: bool = Field(
+        False,
+        description="NAME takes encoded images and does what data.calibration.preprocess says; "
+        "the engine is NAME_model",
+    )
+    postprocess: str | None = Field(
+        None,
+        description="`package.module:function` that makes NAME's answer of the engine's outputs: a dict of arrays in, "
+        "a dict of arrays out; the engine is NAME_model",
+    )
+    sources: Names = Field((), description="globs of further files that postprocess reads; they go along")
+
+    @model_validator(mode="after")
+    def _steps_around_one_engine(self) -> Self:
+        if self.postprocess is not None and not is_callable_name(self.postprocess):
+            raise ValueError(
+                f"postprocess: '{self.postprocess}' is no function; it is named as package.module:function"
+            )
+        if self.towers and (self.preprocess or self.postprocess):
+            raise ValueError(
+                "towers do not go together with preprocess or postprocess: serve the whole model, or towers"
+            )
+        if self.sources and self.postprocess is None:
+            raise ValueError("sources are files that postprocess reads, and there is no postprocess")
+        return self
 
     @field_validator("towers")
     @classmethod

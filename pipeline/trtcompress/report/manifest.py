@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..api import Built
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "numba", "polygraphy")
-INPUTS = ("model", "calibration", "evaluation", "prune_plan")
+INPUTS = ("model", "calibration", "evaluation", "prune_plan", "postprocess")
 GPU_LIBRARIES = ("tensorrt", "tensorrt-rtx-cu13-bindings", "pycuda")
 
 

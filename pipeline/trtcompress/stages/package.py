@@ -14,10 +14,10 @@ from trtcompress_graph.ranges import Ranges
 from trtcompress_graph.target import Target
 
 from ..builder import DEFAULT, BuilderRef
-from ..config import BuildConfig, MeasureSettings, PackageFormat, TritonSettings
+from ..config import BuildConfig, MeasureSettings, PackageFormat, PreprocessSettings, TritonSettings
 from ..kit_packing import FORMAT, KitSources, implicit_of, no_kit_for, pack_kit
-from ..packaging import pack
-from ..stage import DataRef, StageSettings, stage
+from ..packaging import Around, pack
+from ..stage import DataRef, FunctionRef, StageSettings, stage
 from ..validation import Packages, Validation
 
 
@@ -27,6 +27,7 @@ class PackageSettings(StageSettings):
     Attributes:
         measure: what a kit times; None where none is asked for.
         pruned: whether the kit compares with the pruned float model too.
+        preprocess: how images become inputs, where that is served.
     """
 
     name: str
@@ -34,6 +35,7 @@ class PackageSettings(StageSettings):
     triton: TritonSettings
     measure: MeasureSettings | None
     pruned: bool
+    preprocess: PreprocessSettings | None = None
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self:
@@ -45,18 +47,23 @@ class PackageSettings(StageSettings):
             triton=config.triton,
             measure=config.measure if kit else None,
             pruned=kit and config.prune is not None,
+            preprocess=config.data.calibration.preprocess if config.triton.preprocess else None,
         )
 
     def unread(self) -> frozenset[str]:
-        """Models, ranges and samples go into a kit alone; what is asked of TensorRT also into engines of towers."""
+        """Models and ranges go into a kit alone; what is asked of TensorRT also into engines of towers.
+
+        On samples a function of the user's is tried, too.
+        """
         if FORMAT in self.formats:
             return frozenset()
-        kit = ("exported", "student", "equalized", "ranges", "plans", "encodings", "evaluation")
-        return frozenset(kit if self.triton.towers else (*kit, "builder"))
+        kit = ("exported", "student", "equalized", "ranges", "plans", "encodings")
+        samples = () if self.triton.postprocess else ("evaluation",)
+        return frozenset((*kit, *samples) if self.triton.towers else (*kit, *samples, "builder"))
 
 
 def _runs_the_reference(inputs: Mapping[str, Any]) -> bool:
-    """Golden outputs are computed here, for a kit alone."""
+    """Golden outputs of a kit are computed here, and those that a function of the user's is tried on."""
     return inputs.get("evaluation") is not None
 
 
@@ -82,11 +89,13 @@ def package(
     encodings: tuple[Encoding, ...] = (),
     evaluation: DataRef | None = None,
     builder: BuilderRef = DEFAULT,
+    postprocess: FunctionRef | None = None,
 ) -> Packages:
     """Write a Triton model repository for each format, `FORMAT/TARGET/NAME`, and a kit as `jetson/TARGET`.
 
     Raises:
-        DataError: for a kit: the samples do not fit the model.
+        DataError: for a kit, or a postprocessing: the samples do not fit the model.
+        CompileError: the postprocessing fails on the engine's outputs.
     """
     engine = validation.shipped.engine
     folders: dict[str, Path] = {}
@@ -120,7 +129,19 @@ def package(
                 pack_kit(sources, folder)
         else:
             name, triton = settings.name, settings.triton
-            note = pack(engine, target, folder, name=name, form=form, axes=axes, triton=triton, builder=builder)
+            section = settings.preprocess.model_dump(mode="json") if settings.preprocess else None
+            around = Around(section, postprocess, triton.sources, evaluation if postprocess else None)
+            note = pack(
+                engine,
+                target,
+                folder,
+                name=name,
+                form=form,
+                axes=axes,
+                triton=triton,
+                builder=builder,
+                around=around,
+            )
         if note and (form != FORMAT or len(settings.formats) == 1):
             notes.append(note)
         if not note:

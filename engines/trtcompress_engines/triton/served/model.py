@@ -11,9 +11,14 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from . import batching
-from .tensors import to_array, to_tensor
+from .tensors import check_text, to_array, to_tensor
 
-RUNNERS = {"onnxruntime": "onnxruntime_runner", "tensorrt_rtx": "tensorrt_rtx_runner"}
+RUNNERS = {
+    "onnxruntime": "onnxruntime_runner",
+    "postprocess": "postprocess_runner",
+    "preprocess": "preprocess_runner",
+    "tensorrt_rtx": "tensorrt_rtx_runner",
+}
 """Parameter `runner` of `config.pbtxt` -> the file beside this one that holds its `Runner`."""
 
 
@@ -30,8 +35,11 @@ class TritonPythonModel:
         parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
         self.inputs = [entry["name"] for entry in config["input"]]
         self.outputs = [entry["name"] for entry in config["output"]]
+        self.texts = {entry["name"] for key in ("input", "output") for entry in config[key] if _is_text(entry)}
         self.max_batch = int(config["max_batch_size"])
         try:
+            if self.texts:
+                check_text()
             path = Path(args["model_repository"], args["model_version"], Path(parameters["model_file"]).name)
             _check_digest(path)
             module = importlib.import_module("." + RUNNERS[parameters["runner"]], __package__)
@@ -57,7 +65,7 @@ class TritonPythonModel:
         missing = [name for name in self.inputs if name not in feed]
         if missing:
             return ValueError(f"input '{missing[0]}' is missing; the model takes: {', '.join(self.inputs)}")
-        return {name: to_array(feed[name]) for name in self.inputs}
+        return {name: to_array(feed[name], name in self.texts) for name in self.inputs}
 
     def _run(self, feed: dict[str, Any]) -> dict[str, Any]:
         outputs = self.runner.run(feed)
@@ -74,6 +82,10 @@ def _as_triton(error: Exception) -> Any:
     """A ValueError is the fault of the request, anything else the server's; old releases of Triton know no codes."""
     code = getattr(pb_utils.TritonError, "INVALID_ARG", None) if isinstance(error, ValueError) else None
     return pb_utils.TritonError(str(error)) if code is None else pb_utils.TritonError(str(error), code)
+
+
+def _is_text(entry: dict[str, Any]) -> bool:
+    return entry.get("data_type") == "TYPE_STRING"
 
 
 def _check_digest(path: Path) -> None:
