@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what packaged models of the format `triton-python` import in the server's Python, pinned, and nothing else.
+# Installs what packaged models of the format `triton-python`, and steps that preprocess images, import in the server's
+# Python, pinned, and nothing else.
 #   install-serving.sh PYTHON [rtx]        rtx: for plans of TensorRT for RTX, which need the very release they were built by
 set -eu
 python=$1
@@ -7,9 +8,9 @@ kind=${2:-cpu}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 case $kind in
-cpu) wanted="numpy onnxruntime" ;;
+cpu) wanted="numpy onnxruntime pillow" ;;
 # The bindings have no libraries of their own: those are in ONNX Runtime's plug-in.
-rtx) wanted="numpy onnxruntime tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13" ;;
+rtx) wanted="numpy onnxruntime pillow tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13" ;;
 *)
     echo "there is no '$kind' to serve: give nothing, or rtx" >&2
     exit 2

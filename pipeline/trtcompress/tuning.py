@@ -60,7 +60,7 @@ def tune(
     notes = []
     for model in served:
         if model.towers:
-            note = f"'{model.name}' is an ensemble: its towers are tuned ({', '.join(t.name for t in model.towers)})"
+            note = f"'{model.name}' is an ensemble: its models are tuned ({', '.join(t.name for t in model.towers)})"
             if model.name in models:
                 hint = " ".join(f"--model {tower.name}" for tower in model.towers)
                 raise UsageError(note, where=f"--model {model.name}", hint=hint)

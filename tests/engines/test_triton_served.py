@@ -2,8 +2,6 @@
 
 import ast
 import ctypes
-import importlib
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from python_backend import ModelError, TritonError, loader, request
 from triton_models import RTX, cnn, encoder, engine_of
-from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
+from trtcompress_engines.triton import TritonOptions, write_repository
 from trtcompress_engines.triton.served import batching, cudart, tensorrt_rtx_runner
 from trtcompress_engines.triton.served.onnxruntime_runner import check_axes
 from trtcompress_graph import preprocessing
@@ -96,79 +95,9 @@ def test_an_answer_without_a_batch_is_not_cut():
 # --- the entry point, under a stand-in for triton_python_backend_utils
 
 
-class Tensor:
-    def __init__(self, name, array):
-        self._name, self.array = name, array
-
-    @classmethod
-    def from_dlpack(cls, name, array):
-        assert array.size
-        assert array.flags.c_contiguous
-        assert array.flags.writeable
-        return cls(name, np.from_dlpack(array))
-
-    def name(self):
-        return self._name
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
-
-class TritonError:
-    INVALID_ARG = 3
-
-    def __init__(self, message, code=1):
-        self.message, self.code = message, code
-
-
-class ModelError(Exception):
-    pass
-
-
 @pytest.fixture
 def served(monkeypatch):
-    """Load a written model as Triton does: as the module `1.model` of the model's folder."""
-    utils = SimpleNamespace(
-        Tensor=Tensor,
-        TritonError=TritonError,
-        TritonModelException=ModelError,
-        InferenceResponse=lambda output_tensors=(), error=None: SimpleNamespace(
-            tensors={tensor.name(): tensor.array for tensor in output_tensors}, error=error
-        ),
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-
-    def load(folder: Path):
-        monkeypatch.syspath_prepend(str(folder))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "1"]:
-            monkeypatch.delitem(sys.modules, name)
-        model = importlib.import_module("1.model").TritonPythonModel()
-        config = parse_config(folder / "config.pbtxt")
-        described = {
-            "name": config.name,
-            "max_batch_size": config.max_batch_size,
-            "input": [{"name": entry.name} for entry in config.input],
-            "output": [{"name": entry.name} for entry in config.output],
-            "parameters": {key: {"string_value": value.string_value} for key, value in config.parameters.items()},
-        }
-        model.initialize(
-            {
-                "model_config": json.dumps(described),
-                "model_repository": str(folder),
-                "model_version": "1",
-                "model_instance_device_id": "0",
-            }
-        )
-        return model
-
-    return load
-
-
-def request(**arrays):
-    return SimpleNamespace(inputs=lambda: [Tensor(name, array) for name, array in arrays.items()])
+    return loader(monkeypatch)
 
 
 def write(engine, tmp_path: Path) -> Path:

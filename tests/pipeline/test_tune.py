@@ -140,7 +140,7 @@ def test_without_names_all_but_ensembles_are_tuned(repository: Path, monkeypatch
     monkeypatch.setattr(engine_tune, "tune", lambda served, *_, **__: faked(served.config, False))
     found = tuning.tune(repository, seconds=1, minutes=1)
     assert len(found.models) == 2
-    assert found.notes == ("'all' is an ensemble: its towers are tuned (cnn)",)
+    assert found.notes == ("'all' is an ensemble: its models are tuned (cnn)",)
 
 
 def test_an_interrupt_ends_the_server_and_leaves_the_repository(repository: Path):
@@ -166,7 +166,7 @@ def test_an_interrupt_ends_the_server_and_leaves_the_repository(repository: Path
     [
         (("nowhere",), 2, "no such model repository"),
         (("{repository}", "--model", "cn"), 2, "the repository has no model 'cn'"),
-        (("{repository}", "--model", "all"), 2, "'all' is an ensemble: its towers are tuned (cnn)\nhint: --model cnn"),
+        (("{repository}", "--model", "all"), 2, "'all' is an ensemble: its models are tuned (cnn)\nhint: --model cnn"),
         (("{repository}", "--server", "nowhere"), 2, "no such file"),
         (("{repository}", "--server", "/bin/false"), 5, "tritonserver ended with 1"),
         (("{repository}", "--model", "cnn", "--samples", "9"), 2, "'cnn' takes batches of at most 8"),

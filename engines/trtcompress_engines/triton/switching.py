@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ BEFORE = "config.pbtxt.before"
 TUNING = "tuning.json"
 STATE = (CONFIG, BEFORE, TUNING)
 """Files of a model that belong to the version that is served."""
+
+STEPS = "steps.json"
+"""In a version of an ensemble: which versions of the models that it asks came with it."""
 
 KEEP = 2
 
@@ -64,21 +68,34 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
             return [_as_it_is(repository / folder.name) for folder in folders]
         # Towers first: an ensemble is loaded with what it asks.
         folders.sort(key=lambda folder: parse_config(folder / CONFIG).platform == "ensemble")
-        return [_add(folder, repository / folder.name, keep) for folder in folders]
+        added: list[Switched] = []
+        for folder in folders:
+            added.append(_add(folder, repository / folder.name, keep, added))
+        return added
 
 
 def roll_back(repository: Path, name: str, version: int | None = None) -> list[Switched]:
-    """Serve the version before, or a certain one; of an ensemble that of its towers, too.
+    """Serve the version before, or a certain one; of an ensemble those of the models that came with it, too.
 
     Raises:
         UsageError: there is no such version.
         StoreError: the repository cannot be written.
     """
     with _locked(repository):
-        steps = [step.model_name for step in parse_config(repository / name / CONFIG).ensemble_scheduling.step]
-        folders = [repository / model for model in (*dict.fromkeys(steps), name)]
-        wanted = [_wanted(folder, version) for folder in folders]
-        return [_serve(folder, number) for folder, number in zip(folders, wanted, strict=True)]
+        wanted = _wanted(repository / name, version)
+        steps = _steps(repository / name, wanted, version)
+        chosen = {model: _wanted(repository / model, number) for model, number in steps.items()}
+        return [_serve(repository / model, number) for model, number in {**chosen, name: wanted}.items()]
+
+
+def _steps(folder: Path, version: int, asked: int | None) -> dict[str, int | None]:
+    """The models that a version of an ensemble asks, with theirs; None: the one before. None of any other model."""
+    note = folder / str(version) / STEPS
+    if note.is_file():
+        return {str(model): int(number) for model, number in json.loads(note.read_text(encoding="utf-8")).items()}
+    kept = folder / str(version) / CONFIG
+    config = parse_config(kept if kept.is_file() else folder / CONFIG)
+    return {step.model_name: asked for step in config.ensemble_scheduling.step}
 
 
 def _wanted(folder: Path, version: int | None) -> int:
@@ -102,7 +119,8 @@ def _wanted(folder: Path, version: int | None) -> int:
     return version
 
 
-def _add(made: Path, place: Path, keep: int) -> Switched:
+def _add(made: Path, place: Path, keep: int, before: Sequence[Switched]) -> Switched:
+    """One more version; `before` are the models that were added already, among them those that an ensemble asks."""
     there = versions(place) if place.is_dir() else ()
     former = served_version(place, parse_config(place / CONFIG)) if (place / CONFIG).is_file() else 0
     new = max(there, default=0) + 1
@@ -116,6 +134,9 @@ def _add(made: Path, place: Path, keep: int) -> Switched:
         if former in kept:
             _retire(place, folder / str(former))
         shutil.copytree(made / str(version), folder / str(new))
+        asked = {step.model_name for step in config.ensemble_scheduling.step}
+        if came := {one.name: one.version for one in before if one.name in asked}:
+            (folder / str(new) / STEPS).write_text(json.dumps(came, sort_keys=True), encoding="utf-8")
         _write(folder / CONFIG, config, new)
     return Switched(place.name, new, former, tuple(sorted((*kept, new))))
 
@@ -155,7 +176,11 @@ def _contents(folder: Path) -> dict[str, bytes]:
     from trtcompress_graph.digest import files_digest
 
     files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(folder)): files_digest([path]).encode() for path in files if path.name not in STATE}
+    return {
+        str(path.relative_to(folder)): files_digest([path]).encode()
+        for path in files
+        if path.name not in (*STATE, STEPS)
+    }
 
 
 def _retire(place: Path, version: Path) -> None:

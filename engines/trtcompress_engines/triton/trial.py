@@ -49,7 +49,7 @@ def try_function(function: str, code: Mapping[str, Path], fed: Sequence[Mapping[
             (folder / "code" / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / "code" / place)
         _write(fed, folder)
-        # As in a server: neither the folder that we are in nor PYTHONPATH counts, and texts are ASCII if nothing is said
+        # As in a server: neither this folder nor PYTHONPATH counts, and texts are ASCII where nothing is said
         program = [str(SERVED / "user_function.py"), str(folder / "code"), function, temporary]
         command = [sys.executable, "-I", "-X", "utf8=0", *program]
         alone = {**os.environ, "LC_ALL": "C"}
