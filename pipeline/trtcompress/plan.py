@@ -11,13 +11,14 @@ from trtcompress_engines.metric_names import is_built_in
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.callables import is_callable_name
 from trtcompress_graph.encoding import Encoding
-from trtcompress_graph.errors import CompileError, ConfigError, MissingPathError, UsageError
+from trtcompress_graph.errors import CompileError, MissingPathError, UsageError
 from trtcompress_graph.target import Target
 
 from .asked import encodings_of, known_targets, refuse_idle
 from .builder import builder_of
 from .config import ONE_A_DEVICE, BuildConfig, DataSource, Loaded, RecoverSettings
 from .digests import FileDigests, data_digest, model_file_digest, source_digest
+from .served_asked import postprocess_ref, refuse_unpreprocessed
 from .stage import DataRef, FunctionRef, MetricRef, ModelRef, PlanRef, Reserved, Stage, StageSettings
 
 Ref = tuple[str, str]
@@ -102,7 +103,7 @@ def _refuse_unbuildable(targets: Iterable[Target]) -> None:
 def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
     config, base = loaded.config, loaded.base
     calibration = config.data.calibration
-    _refuse_unpreprocessed(loaded)
+    refuse_unpreprocessed(loaded)
     evaluation = config.data.evaluation or calibration
     return {
         ("model", ""): _model_ref(loaded, files),
@@ -114,31 +115,9 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
         ("recover_loop", ""): _loop_ref(config.recover, loaded, files),
         ("qat_loop", ""): _loop_ref(config.qat, loaded, files),
         ("prune_plan", ""): _plan_ref(loaded, files),
-        ("postprocess", ""): _postprocess_ref(loaded, files),
+        ("postprocess", ""): postprocess_ref(loaded, files),
         ("metrics", ""): tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric),
     }
-
-
-def _refuse_unpreprocessed(loaded: Loaded) -> None:
-    """What is served as preprocessing has to be what the samples went through."""
-    config, base = loaded.config, loaded.base
-    if not config.triton.preprocess:
-        return
-    from trtcompress_calibration.sources.images import holds_images
-
-    calibration, evaluation = config.data.calibration, config.data.evaluation
-    if not holds_images(base / calibration.source):
-        raise ConfigError(
-            f"{calibration.source} is no folder of images, so that its preprocess section is not used",
-            where="triton.preprocess: data.calibration",
-            hint="give a folder of images (jpg, png, bmp, webp), or leave triton.preprocess out",
-        )
-    if evaluation and evaluation.preprocess is None and holds_images(base / evaluation.source):
-        raise ConfigError(
-            "the evaluation's images have no preprocess section, and that of the calibration is to be served",
-            where="triton.preprocess: data.evaluation",
-            hint="give data.evaluation the preprocess section of data.calibration",
-        )
 
 
 def _plan_ref(loaded: Loaded, files: FileDigests) -> PlanRef | None:
@@ -163,18 +142,6 @@ def _loop_ref(settings: RecoverSettings | None, loaded: Loaded, files: FileDiges
     if settings is None or settings.function is None:
         return None
     return FunctionRef(settings.function, loaded.base, source_digest(settings.function, loaded.base, (), files))
-
-
-def _postprocess_ref(loaded: Loaded, files: FileDigests) -> FunctionRef | None:
-    """The user's function behind the served engine, if there is one; what is none is refused before any work."""
-    triton, base = loaded.config.triton, loaded.base
-    if triton.postprocess is None:
-        return None
-    from .user_code import check_defined, code_of
-
-    check_defined(triton.postprocess, base, "triton.postprocess")
-    code_of(triton.postprocess, base, triton.sources, "triton.postprocess")
-    return FunctionRef(triton.postprocess, base, source_digest(triton.postprocess, base, triton.sources, files))
 
 
 def _metric_ref(name: str, base: Path, sources: Sequence[str], files: FileDigests) -> MetricRef:

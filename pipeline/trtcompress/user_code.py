@@ -80,6 +80,12 @@ def code_of(name: str, base: Path, sources: Sequence[str], key: str) -> dict[str
             raise ConfigError(
                 f"'{pattern}' matches no file", where="triton.sources", hint=f"it is looked for in {base}"
             )
+        if ".." in Path(pattern).parts:
+            raise ConfigError(
+                f"'{pattern}' lies outside of the folder of the config, and could not be put beside the function",
+                where="triton.sources",
+                hint=f"copy these files into {base}",
+            )
         code |= {path.relative_to(base).as_posix(): path for path in matches}
     return code
 

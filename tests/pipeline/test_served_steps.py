@@ -16,13 +16,17 @@ from onnx import TensorProto, helper
 
 from command_line import Ran, done, trtcompress
 from served_images import PREPROCESS, encoded, project, server_with_numpy_1
-from triton_models import CPU, engine_of, save
+from triton_models import CPU, RTX, engine_of, save
 from tritonserver import tritonserver
 from trtcompress.config import PreprocessSettings, TritonSettings
 from trtcompress.packaging import Around, pack
+from trtcompress.stage import DataRef, FunctionRef
 from trtcompress_calibration.data import Preprocess, open_dataset
 from trtcompress_engines.triton import check_repository, installed, parse_config
 from trtcompress_engines.triton.client import Client, Refusal
+from trtcompress_engines.triton.formats import RTX_VERSION
+from trtcompress_engines.triton.reference import has_reference
+from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import Server, running
 from trtcompress_engines.triton.switching import add_versions, roll_back
 from trtcompress_engines.triton.versions import served_version
@@ -270,9 +274,32 @@ def test_any_input_that_images_become(tmp_path: Path, numpy_1):
         **{"alone": (0, [1]), "fixed": (0, [2]), "total": (0, [-1])},
     }
     with running(tmp_path / "r", numpy_1) as server:
-        ran = trtcompress("serve-check", tmp_path / "r", "--address", server.grpc, "--requests", 30, "--json")
+        ran = trtcompress("serve-check", tmp_path / "r", "--address", server.grpc, "--requests", 12, "--json")
     assert [c for c in ran.json["checks"] if c["verdict"] != "pass"] == []
     assert {c["model"] for c in ran.json["checks"] if c["check"] == "no image"} >= set(SHAPES)
+
+
+def test_around_a_plan_that_cannot_run_here(tmp_path: Path):
+    """The function is tried on what ONNX Runtime makes of the plan's graph."""
+    config = project(tmp_path / "p", BOTH)
+    graph = read_model(config.parent / "m.onnx")
+    engine = engine_of(graph, "tensorrt_rtx", {RTX_VERSION: "1.7.1.116"})
+    section = PreprocessSettings.model_validate(_section()).model_dump(mode="json")
+    samples = DataRef("images", config.parent, "", None, section)
+    around = Around(section, FunctionRef("post:answer", config.parent, ""), ("labels.txt",), samples)
+    axes = {"x": {"batch": AxisRange(1, 4, 8)}}
+    pack(engine, RTX, tmp_path / "r", name="net", form="triton", axes=axes, triton=TritonSettings(), around=around)
+    check_repository(tmp_path / "r")
+    config = parse_config(tmp_path / "r/net/config.pbtxt")
+    assert [step.model_name for step in config.ensemble_scheduling.step] == [
+        "net_preprocess",
+        "net_model",
+        "net_postprocess",
+    ]
+    assert [entry.name for entry in config.output] == ["labels", "scores", "best"]
+    served = read_served(tmp_path / "r", "net", {})
+    assert not has_reference(served)
+    assert served.images.keys() == {"image"}
 
 
 def test_a_function_alone_on_a_server_with_numpy_2(tmp_path: Path):
