@@ -30,8 +30,14 @@ from .stage import DataRef
 _AGAIN = "add `package: [jetson]` to the config and build again: trtcompress build CONFIG.yaml"
 
 
-def sources_of(build_dir: Path, config: BuildConfig, target: Target) -> KitSources:
+def sources_of(build_dir: Path, config: BuildConfig, target: Target, base: Path | None = None) -> KitSources:
     """Everything that a kit for the target needs.
+
+    Args:
+        build_dir: of a finished build.
+        config: of the build.
+        target: the device.
+        base: folder that relative paths of the config start from; the current one where None.
 
     Raises:
         MissingPathError: the build folder is not whole, or the evaluation data is not where the build found it.
@@ -53,7 +59,7 @@ def sources_of(build_dir: Path, config: BuildConfig, target: Target) -> KitSourc
         reference=_model(build_dir, "exported"),
         pruned=_model(build_dir, student) if config.prune and student else None,
         implicit=_implicit(build_dir, config, target, settings, names),
-        data=_data(build_dir, config),
+        data=_data(build_dir, config, base or Path.cwd()),
         axes=config.model.axes,
         measure=config.measure,
         builder=recorded(target, settings, config, engines[0].graph.path.with_name(TIMING_CACHE)),
@@ -87,10 +93,9 @@ def _implicit(
     return implicit_of(model, ranges, plans, encodings) if model else None
 
 
-def _data(build_dir: Path, config: BuildConfig) -> DataRef:
-    """The evaluation data, which must be what the build saw; a relative path starts from the current folder."""
+def _data(build_dir: Path, config: BuildConfig, base: Path) -> DataRef:
+    """The evaluation data, which must be what the build saw."""
     given = config.data.evaluation or config.data.calibration
-    base = Path.cwd()
     with TemporaryDirectory() as notes:
         try:
             digest = data_digest(given.source, base, given.sources, FileDigests(Path(notes)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from .digests import digest_of
 from .files import write_text
 from .packaging import BROUGHT
 from .remote import Answer, call, no_space
-from .remote_files import Tell, bring, forget, send
+from .remote_files import Tell, bring, forget, key_of, send
 from .remote_host import Host, card_for, choose, ensure, is_named
 from .remote_record import LOG, PYTHON, RECORD, SHELL, Brought, built_before, built_of_others, to_send, version_in
 from .store import store_errors
@@ -26,7 +25,7 @@ _SHOWN = 12
 __all__ = ["Brought", "Tell", "build_there", "built_before", "built_of_others"]
 
 
-def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell) -> Brought:
+def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell, *, unmeasured: str = "") -> Brought:
     """Build the plan of an engine on another machine and lay it beside the graph as `model.plan`.
 
     Only for who alone writes in that folder. What was sent or built before a connection broke is used again; a plan
@@ -37,6 +36,7 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
         target: its device.
         hosts: machines that may have the card.
         tell: told of each step.
+        unmeasured: why nothing is measured there, for the record.
 
     Raises:
         ModelError: the folder lacks the script that builds the engine.
@@ -50,7 +50,7 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
         os.utime(before.plan)  # the graph was written anew, and is the same
         return before
     host, started = choose(hosts, target), time.perf_counter()
-    key = digest_of([sent, str(folder.resolve()), platform.node()])[:32]
+    key = key_of(sent, folder)
     send(host, key, folder, sent, tell)
     tell(f"{engine.target}: building on {host.remote} with {host.builder} ({host.version})")
     card = card_for(host, target)
@@ -63,15 +63,16 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
         raise _refused(answer, host, key)
     ensure(answer, host.remote, "building the engine")
     sha256 = answer.told("built")[0]
-    bring(host, key, folder, scripts.LOG, LOG, None)
+    bring(host, key, scripts.LOG, folder / LOG, None)
     version = host.version if host.builder == "python3" else version_in(folder / LOG)
     gpu = card.title if card else ""
     record = {"host": str(host.remote), "gpu": gpu, "builder": f"{host.builder} {host.version}", "tensorrt": version}
+    record |= {"unmeasured": unmeasured, "built_of": digest_of(sent), "sha256": sha256}
     with store_errors(folder):
-        write_text(folder / RECORD, json.dumps({**record, "built_of": digest_of(sent), "sha256": sha256}, indent=1))
-    bring(host, key, folder, scripts.PLAN, BROUGHT, sha256)
+        write_text(folder / RECORD, json.dumps(record, indent=1))
+    bring(host, key, scripts.PLAN, folder / BROUGHT, sha256)
     forget(host, key)
-    return Brought(folder / BROUGHT, str(host.remote), gpu, version, time.perf_counter() - started)
+    return Brought(folder / BROUGHT, str(host.remote), gpu, version, time.perf_counter() - started, unmeasured)
 
 
 def _refused(answer: Answer, host: Host, key: str) -> CompileError | RemoteError:

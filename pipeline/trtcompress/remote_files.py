@@ -1,17 +1,21 @@
-"""Files of an engine, sent to the machine that builds it and brought back."""
+"""Files of an engine or kit, sent to the machine that builds it, and what it made, brought back."""
 
 from __future__ import annotations
 
 import os
+import platform
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
+from typing import IO
 
 from trtcompress_graph.errors import RemoteError, RemoteSpaceError
 
 from . import remote_scripts as scripts
-from .digests import file_digest
+from .digests import digest_of, file_digest
 from .remote import call
 from .remote_host import Host, ensure
 from .store import store_errors
@@ -22,13 +26,18 @@ _NEEDED = 3
 Tell = Callable[[str], None]
 
 
+def key_of(sent: Mapping[str, str], folder: Path) -> str:
+    """Under what files lie there: others of them, or those of another folder or machine, lie apart."""
+    return digest_of([dict(sent), str(folder.resolve()), platform.node()])[:32]
+
+
 def send(host: Host, key: str, folder: Path, sent: Mapping[str, str], tell: Tell) -> None:
     """Send what is not there yet."""
     answer = call(host.remote, scripts.state(key, list(sent)), "looking what is there")
     if answer.told("built"):
         return
-    there = dict(line.split(maxsplit=1) for line in answer.told("have"))
-    missing = [name for index, name in enumerate(sent) if there.get(str(index)) != sent[name]]
+    there = {name: sha256 for sha256, _, name in (line.partition(" ") for line in answer.told("have"))}
+    missing = {name: sha256 for name, sha256 in sent.items() if there.get(name) != sha256}
     size = sum((folder / name).stat().st_size for name in missing)
     if size * _NEEDED > host.free:
         raise RemoteSpaceError(
@@ -36,35 +45,59 @@ def send(host: Host, key: str, folder: Path, sent: Mapping[str, str], tell: Tell
             where=str(host.remote),
             hint="free some space there; XDG_CACHE_HOME there names another disk",
         )
-    if missing:
-        tell(f"sending {len(missing)} files, {size / 1e6:.1f} MB, to {host.remote}")
-    for name in missing:
-        with (folder / name).open("rb") as stream:
-            answer = call(host.remote, scripts.receive(key, name, sent[name]), f"sending {name}", stdin=stream)
-        if answer.code == scripts.DAMAGED:
-            raise RemoteError(
-                f"{name} arrived damaged", where=str(host.remote), hint="the same command sends it once more"
-            )
-        ensure(answer, host.remote, f"sending {name}")
+    if not missing:
+        return
+    tell(f"sending {len(missing)} files, {size / 1e6:.1f} MB, to {host.remote}")
+    with _as_tar(folder, list(missing)) as stream:
+        answer = call(host.remote, scripts.receive(key, missing), "sending files", stdin=stream)
+    if answer.code == scripts.DAMAGED:
+        raise RemoteError(
+            "what was sent arrived damaged", where=str(host.remote), hint="the same command sends it once more"
+        )
+    ensure(answer, host.remote, "sending files")
 
 
-def bring(host: Host, key: str, folder: Path, name: str, final: str, sha256: str | None) -> None:
-    """Fetch a file of what was built; it gets its final name when it is whole."""
-    aside = folder / f".{final}.{secrets.token_hex(4)}.partial"
-    for left in folder.glob(f".{final}.*.partial"):  # by a call that was killed
+@contextmanager
+def _as_tar(folder: Path, names: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Files of a folder as a tar, made while it is read: one connection for all of them, and no copy on disk."""
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with (
+            suppress(OSError),  # nobody reads on; or a file here is gone, and then its digest is missed there
+            os.fdopen(writing, "wb") as stream,
+            tarfile.open(fileobj=stream, mode="w|", dereference=True) as tar,
+        ):
+            for name in names:
+                tar.add(folder / name, name, recursive=False)
+
+    writer = Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        with os.fdopen(reading, "rb") as stream:
+            yield stream
+    finally:
+        writer.join()
+
+
+def bring(host: Host, key: str, path: str, final: Path, sha256: str | None) -> None:
+    """Fetch a file of what was made; it gets its final name when it is whole."""
+    folder, name = final.parent, Path(path).name
+    aside = folder / f".{final.name}.{secrets.token_hex(4)}.partial"
+    for left in folder.glob(f".{final.name}.*.partial"):  # by a call that was killed
         left.unlink(missing_ok=True)
     try:
         with store_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as stream:
-                answer = call(host.remote, scripts.give(key, name), f"bringing {name}", stdout=stream)
+                answer = call(host.remote, scripts.give(key, path), f"bringing {name}", stdout=stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             ensure(answer, host.remote, f"bringing {name}")
             if sha256 is not None and file_digest(aside) != sha256:
-                forget(host, key)
-                hint = "the same command builds it once more"
+                hint = "the same command brings it once more"
                 raise RemoteError(f"{name} arrived damaged", where=str(host.remote), hint=hint)
-            aside.replace(folder / final)
+            aside.replace(final)
     finally:
         aside.unlink(missing_ok=True)
 

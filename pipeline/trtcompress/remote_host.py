@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import NoReturn, overload
 
 from trtcompress_graph.errors import RemoteError, RemoteToolError
 from trtcompress_graph.target import Target
 
 from .remote import Answer, Remote, call
+from .remote_board import is_board_of, is_jetson
 from .remote_scripts import PROBE
+
+_NEEDED: tuple[tuple[str, tuple[int, ...], str], ...] = (
+    ("python", (3, 8), "python3 of 3.8 or newer"),
+    ("bindings", (8, 4), "tensorrt of 8.4 or newer in its python3"),
+    ("numpy", (), "numpy in its python3"),
+    ("cuda", (), "pycuda, nor a CUDA runtime (libcudart)"),
+)
+"""What the code of a kit is written for: what the probe tells, the least version, and in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,11 @@ class Host:
         builder: `trtexec` or `python3`; the latter has TensorRT's bindings.
         version: path of trtexec, or version of the bindings.
         gpus: its cards; empty where nvidia-smi does not tell.
+        python: whether its Python is new enough for the code of a kit.
+        bindings: version of TensorRT's bindings; empty where they are not there.
+        lacks: what is missing there to run a kit in Python, in words; empty where nothing is.
+        board: what its device tree says that it is; a server has none.
+        jetpack: the first line of its /etc/nv_tegra_release.
     """
 
     remote: Remote
@@ -40,6 +54,11 @@ class Host:
     builder: str
     version: str
     gpus: tuple[Gpu, ...]
+    python: bool = False
+    bindings: str = ""
+    lacks: str = ""
+    board: str = ""
+    jetpack: str = ""
 
 
 class Hosts(Sequence[Host]):
@@ -75,7 +94,8 @@ def probe(remote: Remote) -> Host:
     if not answer.told("sums"):
         raise RemoteToolError("there is no sha256sum there", where=str(remote), hint="install coreutils there")
     tools = [("trtexec", path) for path in answer.told("trtexec")]
-    tools += [("python3", version) for version in answer.told("bindings")]
+    bindings = next(iter(answer.told("bindings")), "")
+    tools += [("python3", bindings)] if bindings else []
     if not tools:
         raise RemoteToolError(
             "neither trtexec nor Python's tensorrt is there",
@@ -83,8 +103,28 @@ def probe(remote: Remote) -> Host:
             hint="install TensorRT there and put trtexec on the PATH that `ssh HOST command -v trtexec` sees, "
             "or: pip install tensorrt",
         )
+    lacks = _lacking(answer)
     free = next((int(text) * 1024 for text in answer.told("free") if text.isdecimal()), 0)
-    return Host(remote, free, *tools[0], tuple(filter(None, map(_gpu, answer.told("gpu")))))
+    return Host(
+        remote,
+        free,
+        *tools[0],
+        gpus=tuple(filter(None, map(_gpu, answer.told("gpu")))),
+        python=lacks != _NEEDED[0][-1],
+        bindings=bindings,
+        lacks=lacks,
+        board=" ".join(answer.told("board")),
+        jetpack=" ".join(answer.told("jetpack")),
+    )
+
+
+def _lacking(answer: Answer) -> str:
+    """The first thing that a kit needs and the machine has not."""
+    for key, least, words in _NEEDED:
+        there = next(iter(answer.told(key)), None)
+        if there is None or tuple(int(part) for part in re.findall(r"\d+", there)[: len(least)]) < least:
+            return words
+    return ""
 
 
 def _gpu(line: str) -> Gpu | None:
@@ -99,9 +139,13 @@ def _gpu(line: str) -> Gpu | None:
 def choose(hosts: Sequence[Host], target: Target) -> Host:
     """The first machine that has the target's card, or the first that does not tell what it has.
 
+    For a device that builds its own engines: the first that is one, and not another model.
+
     Raises:
         RemoteToolError: all have others.
     """
+    if target.how == "kit":
+        return next((host for host in hosts if fits(host, target)), None) or _no_device(hosts, target)
     fitting = [host for host in hosts if card_for(host, target)] or [host for host in hosts if not host.gpus]
     if fitting:
         return fitting[0]
@@ -114,6 +158,20 @@ def choose(hosts: Sequence[Host], target: Target) -> Host:
         f"an engine for {target.title} (SM{major}{minor}) is built on a machine that has that card: {found}",
         where=f"target '{target.name}'",
         hint="name one more machine with --remote, or leave the target out",
+    )
+
+
+def fits(host: Host, target: Target) -> bool:
+    """Whether the machine is the device of the target, as far as it tells."""
+    return is_jetson(host.board, host.jetpack) and is_board_of(host.board, target)
+
+
+def _no_device(hosts: Sequence[Host], target: Target) -> NoReturn:
+    found = "; ".join(f"{host.remote} is {host.board or 'none, as far as its device tree tells'}" for host in hosts)
+    raise RemoteToolError(
+        f"engines for {target.title} are built and measured on that very device: {found}",
+        where=f"target '{target.name}'",
+        hint="name the device with --remote, or leave the target out; see: trtcompress targets",
     )
 
 

@@ -1,4 +1,4 @@
-"""The engines of a build that need another machine: built there, joined into the build folder, packed."""
+"""The engines of a build that need another machine: built and measured there, joined into the build folder, packed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtcompress_engines.targets import resolve_target
-from trtcompress_graph.errors import TrtCompressError, UsageError
-from trtcompress_graph.target import Target
+from trtcompress_graph.errors import CompileError, TrtCompressError, UsageError
+from trtcompress_graph.target import Engine, Target
 
 from .asked import known_targets
 from .assemble import MANIFEST, only_writer
-from .config import BuildConfig, PackageFormat
+from .config import BuildConfig, Loaded, PackageFormat
 from .digests import file_digest
 from .files import write_text
-from .outcome import BuildResult, TargetResult
+from .kit_import import import_results
 from .packaging import BROUGHT
 from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
-from .remote_host import Host, Hosts, choose
-from .remote_report import tell_in_report
+from .remote_host import Host, Hosts, choose, fits
+from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
+from .remote_record import UNMEASURED, read_record
+from .remote_report import tell_in_report, tell_packed
 from .repack import repack
 from .revalidate import shipped_engines
 from .store import store_errors
@@ -29,25 +31,33 @@ from .store import store_errors
 SERVED: tuple[PackageFormat, ...] = ("triton",)
 """Formats that serve a plan of TensorRT; `triton-python` does not, and a kit builds its own."""
 
+_ELSEWHERE = ("local", "kit")
+"""How the engines of such targets are made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
     """What another machine built.
 
     Attributes:
-        brought: of each target.
+        brought: of each target the plan of the engine that is shipped.
         repositories: that serve it now.
+        measured: targets whose engines were measured there.
+        problems: why an engine that is shipped is not there, or was not measured; all else was joined.
     """
 
     brought: dict[str, Brought]
     repositories: dict[str, tuple[Path, ...]]
+    measured: frozenset[str]
+    problems: tuple[TrtCompressError, ...]
 
 
 def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path | None = None) -> Sequence[Host]:
     """Look at the machines before any work.
 
     Where an earlier build has a plan of every engine that it ships, they may not be needed: then they are looked at
-    when a graph turns out to be another one.
+    when a graph turns out to be another one. A Jetson that is not among them is left to its kit, where the machines
+    serve other targets.
 
     Args:
         texts: `user@host:port`.
@@ -56,28 +66,34 @@ def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path 
 
     Raises:
         UsageError: no target needs another machine, or an address is wrong.
-        RemoteError: a machine cannot be used, or none has the card of a target.
+        RemoteError: a machine cannot be used, none has the card of a target, or none is the device.
     """
     remotes = [parse_remote(text) for text in texts]
-    needing = [target for target in targets if target.how == "local"]
+    needing = [target for target in targets if target.how in _ELSEWHERE]
     if not needing:
         raise UsageError(
             "no target is built on another machine",
             where="--remote",
-            hint="it is for data-centre cards, such as --target h100; see: trtcompress targets",
+            hint="it is for data-centre cards and Jetson, such as --target h100; see: trtcompress targets",
         )
     hosts = Hosts(remotes)
     if build_dir is None or not _all_there(build_dir, {target.name for target in needing}):
-        for target in needing:
+        cards = [target for target in needing if target.how == "local"]
+        for target in cards:
             choose(hosts, target)
+        if not cards and not any(fits(host, target) for host in hosts for target in needing):
+            choose(hosts, needing[0])
     return hosts
 
 
 def _all_there(build_dir: Path, names: set[str]) -> bool:
-    """Whether the engines that an earlier build ships for these targets were built elsewhere already."""
+    """Whether the engines that an earlier build ships for these targets were built and measured elsewhere already."""
     try:
         folders = {t.name: e.graph.path.parent for e, t in shipped_engines(build_dir) if t.name in names}
-        return set(folders) == names and all(built_before(folder) for folder in folders.values())
+        return set(folders) == names and all(
+            built_before(folder) and is_measured(build_dir, name, read_record(folder))
+            for name, folder in folders.items()
+        )
     except TrtCompressError:  # no build, or one that is not whole: it is made anew
         return False
 
@@ -88,30 +104,77 @@ def targets_of(config: BuildConfig) -> list[Target]:
     return [resolve_target(settings.name, known) for settings in config.targets]
 
 
-def join_remote(build_dir: Path, formats: Sequence[PackageFormat], hosts: Sequence[Host], tell: Tell) -> Joined:
-    """Build what the build could only check, and pack it where the config asks for it.
+def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Tell) -> Joined:
+    """Build and measure what the build could only check, join it into the reports, and pack it where that is asked for.
 
     Args:
         build_dir: of a finished build.
-        formats: of the config.
+        loaded: its config.
         hosts: machines that may have the cards.
         tell: told of each step.
 
     Raises:
-        RemoteError, CompileError, StoreError: see `build_there`; what was brought before stays.
+        RemoteError, CompileError, StoreError: see `build_there` and `measure_there`; what was brought before stays, and
+            the same call goes on.
     """
     brought: dict[str, Brought] = {}
     repositories: dict[str, tuple[Path, ...]] = {}
+    measured: set[str] = set()
+    problems: list[TrtCompressError] = []
     for engine, target in shipped_engines(build_dir):
-        if engine.built or target.how != "local":
+        if engine.built or target.how not in _ELSEWHERE:
             continue
+        if target.how == "kit" and not _has(hosts, build_dir, target):
+            tell(f"{target.name}: none of the machines of --remote is one: it is left to its kit")
+            continue
+        plans, made = _plans_of(build_dir, loaded, engine, target, hosts, tell)
+        if made and made.problem:
+            problems.append(made.problem)
+        if made and made.results:
+            import_results(build_dir, made.results)
+            measured.add(target.name)
         with only_writer(build_dir):
-            brought[target.name] = build_there(engine, target, hosts, tell)
-            folders = {form: build_dir / form / target.name for form in formats if form in SERVED}
+            tell_in_report(build_dir, target.name, plans)
+            if engine.encoding not in plans:
+                problems.append(_not_built(engine, target, made))
+                continue
+            brought[target.name] = plans[engine.encoding]
+            folders = {form: build_dir / form / target.name for form in loaded.config.package if form in SERVED}
             _pack(build_dir, target.name, folders, brought[target.name].plan)
-            tell_in_report(build_dir, target.name, brought[target.name], folders)
+            tell_packed(build_dir, target.name, folders)
         repositories[target.name] = tuple(folders.values())
-    return Joined(brought, repositories)
+    return Joined(brought, repositories, frozenset(measured), tuple(problems))
+
+
+def _not_built(engine: Engine, target: Target, made: Measured | None) -> CompileError:
+    """That the engine that is shipped was refused there, where another was built."""
+    return CompileError(
+        f"{engine.encoding} was not built there:\n{made.said if made else ''}",
+        where=f"target '{target.name}'",
+        hint=f"what the others came to is in report.md; one of them is shipped by --target {target.name}:float",
+    )
+
+
+def _has(hosts: Sequence[Host], build_dir: Path, target: Target) -> bool:
+    """Whether a device is among the machines, or all that it made is here."""
+    return _all_there(build_dir, {target.name}) or any(fits(host, target) for host in hosts)
+
+
+def _plans_of(
+    build_dir: Path, loaded: Loaded, engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell
+) -> tuple[Mapping[str, Brought], Measured | None]:
+    """Plans by encoding, and what was measured of them; one plan and nothing where the machine can only build."""
+    folder = engine.graph.path.parent
+    with only_writer(build_dir):
+        why = ""
+        if target.how == "local" and not built_before(folder):
+            why = why_unmeasured(choose(hosts, target), target, loaded.config)
+        elif target.how == "local" and "kit" not in read_record(folder):
+            why = UNMEASURED
+        if why:
+            return {engine.encoding: build_there(engine, target, hosts, tell, unmeasured=why)}, None
+        measured = measure_there(build_dir, loaded, target, hosts, tell)
+        return measured.brought, measured
 
 
 def _pack(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path], plan: Path) -> None:
@@ -126,16 +189,3 @@ def _pack(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path], p
         manifest["files"][path.relative_to(build_dir).as_posix()] = state
     with store_errors(build_dir):
         write_text(build_dir / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-
-
-def with_plans(result: BuildResult, joined: Joined) -> BuildResult:
-    """The result with the plans in place of the graphs that could only be checked here."""
-
-    def of(target: TargetResult) -> TargetResult:
-        if target.target not in joined.brought:
-            return target
-        plan = joined.brought[target.target].plan
-        facts = {"engine": str(plan), "sha256": file_digest(plan), "size_bytes": plan.stat().st_size}
-        return target.model_copy(update=facts)
-
-    return result.model_copy(update={"targets": tuple(of(target) for target in result.targets)})

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trtcompress_graph.errors import ModelError
 
@@ -17,6 +18,9 @@ from .packaging import BROUGHT
 RECORD = "remote.json"
 LOG = "model.plan.log"
 """What is kept beside a plan: where and of what it was built, and what the builder said."""
+
+UNMEASURED = "that machine only built it"
+"""Where no other reason is known."""
 
 SHELL, PYTHON = "reproduce.sh", "reproduce.py"
 
@@ -31,6 +35,7 @@ class Brought:
         gpu: on which card; empty where that machine does not tell.
         tensorrt: version that built it; empty where neither the builder nor its log told.
         seconds: what it took; None where it was there already.
+        unmeasured: why nothing was measured there, and what to do for it; empty where the plan was measured.
     """
 
     plan: Path
@@ -38,6 +43,7 @@ class Brought:
     gpu: str
     tensorrt: str
     seconds: float | None
+    unmeasured: str = ""
 
     @property
     def where(self) -> str:
@@ -52,16 +58,17 @@ def built_before(folder: Path) -> Brought | None:
     Raises:
         ModelError: the folder lacks the script that builds the engine.
     """
-    known, plan = _record(folder), folder / BROUGHT
+    known, plan = read_record(folder), folder / BROUGHT
     if known.get("built_of") != digest_of(to_send(folder)) or not _is(plan, known.get("sha256", "")):
         return None
     version = known.get("tensorrt", "") or version_in(folder / LOG)
-    return Brought(plan, known.get("host", "?"), known.get("gpu", ""), version, None)
+    unmeasured = "" if "kit" in known else known.get("unmeasured") or UNMEASURED
+    return Brought(plan, known.get("host", "?"), known.get("gpu", ""), version, None, unmeasured)
 
 
 def built_of_others(folder: Path) -> bool:
     """Whether the plan in an engine's folder was brought by `build_there`, of other files than lie beside it now."""
-    known = _record(folder)
+    known = read_record(folder)
     return _is(folder / BROUGHT, known.get("sha256", "")) and known.get("built_of") != digest_of(to_send(folder))
 
 
@@ -83,9 +90,10 @@ def to_send(folder: Path) -> dict[str, str]:
         ) from None
 
 
-def _record(folder: Path) -> Mapping[str, str]:
+def read_record(folder: Path) -> Mapping[str, Any]:
+    """What is kept of work that was done elsewhere; empty where there is none."""
     try:
-        known: Mapping[str, str] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        known: Mapping[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         return known if isinstance(known, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -11,47 +11,69 @@ from .config import PackageFormat
 from .digests import file_digest
 from .files import write_text
 from .kit_report import with_devices
+from .outcome import BuildResult
 from .remote_build import Brought
 from .report import REPORT
 from .store import store_errors
 
 
-def tell_in_report(build_dir: Path, target: str, brought: Brought, folders: Mapping[PackageFormat, Path]) -> None:
-    """Say in the reports where the shipped engine of a target was built, with what, and where it is packed.
-
-    What was measured of its graph stays: the plan did not run here.
+def tell_in_report(build_dir: Path, target: str, plans: Mapping[str, Brought]) -> None:
+    """Say in the reports where the engines of a target were built, with what, and whether they were measured there.
 
     Args:
-        build_dir: of a finished build.
-        target: whose engine it is.
-        brought: the plan.
-        folders: repositories that serve it.
+        build_dir: of a finished build, with what was measured in its reports already.
+        target: whose engines they are.
+        plans: by the names of the encodings.
 
     Raises:
         StoreError: the build folder cannot be written.
     """
     facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
-    size, digest = brought.plan.stat().st_size, file_digest(brought.plan)
-    path = brought.plan.relative_to(build_dir).as_posix()
-    candidate = _shipped(facts, target)
-    kept = {key: value for key, value in candidate["engine"]["details"].items() if key != "how_to_build"}
-    details = {**kept, "built_on": f"{brought.where}; it was not run here"}
-    engine = {**candidate["engine"], "path": path, "sha256": digest, "built": True, "reproducible": False}
-    candidate |= {"engine": {**engine, "details": details}, "size_bytes": size}
-    result = next(one for one in facts["targets"] if one["target"] == target)
-    result |= {"engine": str(brought.plan), "sha256": digest, "size_bytes": size}
+    validation = next(one for one in facts["validations"] if one["target"] == target)
+    for candidate in validation["candidates"]:
+        if (plan := plans.get(candidate["engine"]["encoding"])) is not None:
+            _tell_of_plan(candidate, plan, build_dir)
+    if (shipped := plans.get(validation["shipped"])) is not None:
+        result = next(one for one in facts["targets"] if one["target"] == target)
+        size, digest = shipped.plan.stat().st_size, file_digest(shipped.plan)
+        result |= {"engine": str(shipped.plan), "sha256": digest, "size_bytes": size}
+        device = facts.get("devices", {}).get(target)
+        if device and shipped.gpu:
+            device["device"]["model"] = shipped.gpu  # a server's own name is that of its processor
+    _write(build_dir, facts)
+
+
+def tell_packed(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path]) -> None:
+    """Say in the reports where the shipped engine of a target is packed.
+
+    Raises:
+        StoreError: the build folder cannot be written.
+    """
+    facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
     for package in facts["packages"]:
         if package["target"] == target:
             package["folders"] |= {form: folder.relative_to(build_dir).as_posix() for form, folder in folders.items()}
             package["notes"] = [note for note in package["notes"] if note.partition(":")[0] not in folders]
+    _write(build_dir, facts)
+
+
+def result_of(build_dir: Path) -> BuildResult:
+    """What the build came to, as its report tells it now."""
+    facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
+    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields})
+
+
+def _tell_of_plan(candidate: dict[str, Any], brought: Brought, build_dir: Path) -> None:
+    kept = {key: value for key, value in candidate["engine"]["details"].items() if key != "how_to_build"}
+    told = {"built_on": f"{brought.where}; it was {'not run here' if brought.unmeasured else 'measured there'}"}
+    if brought.unmeasured:
+        told["not_measured"] = brought.unmeasured
+    path, digest = brought.plan.relative_to(build_dir).as_posix(), file_digest(brought.plan)
+    engine = {**candidate["engine"], "path": path, "sha256": digest, "built": True, "reproducible": False}
+    candidate |= {"engine": {**engine, "details": {**kept, **told}}, "size_bytes": brought.plan.stat().st_size}
+
+
+def _write(build_dir: Path, facts: dict[str, Any]) -> None:
     with store_errors(build_dir):
         write_text(build_dir / "report.md", with_devices(facts))
         write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
-
-
-def _shipped(facts: Mapping[str, Any], target: str) -> dict[str, Any]:
-    validation = next(one for one in facts["validations"] if one["target"] == target)
-    found: dict[str, Any] = next(
-        one for one in validation["candidates"] if one["engine"]["encoding"] == validation["shipped"]
-    )
-    return found

@@ -1,8 +1,9 @@
 """What runs on the machine that has the card: POSIX shell, with nothing needed beside TensorRT and coreutils.
 
-    ~/.cache/trtcompress/remote/KEY/     one engine: the files that were sent, each under its name when it was whole
-    .../work.PID/                        a build that runs, in the shell of that number
-    .../done/                            the plan, its digest and its log; renamed into place when whole
+    ~/.cache/trtcompress/remote/KEY/     one engine or kit: the files that were sent, each under its name when whole
+    .../work.PID/                        work that runs, in the shell of that number
+    .../done/                            of an engine: the plan, its digest and its log; renamed into place when whole
+    .../engines/, results/               of a kit: what `./build` and `./validate` made; their logs lie above
 
 What a script tells stands on lines that begin with `trtcompress: `, since login scripts may print too.
 """
@@ -10,23 +11,55 @@ What a script tells stands on lines that begin with `trtcompress: `, since login
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-PLAN = "model.plan"
-LOG = "build.log"
+from trtcompress_engines.kit.device.buffers import LIBRARIES
+
+PLAN = "done/model.plan"
+LOG = "done/build.log"
 FAILED = 70
 """Exit code of `build` where TensorRT did not build."""
 DAMAGED = 76
 """Exit code of `receive` where something else arrived than was sent."""
 
+KitStep = Literal["build", "validate"]
+
 _START = """
 set -u
 export LC_ALL=C
 tell() { echo "trtcompress: $*"; }
+tell_if_full() { # a log on a full disk does not say it
+    head -c 65536 /dev/zero 2>/dev/null > .full.partial || echo "No space left on device"
+    rm -f .full.partial
+}
 base="${XDG_CACHE_HOME:-$HOME/.cache}/trtcompress/remote"
 PATH="$PATH:/usr/src/tensorrt/bin:/opt/tensorrt/bin:/usr/local/tensorrt/bin"
 export PATH
 """
+
+_PYTHON = f"""
+import ctypes, sys
+def tell(*words):
+    print("trtcompress:", *words)
+tell("python", "%d.%d" % sys.version_info[:2])
+import tensorrt
+tell("bindings", tensorrt.__version__)
+import numpy
+tell("numpy", numpy.__version__)
+try:
+    import pycuda.driver
+    tell("cuda pycuda")
+except ImportError:
+    for name in {LIBRARIES!r}:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        tell("cuda", name)
+        break
+"""
+"""What a kit needs: it ends at the first that is not there. TensorRT may have loaded the CUDA runtime itself."""
 
 PROBE = f"""{_START}
 mkdir -p "$base" || exit 1
@@ -34,38 +67,50 @@ tell free "$(df -Pk "$base" | awk 'NR == 2 {{ print $4 }}')"
 command -v sha256sum >/dev/null && tell sums yes
 if command -v trtexec >/dev/null; then
     tell trtexec "$(command -v trtexec)"
-else
-    python3 -c 'import tensorrt; print("trtcompress: bindings", tensorrt.__version__)' 2>/dev/null
 fi
+python3 -c {shlex.quote(_PYTHON)} 2>/dev/null
+board=$(cat /proc/device-tree/model 2>/dev/null | tr -d '\\0')
+[ -z "$board" ] || tell board "$board"
+release=$(cat /etc/nv_tegra_release 2>/dev/null | head -n 1)
+[ -z "$release" ] || tell jetpack "$release"
 nvidia-smi --query-gpu=index,compute_cap,name --format=csv,noheader 2>/dev/null | sed 's/^/trtcompress: gpu /'
 exit 0
 """
-"""Space in kB, what builds engines, and the cards."""
+"""Space in kB, what builds engines, what runs them, and the cards or the board."""
 
 
 def state(key: str, names: Sequence[str]) -> str:
-    """Tell the digest of each file that is there, by its place in `names`, and of the plan if it is built."""
-    there = "\n".join(
-        f'[ -f {shlex.quote(name)} ] && tell have {index} "$(sha256sum < {shlex.quote(name)} | cut -c 1-64)"'
-        for index, name in enumerate(names)
-    )
+    """Tell digest and name of each file that is there, and that the plan is built."""
     return f"""{_start(key)}
 cd "$d" 2>/dev/null || exit 0
-[ -f done/plan.sha256 ] && tell built "$(cat done/plan.sha256)"
-{there}
+[ -f done/plan.sha256 ] && tell built yes
+for file in {_words(names)}; do
+    [ -f "$file" ] && tell have "$(sha256sum < "$file" | cut -c 1-64)" "$file"
+done
 exit 0
 """
 
 
-def receive(key: str, name: str, sha256: str) -> str:
-    """Take a file from stdin; it gets its name if it has that digest."""
+def receive(key: str, files: Mapping[str, str]) -> str:
+    """Take files as a tar from stdin; each gets its name if it has its digest, also where the rest does not arrive."""
+    listed = "\n".join(f"{sha256} {name}" for name, sha256 in files.items())
     return f"""{_start(key)}
-mkdir -p "$d" || exit 1
 aside="$d/.$$.partial"
-trap 'rm -f "$aside"' EXIT
-cat > "$aside" || exit 1
-[ "$(sha256sum < "$aside" | cut -c 1-64)" = {sha256} ] || exit {DAMAGED}
-mv "$aside" "$d/"{shlex.quote(name)}
+trap 'rm -rf "$aside"' EXIT
+mkdir -p "$aside" || exit 1
+tar -xmof - -C "$aside"
+code=$?
+while read -r sum file; do
+    if [ "$(sha256sum < "$aside/$file" 2>/dev/null | cut -c 1-64)" = "$sum" ]; then
+        mkdir -p "$(dirname "$d/$file")" && mv "$aside/$file" "$d/$file" || exit 1
+    else
+        damaged=yes
+    fi
+done <<'END'
+{listed}
+END
+[ $code -eq 0 ] || exit 1
+[ -z "${{damaged:-}}" ] || exit {DAMAGED}
 """
 
 
@@ -78,34 +123,27 @@ def build(key: str, names: Sequence[str], command: str, device: str) -> str:
         command: what to run among them; it leaves `model.plan`.
         device: index of the GPU to use, or empty.
     """
-    chosen = f"export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={shlex.quote(device)}" if device else ""
-    files = " ".join(shlex.quote(name) for name in names)
-    return f"""{_start(key)}
-cd "$d" || exit 1
-d=$(pwd -P)
-rm -f .*.partial
-for other in work.*; do
-    [ -d "$other" ] || continue
-    while [ "$(readlink "/proc/${{other#work.}}/cwd" 2>/dev/null)" = "$d/$other" ]; do sleep 0.2; done
-    rm -rf "$other"
-done
+    files = _words(names)
+    return f"""{_start(key)}{_ALONE}
+[ "$(sha256sum < done/model.plan 2>/dev/null | cut -c 1-64)" = "$(cat done/plan.sha256 2>/dev/null)" ] || rm -rf done
 if [ ! -d done ]; then
     work=work.$$
     mkdir "$work" && cd "$work" || exit 1
     for file in {files}; do
         ln "../$file" "$file" 2>/dev/null || cp "../$file" "$file" || exit 1
     done
-    {chosen}
-    {command} > {LOG} 2>&1 < /dev/null
+    {_chosen(device)}
+    {command} > build.log 2>&1 < /dev/null
     code=$?
-    if [ $code -ne 0 ] || [ ! -s {PLAN} ]; then
-        tail -n 60 {LOG}
-        mv {LOG} "$d/failed.log"
+    if [ $code -ne 0 ] || [ ! -s model.plan ]; then
+        tail -n 60 build.log
+        tell_if_full
+        mv build.log "$d/failed.log"
         cd "$d" && rm -rf "$work"
         tell failed $code
         exit {FAILED}
     fi
-    sha256sum < {PLAN} | cut -c 1-64 > plan.sha256 || exit 1
+    sha256sum < model.plan | cut -c 1-64 > plan.sha256 || exit 1
     rm -f {files}
     cd "$d" && mv "$work" done || exit 1
 fi
@@ -113,18 +151,67 @@ tell built "$(cat done/plan.sha256)"
 """
 
 
-def give(key: str, name: str) -> str:
-    """Write a file of what was built to stdout."""
-    return f'{_start(key)}cat "$d/done/"{shlex.quote(name)}\n'
+def kit(key: str, step: KitStep, arguments: str, device: str) -> str:
+    """Run `./build` or `./validate` of a kit, and tell its exit code and each file that it left.
+
+    What is built is not built again, and what was validated since is not run again. A run whose connection broke is
+    waited for.
+    """
+    left = "engines" if step == "build" else "results"
+    ran = '[ -f results/results.json ] && [ -z "$(find engines -name "*.plan" -newer results/results.json)" ]'
+    return f"""{_start(key)}{_ALONE}
+code=0
+if ! {{ {ran if step == "validate" else "false"}; }}; then
+    work=work.$$
+    mkdir "$work" && cd "$work" || exit 1
+    {_chosen(device)}
+    {"rm -rf ../results" if step == "validate" else ""}
+    ../{step} {arguments} > ../{step}.log 2>&1 < /dev/null
+    code=$?
+    cd "$d" && rm -rf "$work"
+    [ $code -eq 0 ] || {{ tail -n 60 {step}.log && tell_if_full; }}
+fi
+for file in $(find {left} -type f ! -name '.*' 2>/dev/null | LC_ALL=C sort) {step}.log; do
+    tell left "$(sha256sum < "$file" | cut -c 1-64)" "$file"
+done
+tell ended $code
+"""
+
+
+def give(key: str, path: str) -> str:
+    """Write a file of what was made to stdout."""
+    return f'{_start(key)}cat "$d/"{shlex.quote(path)}\n'
 
 
 def forget(key: str) -> str:
-    """Remove an engine, and what other calls left behind a month ago."""
+    """Remove an engine or kit, and what other calls left behind a month ago."""
     return f"""{_start(key)}
 rm -rf "$d"
 find "$base" -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
 exit 0
 """
+
+
+_ALONE = """
+cd "$d" || exit 1
+d=$(pwd -P)
+rm -rf .*.partial
+for other in work.*; do
+    [ -d "$other" ] || continue
+    while [ "$(readlink "/proc/${other#work.}/cwd" 2>/dev/null)" = "$d/$other" ]; do sleep 0.2; done
+    rm -rf "$other"
+done
+"""
+"""Wait for work whose connection broke, and clear up after work that died."""
+
+
+def _chosen(device: str) -> str:
+    """The GPU to use, by its index; empty for the only one."""
+    return f"export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={shlex.quote(device)}" if device else ""
+
+
+def _words(names: Sequence[str]) -> str:
+    return " ".join(shlex.quote(name) for name in names)
 
 
 def _start(key: str) -> str:

@@ -127,6 +127,8 @@ def told_in_the_report(out: Path, server: SshServer) -> None:
     report = (out / "small/report.md").read_text()
     assert f"- built_on: {server.address}, TensorRT 10.13.0; it was not run here" in report
     assert "- h100: triton in `triton/h100`" in report
+    assert "- not_measured: there is no " in report
+    assert "pip install tensorrt numpy pycuda" in report
     assert "`engines/h100/trt-int8/model.plan`" in report
     assert "| h100 | trt-int8 |" in report
 
@@ -157,6 +159,7 @@ def test_a_second_build_takes_the_plan_that_is_there(project: Path, tmp_path: Pa
     assert "building on" in first.err
     assert f"{engine(out)}/model.plan" in first.err
     assert "not packed" not in first.err
+    assert "nothing was measured there: there is no " in first.err
     digest = file_digest(engine(out) / "model.plan")
     again = remote(project, out, server)
     assert (again.code, runs(server)) == (0, 1)
@@ -340,9 +343,9 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 LOSES = """#!/bin/sh
-# As cat, but the connection breaks after a few bytes of {what}.
-{condition} || exec /bin/cat "$@"
-head -c 100 "$@"
+# The connection breaks after a few bytes.
+{condition} || exec /bin/{program} "$@"
+{loses}
 kill -9 "$(cut -d ' ' -f 4 "/proc/$PPID/stat")"
 sleep 0.5
 """
@@ -350,21 +353,28 @@ sleep 0.5
 
 @needs_sshd
 @pytest.mark.parametrize(
-    ("what", "condition", "doing"),
+    ("program", "condition", "loses", "doing", "then"),
     [
-        ("what is sent", "[ $# -eq 0 ]", "sending"),
-        ("the plan", 'case "$*" in *model.plan) true ;; *) false ;; esac', "bringing model.plan"),
+        ("tar", "true", 'head -c 8192 | /bin/tar "$@"', "sending files", "sending 2 files"),  # the first is whole
+        (
+            "cat",
+            'case "$*" in *model.plan) true ;; *) false ;; esac',
+            'head -c 100 "$@"',
+            "bringing model.plan",
+            "building on",
+        ),
     ],
     ids=["sending", "bringing"],
 )
 def test_a_connection_that_breaks_in_a_file(
-    project: Path, tmp_path: Path, server: SshServer, what: str, condition: str, doing: str
+    project: Path, tmp_path: Path, server: SshServer, program: str, condition: str, loses: str, doing: str, then: str
 ):
-    server.program("cat", LOSES.format(what=what, condition=condition))
+    server.program(program, LOSES.format(program=program, condition=condition, loses=loses))
     refused(remote(project, tmp_path, server), 24, "connection broke", doing)
     nothing_half_there(tmp_path, server)
-    (server.folder / "bin/cat").unlink()
-    assert remote(project, tmp_path, server).code == 0
+    (server.folder / "bin" / program).unlink()
+    again = remote(project, tmp_path, server)
+    assert (again.code, then in again.err) == (0, True), again.err
     assert runs(server) == 1
     whole(tmp_path)
 
@@ -400,10 +410,14 @@ def test_no_space_there(project: Path, tmp_path: Path, server: SshServer, small_
 
 
 @needs_sshd
-def test_no_space_there_for_what_is_sent(project: Path, tmp_path: Path, server: SshServer):
+def test_no_space_there_for_what_is_sent(project: Path, tmp_path: Path, server: SshServer, small_disk: Path):
     """It had space when it was looked at."""
-    server.program("cat", '#!/bin/sh\n[ $# -eq 0 ] || exec /bin/cat "$@"\nexec /bin/cat > /dev/full\n')
+    server.program("df", "#!/bin/sh\necho Filesystem\necho tmpfs 9999999 0 9999999 0% /\n")
+    (small_disk / "full").write_bytes(bytes(124_000))
     refused(remote(project, tmp_path, server), 25, "no space left there", "sending")
+    nothing_half_there(tmp_path, server)
+    (small_disk / "full").unlink()
+    assert remote(project, tmp_path, server).code == 0
 
 
 def test_remote_for_nothing_is_wrong_usage(project: Path, tmp_path: Path):

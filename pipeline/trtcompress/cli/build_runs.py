@@ -21,6 +21,7 @@ from .main import say
 from .output import print_json
 
 if TYPE_CHECKING:
+    from ..outcome import BuildResult
     from ..remote_host import Host
     from ..remote_join import Joined
     from ..runner import Listener
@@ -116,22 +117,32 @@ def finish_each(
 def _finish(built: Built, loaded: Loaded, hosts: Sequence[Host], telling: Telling) -> int:
     """Join what other machines build, and tell what a build came to."""
     joined = _join(built, loaded, hosts, telling.quiet) if hosts else None
+    result, failures = _as_told(built) if joined else (built.result, built.failures)
     if telling.as_json:
-        from ..remote_join import with_plans
-
-        print_json(with_plans(built.result, joined) if joined else built.result)
+        print_json(result)
     elif not telling.quiet:
         print_summary(built, joined)
     again = {str(folder) for folders in (joined.repositories if joined else {}).values() for folder in folders}
     removed = [name for name in built.removed if str(Path(built.result.build_dir, name)) not in again]
     if removed and not telling.quiet:
         say(f"removed what this build does not make and an earlier one did: {', '.join(removed)}")
-    for failure in built.failures:
+    for failure in failures:
         say(f"FAILED {failure}")
     for hint in hints(built):
         say(f"hint: {hint}")
-    failed = built.result.verdict == "fail" or (telling.strict and built.result.verdict == "not_measured")
-    return 1 if failed else 0
+    if joined and joined.problems:
+        raise joined.problems[0]
+    return 1 if result.verdict == "fail" or (telling.strict and result.verdict == "not_measured") else 0
+
+
+def _as_told(built: Built) -> tuple[BuildResult, list[str]]:
+    """The result, and each gate that fails, with what other machines measured."""
+    from ..remote_report import result_of
+    from ..revalidate import failed_gates
+
+    build_dir = Path(built.result.build_dir)
+    failed = failed_gates(build_dir)
+    return result_of(build_dir), [f"{target}: {gate}" for target, gates in failed.items() for gate in gates]
 
 
 def _join(built: Built, loaded: Loaded, hosts: Sequence[Host], quiet: bool) -> Joined:
@@ -139,7 +150,7 @@ def _join(built: Built, loaded: Loaded, hosts: Sequence[Host], quiet: bool) -> J
     from ..remote_join import join_remote
 
     tell = (lambda text: None) if quiet else say
-    return join_remote(Path(built.result.build_dir), loaded.config.package, hosts, tell)
+    return join_remote(Path(built.result.build_dir), loaded, hosts, tell)
 
 
 def _listening(quiet: bool) -> AbstractContextManager[Listener]:

@@ -19,7 +19,7 @@ def print_summary(built: Built, joined: Joined | None = None) -> None:
     """A table of the engines, what to know of them, and where the build is."""
     facts = json.loads((Path(built.result.build_dir) / "report.json").read_text(encoding="utf-8"))
     if facts["validations"] or facts["pruning"]:
-        print_table(COLUMNS, rows(facts), title=f"{built.result.name}: {built.result.verdict.replace('_', ' ')}")
+        print_table(COLUMNS, rows(facts), title=f"{facts['name']}: {facts['verdict'].replace('_', ' ')}")
     if facts["pruning"]:
         for note in facts["pruning"]["notes"]:
             say(f"pruned: {note}")
@@ -33,6 +33,12 @@ def print_summary(built: Built, joined: Joined | None = None) -> None:
     for target, there in brought.items():
         took = "was built before" if there.seconds is None else f"built in {there.seconds:.1f} s"
         say(f"{target}: {took} on {there.host}: {there.plan}")
+        if there.unmeasured:
+            say(f"{target}: nothing was measured there: {there.unmeasured}")
+        run = "run there" if joined and target in joined.measured else "not run here"
         for repository in joined.repositories[target] if joined else ():
-            say(f"{target}: packed, but not run here: {repository}")
+            say(f"{target}: packed, {'and ' if run == 'run there' else 'but '}{run}: {repository}")
+    for target in sorted(joined.measured if joined else ()):
+        for note in facts["devices"][target]["notes"]:
+            say(f"{target}: {note}")
     say(f"build: {built.result.build_dir} (report.md tells more)")

@@ -69,7 +69,8 @@ remote: Decorator = click.option(
     "remotes",
     metavar="USER@HOST[:PORT]",
     multiple=True,
-    help="Build the engines of data-centre cards on this machine, over SSH with your keys and its TensorRT; repeat it.",
+    help="Build and measure the engines of data-centre cards, or of a Jetson, on this machine, over SSH with your keys "
+    "and its TensorRT; repeat it.",
 )
 target: Decorator = click.option(
     "--target",

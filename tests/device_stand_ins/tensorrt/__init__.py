@@ -8,6 +8,7 @@ import ctypes
 import enum
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,8 @@ class OnnxParser:
 
     def parse_from_file(self, model):
         assert isinstance(model, str)
+        while os.environ.get("STAND_IN_WAITS", "nothing") in model and not Path.home().joinpath("go").exists():
+            time.sleep(0.02)  # a device that takes its time
         self._network.model = Path(model).read_bytes()
         self.num_errors = int(os.environ.get("STAND_IN_REFUSES", "nothing") in model)
         return not self.num_errors
