@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtcompress_engines.targets import resolve_target
@@ -22,7 +22,7 @@ from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
 from .remote_host import Host, Hosts, choose, fits
 from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
-from .remote_record import UNMEASURED, read_record
+from .remote_record import read_record
 from .remote_report import tell_in_report, tell_packed
 from .repack import repack
 from .revalidate import shipped_engines
@@ -166,13 +166,15 @@ def _plans_of(
     """Plans by encoding, and what was measured of them; one plan and nothing where the machine can only build."""
     folder = engine.graph.path.parent
     with only_writer(build_dir):
-        why = ""
-        if target.how == "local" and not built_before(folder):
+        why, record = "", read_record(folder)
+        before = built_before(folder)
+        if target.how == "local" and before and "kit" not in record:
+            why = before.unmeasured
+        elif target.how == "local" and not (before and is_measured(build_dir, target.name, record)):
             why = why_unmeasured(choose(hosts, target), target, loaded.config)
-        elif target.how == "local" and "kit" not in read_record(folder):
-            why = UNMEASURED
         if why:
-            return {engine.encoding: build_there(engine, target, hosts, tell, unmeasured=why)}, None
+            plan = build_there(engine, target, hosts, tell, unmeasured=why)
+            return {engine.encoding: replace(plan, unmeasured=why)}, None
         measured = measure_there(build_dir, loaded, target, hosts, tell)
         return measured.brought, measured
 

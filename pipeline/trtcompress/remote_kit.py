@@ -16,7 +16,7 @@ from typing import Any
 from trtcompress_engines.kit.device.kit import SUMS
 from trtcompress_engines.kit.device.results import RESULTS
 from trtcompress_engines.tensorrt_release import Release
-from trtcompress_graph.errors import HostLostError, RemoteError
+from trtcompress_graph.errors import HostLostError, RemoteError, RemoteToolError
 from trtcompress_graph.target import Target
 
 from .config import BuildConfig, Loaded
@@ -103,6 +103,8 @@ def measure_there(build_dir: Path, loaded: Loaded, target: Target, hosts: Sequen
             if before := _before(build_dir, target, file_digest(kit / SUMS)):
                 return before
         host = choose(hosts, target)
+        if target.how == "local" and (why := why_unmeasured(host, target, loaded.config)):
+            raise RemoteToolError("the engines cannot be measured there again", where=str(host.remote), hint=why)
         if target.how == "local" and host.bindings != version:
             kit = Path(aside, "other")
             _write(kit, build_dir, loaded, target, host.bindings)
@@ -179,7 +181,13 @@ def _run(kit: Path, build_dir: Path, target: Target, host: Host, seconds: float,
     for log in ("build.log", "validate.log"):
         bring(host, key, log, folder / log, None)
     told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    _same_plans(told, {name: built.left[f"engines/{name}.plan"] for name in places}, host)
+    if other := _of_other_plans(told, {name: built.left[f"engines/{name}.plan"] for name in places}):
+        forget(host, key)
+        what, hint = (
+            f"another plan of {other} was measured there than was built",
+            "the same command does both once more",
+        )
+        raise RemoteError(what, where=str(host.remote), hint=hint)
     files = {name: checked.left[path] for name, path in found.items()}
     version = host.bindings if target.how == "local" else ""
     note = {**about, "tensorrt": version, "engines": list(places), "files": files, "said": built.said}
@@ -205,15 +213,10 @@ def _bring_plan(host: Host, key: str, name: str, folder: Path, built: KitRun, ab
     bring(host, key, path, folder / BROUGHT, sha256)
 
 
-def _same_plans(told: Mapping[str, Any], plans: Mapping[str, str], host: Host) -> None:
-    """Refuse results of other plans than those that were brought."""
-    for engine in told["engines"]:
-        if plans.get(engine["encoding"], engine["sha256"]) != engine["sha256"]:
-            raise RemoteError(
-                f"another plan of {engine['encoding']} was measured there than was brought",
-                where=str(host.remote),
-                hint="something else works in ~/.cache/trtcompress/remote there; the same command goes on",
-            )
+def _of_other_plans(told: Mapping[str, Any], plans: Mapping[str, str]) -> str:
+    """Names of the engines whose results are of other plans than those that were brought."""
+    other = (one["encoding"] for one in told["engines"] if plans.get(one["encoding"], one["sha256"]) != one["sha256"])
+    return ", ".join(other)
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -179,6 +180,20 @@ def test_a_gate_that_fails_on_the_device_fails_the_build(project: Path, tmp_path
     server.stop()
     assert remote(project, out, server, "--set", "gates={max_metric_drop: 1, max_latency_ms: 0.0000001}").code == 1
     server.start()
+
+
+def test_results_that_were_removed_are_measured_again(project: Path, tmp_path: Path, server: SshServer):
+    assert remote(project, tmp_path, server).code == 0
+    shutil.rmtree(tmp_path / "small/devices")
+    server.program("python3", "#!/bin/sh\nexit 1\n")
+    server.trtexec()
+    ran = remote(project, tmp_path, server)
+    assert (ran.code, "nothing was measured there: there is no python3" in ran.err) == (0, True), ran.err
+    assert "On the device" not in (tmp_path / "small/report.md").read_text()
+    python(server)
+    assert remote(project, tmp_path, server).code == 0
+    assert runs(server) == ["build", "validate"] * 2
+    joined(tmp_path)
 
 
 @pytest.mark.parametrize("step", ["build", "validate"])
