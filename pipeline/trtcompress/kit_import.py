@@ -30,8 +30,13 @@ _EMULATION = "emulation"
 """Key of a candidate that keeps it as the build left it, so that a second import starts from there."""
 
 
-def import_results(build_dir: Path, path: Path) -> BuildResult:
+def import_results(build_dir: Path, path: Path, base: Path | None = None) -> BuildResult:
     """Join results.json into report.json, report.md and junit.xml of a build.
+
+    Args:
+        build_dir: that the kit was made of.
+        path: of results.json; outputs that the device kept lie beside it.
+        base: folder that relative paths of the config start from; the current one where None.
 
     Returns:
         The result of the build as it stands then.
@@ -44,7 +49,9 @@ def import_results(build_dir: Path, path: Path) -> BuildResult:
     """
     facts, config = _build(build_dir)
     results = read_results(path)
-    scores = KeptOutputs(build_dir, config, resolve_target(results.kit.target, known_targets(config)), path.parent)
+    scores = KeptOutputs(
+        build_dir, config, resolve_target(results.kit.target, known_targets(config)), path.parent, base
+    )
     with only_writer(build_dir):
         join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
         with store_errors(build_dir):

@@ -42,6 +42,7 @@ class KeptOutputs:
         config: of the build.
         target: of the kit.
         folder: of results.json, beside which the outputs lie.
+        base: folder that relative paths of the config start from; the current one where None.
         notes: why a metric could not be computed.
     """
 
@@ -49,6 +50,7 @@ class KeptOutputs:
     config: BuildConfig
     target: Target
     folder: Path
+    base: Path | None = None
     notes: list[str] = field(default_factory=list)
 
     def score(self, engine: KitEngine, names: Sequence[str]) -> tuple[MetricResult, ...]:
@@ -78,13 +80,13 @@ class KeptOutputs:
             labels.extend(() if batch.labels is None else batch.labels)
         before, after = ({n: _together(rows) for n, rows in some.items()} for some in (reference, found))
         truths = _together(labels) if labels else None
-        return tuple(evaluate(name, before, after, truths, base=Path.cwd()) for name in names)
+        return tuple(evaluate(name, before, after, truths, base=self.base or Path.cwd()) for name in names)
 
     @cached_property
     def _golden(self) -> dict[str, GoldenBatch] | None:
         """Golden batches by their digests."""
         try:
-            sources = sources_of(self.build_dir, self.config, self.target)
+            sources = sources_of(self.build_dir, self.config, self.target, self.base)
         except MissingPathError as error:
             self.notes.append(f"no metric is computed of the outputs of the device: {error.what} ({error.where})")
             return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Thread
 from typing import IO
 
@@ -100,6 +102,45 @@ def bring(host: Host, key: str, path: str, final: Path, sha256: str | None) -> N
             aside.replace(final)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def bring_all(host: Host, key: str, files: Mapping[str, str], folder: Path) -> None:
+    """Fetch many files of what was made, over one connection; they lie in the folder when all are whole.
+
+    Args:
+        host: where they are.
+        key: of the kit.
+        files: path there and SHA-256.
+        folder: for them; what lies before the first slash of a path is left out.
+    """
+    with store_errors(folder), TemporaryDirectory(prefix=".kit.", dir=folder.parent) as aside:
+        with TemporaryFile(dir=folder.parent) as packed:
+            answer = call(host.remote, scripts.give_all(key, list(files)), "bringing results", stdout=packed)
+            ensure(answer, host.remote, "bringing results")
+            packed.seek(0)
+            damaged = _unpack(packed, files, Path(aside, folder.name))
+        if damaged:
+            hint = "the same command brings it once more"
+            raise RemoteError(f"{damaged} arrived damaged", where=str(host.remote), hint=hint)
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(aside, folder.name).replace(folder)
+
+
+def _unpack(packed: IO[bytes], files: Mapping[str, str], folder: Path) -> str:
+    """Write the files that are asked for, and nothing else that a tar holds; returns one that is not whole."""
+    missing = dict(files)
+    with suppress(tarfile.TarError), tarfile.open(fileobj=packed, mode="r:") as tar:
+        for entry in tar:
+            stream = tar.extractfile(entry) if entry.isfile() and entry.name in files else None
+            if stream is None:
+                continue
+            path = folder / entry.name.partition("/")[2]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with stream, path.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+            if file_digest(path) == files[entry.name]:
+                missing.pop(entry.name, None)
+    return next(iter(missing), "").rpartition("/")[2]
 
 
 def forget(host: Host, key: str) -> None:

@@ -131,7 +131,7 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
         if made and made.problem:
             problems.append(made.problem)
         if made and made.results:
-            import_results(build_dir, made.results)
+            import_results(build_dir, made.results, loaded.base)
             measured.add(target.name)
         with only_writer(build_dir):
             tell_in_report(build_dir, target.name, plans)

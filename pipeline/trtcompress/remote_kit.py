@@ -25,7 +25,7 @@ from .files import write_text
 from .kit_build import settings_of, sources_of
 from .kit_packing import pack_kit
 from .packaging import BROUGHT
-from .remote_files import Tell, bring, forget, key_of, send
+from .remote_files import Tell, bring, bring_all, forget, key_of, send
 from .remote_host import Host, card_for, choose
 from .remote_record import LOG, RECORD, Brought, built_before, read_record, to_send
 from .remote_steps import KitRun, run_step
@@ -34,7 +34,7 @@ from .store import store_errors
 DEVICES = "devices"
 """Folder of a build with what came back, by the names of the targets."""
 
-_RESULT = re.compile(r"results/((?:outputs/)?[\w-][\w.-]*)")
+_RESULT = re.compile(r"results/((outputs/([\w-][\w.-]*/)?)?[\w-][\w.-]*)")
 """A file that is brought home: no other name that a machine tells is taken."""
 
 
@@ -176,8 +176,7 @@ def _run(kit: Path, build_dir: Path, target: Target, host: Host, seconds: float,
         plans = {name: Brought(place / BROUGHT, *came) for name, place in places.items()}
         return Measured(plans, None, built.said, problem)
     found = {match[1]: path for path in checked.left if (match := _RESULT.fullmatch(path))}
-    for name, path in found.items():
-        bring(host, key, path, folder / name, checked.left[path])
+    bring_all(host, key, {path: checked.left[path] for path in found.values()}, folder)
     for log in ("build.log", "validate.log"):
         bring(host, key, log, folder / log, None)
     told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))

@@ -183,6 +183,11 @@ def give(key: str, path: str) -> str:
     return f'{_start(key)}cat "$d/"{shlex.quote(path)}\n'
 
 
+def give_all(key: str, paths: Sequence[str]) -> str:
+    """Write files of what was made to stdout, as a tar."""
+    return f'{_start(key)}tar -cf - -C "$d" {_words(paths)}\n'
+
+
 def forget(key: str) -> str:
     """Remove an engine or kit, and what other calls left behind a month ago."""
     return f"""{_start(key)}

@@ -35,10 +35,7 @@ PYTHON = """\
 # Python of a machine with TensorRT and pycuda.
 export PYTHONPATH="$PYTHONPATH:{stand_ins}" STAND_IN_TENSORRT={version}
 {before}
-{python} "$@"
-code=$?
-{after}
-exit $code
+exec {python} "$@"
 """
 BOARD = """\
 #!/bin/sh
@@ -70,9 +67,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServe
     started.stop()
 
 
-def python(server: SshServer, before: str = COUNT, after: str = "", version: str = "10.13.2") -> None:
+def python(server: SshServer, before: str = COUNT, version: str = "10.13.2") -> None:
     """Give the machine a Python with TensorRT."""
-    made = {"stand_ins": STAND_INS, "version": version, "before": before, "after": after, "python": sys.executable}
+    made = {"stand_ins": STAND_INS, "version": version, "before": before, "python": sys.executable}
     server.program("python3", PYTHON.format(**made))
 
 
@@ -286,10 +283,11 @@ def test_an_engine_that_tensorrt_there_refuses(project: Path, tmp_path: Path, se
 
 
 def test_what_arrives_damaged_is_brought_again(project: Path, tmp_path: Path, server: SshServer):
-    server.program("cat", '#!/bin/sh\ncase "$*" in *results.json) echo {} ;; *) exec /bin/cat "$@" ;; esac\n')
-    refused(remote(project, tmp_path, server), 20, "results.json arrived damaged")
+    cut = 'case "$*" in *results.json*) /bin/tar "$@" | head -c 3000 ;; *) exec /bin/tar "$@" ;; esac'
+    server.program("tar", f"#!/bin/sh\n{cut}\n")
+    refused(remote(project, tmp_path, server), 20, "arrived damaged")
     assert not (tmp_path / "small/devices/h100/results.json").exists()
-    (server.folder / "bin/cat").unlink()
+    (server.folder / "bin/tar").unlink()
     assert remote(project, tmp_path, server).code == 0
     assert runs(server) == ["build", "validate", "build"]
     joined(tmp_path)
@@ -312,7 +310,7 @@ def test_no_space_there_for_engines(project: Path, tmp_path: Path, server: SshSe
 
 
 def test_a_jetson_builds_and_measures(project: Path, tmp_path: Path, server: SshServer):
-    python(server, version="8.5.2", after='case "$*" in *"device validate"*) ' + OUTPUTS + " ;; esac")
+    python(server, version="8.5.2")
     jetson(server)
     out = tmp_path / "out"
     ran = remote(project, out, server, "--json", target="jetson-agx-orin")
@@ -320,8 +318,6 @@ def test_a_jetson_builds_and_measures(project: Path, tmp_path: Path, server: Ssh
     joined(out, "jetson-agx-orin")
     report = (out / "small/report.md").read_text()
     assert f"{ORIN}, TensorRT 8.5.2; it was measured there" in report
-    assert (out / "small/devices/jetson-agx-orin/outputs/trt-int8.npz").read_text() == "outputs\n"
-    assert not (out / "small/devices/jetson-agx-orin/elsewhere").exists()
     served = out / "small/triton/jetson-agx-orin/small/1/model.plan"
     assert file_digest(served) == ran.json["targets"][0]["sha256"]
     server.stop()
@@ -330,7 +326,25 @@ def test_a_jetson_builds_and_measures(project: Path, tmp_path: Path, server: Ssh
     server.start()
 
 
-OUTPUTS = 'cd ../results; mkdir -p outputs more; echo outputs > outputs/trt-int8.npz; echo x > "more/elsewhere"'
+def test_a_metric_of_the_users_own_is_computed_of_outputs_that_come_back(tmp_path: Path, server: SshServer):
+    small_classifier(tmp_path)
+    (tmp_path / "mine.py").write_text(METRIC)
+    config = tmp_path / "build.yaml"
+    inputs = "model: {source: small.onnx, inputs: {x: {batch: [1, 2, 4]}}}\ndata: {calibration: samples.npz}"
+    judged = "metric: ['mine:flipped']\ngates: {max_metric_drop: 1}\nmeasure: {seconds: 0.01}"
+    config.write_text(f"name: small\n{inputs}\n{judged}\ntargets: [h100]\n")
+    made = ("--out", tmp_path / "out", "--store", tmp_path / "store", "--remote", server.address)
+    ran = trtcompress("build", config, *made, "--json")
+    assert (ran.code, ran.json["verdict"]) == (0, "pass"), ran.err
+    verdicts = {gate["gate"]: gate["verdict"] for gate in ran.json["targets"][0]["gates"]}
+    assert verdicts["max_metric_drop:mine:flipped"] == "pass"
+    kept = tmp_path / "out/small/devices/h100"
+    for engine in measured(tmp_path / "out")["engines"]:
+        assert all(file_digest(kept / one["path"]) == one["sha256"] for one in engine["outputs"])
+    assert len(list(kept.glob("outputs/*/*.npz"))) == 48  # of two engines
+
+
+METRIC = "def flipped(outputs, labels):\n    return (outputs['logits'].argmax(1) != labels).astype(float)\n"
 
 
 def test_a_jetson_without_a_python_for_kits_measures_with_trtexec(project: Path, tmp_path: Path, server: SshServer):
