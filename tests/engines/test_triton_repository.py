@@ -104,6 +104,11 @@ def test_plan_of_tensorrt_for_rtx_is_served_by_python_with_its_version(plan: Eng
     assert config.parameters["tensorrt_rtx_version"].string_value == "1.7.1.116"
     assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
     assert {"1/model.plan", "1/tensorrt_rtx_runner.py", "1/cudart.py"} <= files(folder).keys()
+    assert "1/streaming.py" not in files(folder)
+    streams = replace(plan, details={**plan.details, "weight_streaming_budget": "30%"})
+    folder = write(streams, tmp_path / "streams", form, target=RTX)
+    assert parse_config(folder / "config.pbtxt").parameters["weight_streaming_budget"].string_value == "30%"
+    assert "def set_budget" in (folder / "1/streaming.py").read_text()
     with pytest.raises(CompileError, match="which release"):
         write(replace(plan, details={}), tmp_path / "repository", form, target=RTX)
 

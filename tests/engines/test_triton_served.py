@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from python_backend import ModelError, TritonError, loader, request
 from triton_models import RTX, cnn, encoder, engine_of
+from trtcompress_engines.kit.device import streaming
 from trtcompress_engines.triton import TritonOptions, write_repository
 from trtcompress_engines.triton.served import batching, cudart, tensorrt_rtx_runner
 from trtcompress_engines.triton.served.onnxruntime_runner import check_axes
@@ -285,6 +286,35 @@ def test_a_plan_of_several_profiles_runs_each_shape_with_the_nearest(rtx):
     with pytest.raises(ValueError, match="outside the shapes"):
         runner.run({"x": np.zeros((5, 3), "f4")})
     assert runner.run({"x": np.zeros((2, 3), "f4")})["n"].tolist() == [2]
+
+
+def test_streamed_weights_get_their_budget_before_a_context(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, f"{tensorrt_rtx_runner.__package__}.streaming", streaming)
+    monkeypatch.setattr(tensorrt_rtx_runner, "load_cudart", Cudart)
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"a plan")
+    contexts: list[Context] = []
+    trt = bindings(made=contexts)
+    engine = trt.Runtime(None).deserialize_cuda_engine(b"")
+    budgets = [1000]  # all of them stay on the GPU
+
+    class Streams(SimpleNamespace):
+        streamable_weights_size = 1000
+
+        @property
+        def weight_streaming_budget_v2(self):
+            return budgets[-1]
+
+        @weight_streaming_budget_v2.setter
+        def weight_streaming_budget_v2(self, value):
+            assert not contexts, "it is too late then"
+            budgets.append(value)
+
+    trt.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: Streams(**vars(engine)))
+    monkeypatch.setattr(tensorrt_rtx_runner, "load_bindings", lambda: trt)
+    parameters = {"tensorrt_rtx_version": "1.7.1.116", "weight_streaming_budget": "30%"}
+    tensorrt_rtx_runner.Runner(plan, parameters, {"model_instance_device_id": "0"})
+    assert (budgets, len(contexts)) == ([1000, 300], 1)
 
 
 def test_plan_runs_and_its_buffers_grow_and_go(rtx):

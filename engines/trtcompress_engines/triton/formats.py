@@ -9,6 +9,7 @@ from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.target import Engine
 
 from ..backends.tensorrt import PROFILES
+from ..tensorrt_options import BUDGET
 from .config import Serving
 from .datatypes import ONNXRUNTIME_TYPES, PYTHON_TYPES, TENSORRT_TYPES, Backend
 from .options import TritonOptions
@@ -29,7 +30,7 @@ class Layout:
 
     Attributes:
         serving: what `config.pbtxt` says of it.
-        code: files of `served/` that lie beside the model.
+        code: files of `served/` that lie beside the model, and `streaming.py` of a kit.
     """
 
     serving: Serving
@@ -93,7 +94,10 @@ def _tensorrt_rtx_in_python(engine: Engine, options: TritonOptions) -> Layout:
             hint="compile it again: trtcompress compile",
         )
     parameters = {"runner": "tensorrt_rtx", "tensorrt_rtx_version": version}
-    code = (*_ENTRY, "tensorrt_rtx_runner.py", "cudart.py")
+    code: tuple[str, ...] = (*_ENTRY, "tensorrt_rtx_runner.py", "cudart.py")
+    if BUDGET in engine.details:
+        parameters[BUDGET] = engine.details[BUDGET]
+        code = (*code, "streaming.py")
     return Layout(Serving(_PYTHON, "model.py", "model.plan", "KIND_GPU", parameters), code)
 
 

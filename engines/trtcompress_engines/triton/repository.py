@@ -14,6 +14,7 @@ from trtcompress_graph.errors import MissingPathError, StoreError, UsageError
 from trtcompress_graph.load import copy_model
 from trtcompress_graph.target import Engine, Target
 
+from ..kit.device import streaming
 from .aside import put_folder
 from .batching import batching
 from .config import Serving, config_text
@@ -24,6 +25,7 @@ from .ranged import parameters
 
 VERSION = "1"
 SERVED = Path(__file__).parent / "served"
+_ELSEWHERE = {"streaming.py": Path(streaming.__file__)}
 """What is copied beside a model."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -97,7 +99,7 @@ def _write_version(engine: Engine, chosen: Layout, folder: Path) -> Path:
     else:
         raise MissingPathError("the engine is gone", where=str(engine.path), hint="compile it again")
     for file in chosen.code:
-        shutil.copyfile(SERVED / file, folder / file)
+        shutil.copyfile(_ELSEWHERE.get(file, SERVED / file), folder / file)
     return model
 
 

@@ -22,7 +22,8 @@ class Runner:
 
     Args:
         path: the plan.
-        parameters: of `config.pbtxt`: `tensorrt_rtx_version` is the release that the plan needs.
+        parameters: of `config.pbtxt`: `tensorrt_rtx_version` is the release that the plan needs,
+            `weight_streaming_budget` how much of streamed weights stays on the GPU.
         args: what Triton says about the instance: `model_instance_device_id` is the GPU.
 
     Raises:
@@ -38,6 +39,8 @@ class Runner:
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise RuntimeError(f"TensorRT for RTX refuses {path.name}: it was built for another kind of GPU")
+        if budget := parameters.get("weight_streaming_budget"):  # before there is a context
+            importlib.import_module(".streaming", __package__).set_budget(self._engine, budget)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise RuntimeError("TensorRT for RTX could not create an execution context: too little GPU memory")
