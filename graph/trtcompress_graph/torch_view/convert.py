@@ -10,6 +10,7 @@ from .module import META
 from .prepare import Prepared, Source, prepare
 from .roles import roles
 from .state import Options, State
+from .tied import tied_scales
 
 
 def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: bool = False) -> fx.GraphModule:
@@ -35,7 +36,8 @@ def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: b
 def build(prepared: Prepared, options: Options) -> fx.GraphModule:
     """The view of a graph that was prepared."""
     graph = prepared.model.graph
-    state = State(roles(graph, prepared.trainable), prepared.trainable, options)
+    twins = tied_scales(graph) if options.learn_scales else {}
+    state = State(roles(graph, prepared.trainable), prepared.trainable, options, twins)
     builder = Builder(state, dict(prepared.model.opset_imports))
     builder.root = state.root
     for value in graph.inputs:

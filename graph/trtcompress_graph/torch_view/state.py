@@ -65,22 +65,25 @@ class State:
         roles: of each stored tensor.
         trainable: names of those that can be written back.
         options: how the view is made.
+        twins: scales that follow another, where they are learned; see `tied_scales`.
     """
 
-    def __init__(self, roles: Mapping[str, Role], trainable: frozenset[str], options: Options) -> None:
+    def __init__(
+        self, roles: Mapping[str, Role], trainable: frozenset[str], options: Options, twins: Mapping[str, str]
+    ) -> None:
         self.trainable = trainable
         self.root = nn.Module()
         self.options = options
         self.names = StateNames(roles)
         self.grids: dict[str, Grid] = {}
         self.scales: list[str] = []
-        self.twins: dict[str, str] = {}
+        learned = {name for name, role in roles.items() if role is Role.SCALE}
+        self.twins = {name: first for name, first in twins.items() if {name, first} <= learned}
         self.restored: list[Restored] = []
         self.roles = dict(roles)
         self._constants: dict[str, torch.Tensor] = {}
         self._named: dict[int, tuple[str, torch.Tensor]] = {}
         self._registered: dict[str, str] = {}
-        self._equal: dict[tuple[object, ...], str] = {}
 
     def initializer(self, value: ir.Value, builder: Builder) -> Any:
         """A stored tensor: read from the module where it is a weight or state, else itself."""
@@ -98,17 +101,10 @@ class State:
         return made.like(self.stored(value))
 
     def _scale(self, name: str, value: ir.Value) -> str:
-        """Register a scale that is learned; of equal ones the first stands for all.
-
-        Both ends of a pair may store it, and kernels that move integers, as Concat's, need one scale on both sides.
-        """
-        held = value.const_value
-        assert held is not None
-        first = self._equal.setdefault((held.dtype, tuple(held.shape), held.tobytes()), name)
-        if first != name:
-            self.twins[name] = first
-        elif name not in self._registered:
-            self.scales.append(self.register(name, self.stored(value), trained=True))
+        """Register a scale that is learned; one that is tied to another is that one."""
+        first = self.twins.get(name, name)
+        if first not in self._registered:
+            self.scales.append(self.register(first, self.stored(value), trained=True))
         return first
 
     def stored(self, value: ir.Value) -> torch.Tensor:

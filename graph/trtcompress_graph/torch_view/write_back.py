@@ -69,7 +69,7 @@ def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, ND
     inside = tuple(norm.prefix for norm in facts["restored"])
     held = {name: tensor for name, tensor in held.items() if not name.startswith(inside)} if inside else held
     held |= _folded(module, facts["restored"])
-    held |= {name: held[first] for name, first in facts["twins"].items()}
+    held |= {name: held[first] for name, first in facts["twins"].items() if first in held}
     held |= _scales(graph, held, before)
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in held.items():

@@ -174,8 +174,39 @@ def test_a_scale_that_went_below_zero_is_written_as_it_counted(tmp_path: Path) -
     assert ((module(x) - runtime(written, x)).abs() / 0.05 > 0.5).float().mean() < 0.01
 
 
-def test_equal_scales_are_learned_as_one(tmp_path: Path) -> None:
-    """Both ends of a pair may store their scale, and so may two tensors that a Concat joins."""
+def test_what_moves_numbers_keeps_one_scale_and_others_part(tmp_path: Path) -> None:
+    """Concat's kernel takes integers of one scale; that rectifiers end at the same 6 says nothing."""
+    scales = {f"{name}_scale": np.array(0.02, np.float32) for name in "abcde"}
+    zeros = {f"{name}_zero": np.array(0, np.uint8) for name in "abcde"}
+    nodes = [
+        *pair("a", "x"),
+        helper.make_node("Clip", ["a_dq", "", "six"], ["clipped"]),
+        *pair("b", "clipped"),
+        helper.make_node("Add", ["b_dq", "b_dq"], ["twice"]),
+        *pair("c", "twice"),
+        helper.make_node("Mul", ["b_dq", "b_dq"], ["square"]),
+        *pair("d", "square"),
+        helper.make_node("Concat", ["c_dq", "d_dq"], ["both"], axis=1),
+        helper.make_node("Reshape", ["both", "shape"], ["flat"]),
+        *pair("e", "flat"),
+    ]
+    more = {"six": np.array(6, np.float32), "shape": np.array([0, -1], np.int64)}
+    made = model(nodes, [value("x", ["n", 3, 2])], [value("e_dq", ["n", 12])], {**scales, **zeros, **more}, opset=20)
+    path = saved(made, tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=True)
+    assert {name for name, _ in module.named_parameters()} == {"a_scale", "c_scale"}
+    assert module.meta["trtcompress"]["twins"] == {"b_scale": "a_scale", "d_scale": "c_scale", "e_scale": "c_scale"}
+    with torch.no_grad():
+        module.get_parameter("c_scale").mul_(2)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    after = {
+        t.name: float(to_array(t)) for t in onnx.load(tmp_path / "out.onnx").graph.initializer if "scale" in t.name
+    }
+    assert after == pytest.approx({"a_scale": 0.02, "b_scale": 0.02, "c_scale": 0.04, "d_scale": 0.04, "e_scale": 0.04})
+
+
+def test_equal_scales_of_one_tensor_are_learned_as_one(tmp_path: Path) -> None:
+    """Both ends of a pair may store it."""
     made = convolution()
     for name, twin in (("x_scale", "x_scale_too"), ("y_scale", "y_scale_too")):
         held = next(t for t in made.graph.initializer if t.name == name)
