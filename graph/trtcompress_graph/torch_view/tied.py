@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import onnx_ir as ir
+
+T = TypeVar("T")
 
 MOVING = frozenset(
     [
@@ -20,55 +24,44 @@ def tied_scales(graph: ir.Graph) -> dict[str, str]:
     Returns:
         By the name of a stored scale that of the one it follows; those that are alone are left out.
     """
-    joined = _Joined()
+    places, scales = Joined[int](), Joined[str]()
     nodes = list(graph.all_nodes())
     for node in nodes:
         if node.op_type in MOVING:
             for value in (*node.inputs, *node.outputs):
                 if value is not None and value.const_value is None:
-                    joined.join(node.outputs[0], value)
-    first: dict[tuple[object, ...], str] = {}
-    found: dict[str, str] = {}
+                    places.join(id(node.outputs[0]), id(value))
+    seen: dict[tuple[object, ...], str] = {}
+    names: list[str] = []
     for node in nodes:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        scale = node.inputs[1]
+        scale = node.inputs[1] if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
         held = scale.const_value if scale is not None else None
         if scale is None or held is None:
             continue
-        same = (held.dtype, tuple(held.shape), held.tobytes())
-        integers, floats = node.inputs[0], node.outputs[0]
-        if node.op_type == "QuantizeLinear":
-            integers, floats = floats, integers
-        places = [value for value in (integers, floats) if value is not None and value.const_value is None]
-        keys = [(id(joined.root(value)), *same) for value in places]
-        name = found.get(str(scale.name), str(scale.name))
-        leader = next((first[key] for key in keys if key in first), name)
-        if leader != str(scale.name):
-            found[str(scale.name)] = leader
-        for key in keys:
-            first.setdefault(key, leader)
-    return {name: _last(found, leader) for name, leader in found.items()}
+        names.append(str(scale.name))
+        for value in (node.inputs[0], node.outputs[0]):
+            if value is not None and value.const_value is None:
+                key = (places.root(id(value)), held.dtype, tuple(held.shape), held.tobytes())
+                scales.join(seen.setdefault(key, names[-1]), names[-1])
+    first: dict[str, str] = {}
+    leaders = {name: first.setdefault(scales.root(name), name) for name in names}
+    return {name: leader for name, leader in leaders.items() if name != leader}
 
 
-def _last(found: dict[str, str], name: str) -> str:
-    while name in found:
-        name = found[name]
-    return name
-
-
-class _Joined:
-    """Which values are one to a scale (union-find)."""
+class Joined(Generic[T]):
+    """Sets that grow together (union-find)."""
 
     def __init__(self) -> None:
-        self._over: dict[int, ir.Value] = {}
+        self._over: dict[T, T] = {}
 
-    def root(self, value: ir.Value) -> ir.Value:
-        while id(value) in self._over:
-            value = self._over[id(value)]
-        return value
+    def root(self, one: T) -> T:
+        """The same for all of a set."""
+        while one in self._over:
+            one = self._over[one]
+        return one
 
-    def join(self, one: ir.Value, other: ir.Value) -> None:
+    def join(self, one: T, other: T) -> None:
+        """Make two sets one."""
         one, other = self.root(one), self.root(other)
-        if one is not other:
-            self._over[id(other)] = one
+        if one != other:
+            self._over[other] = one
