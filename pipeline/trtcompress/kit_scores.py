@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from trtcompress_engines.kit.device.outputs import PREFIX
 from trtcompress_engines.metrics import evaluate
 from trtcompress_graph.errors import DataError, MissingPathError
 from trtcompress_graph.measured import MetricResult
@@ -110,7 +112,7 @@ def _read(folder: Path, kept: KitOutputs, batch: GoldenBatch) -> dict[str, Any]:
         if path.stat().st_size > MOST_BYTES * 4 or file_digest(path) != kept.sha256:
             raise DataError("this is not the file that the device wrote", where=str(path), hint=_AGAIN)
         held = _exported(path) if path.suffix == ".json" else _arrays(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise DataError("outputs of an engine are missing", where=str(path), hint=_AGAIN) from None
     found = {}
     for name, expected in batch.outputs.items():
@@ -120,6 +122,8 @@ def _read(folder: Path, kept: KitOutputs, batch: GoldenBatch) -> dict[str, Any]:
         if value is None or value.shape != expected.shape:
             what = "is not there" if value is None else f"has shape {list(value.shape)} and not {list(expected.shape)}"
             raise DataError(f"the output '{name}' {what}", where=str(path), hint=_AGAIN)
+        if value.dtype.kind not in "biuf":
+            raise DataError(f"the output '{name}' holds no numbers", where=str(path), hint=_AGAIN)
         found[name] = value.astype(expected.dtype)
     return found
 
@@ -127,22 +131,22 @@ def _read(folder: Path, kept: KitOutputs, batch: GoldenBatch) -> dict[str, Any]:
 def _arrays(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError) as error:
+            return {name.removeprefix(PREFIX): arrays[name] for name in arrays.files}
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:  # TypeError: one array, and no file of many
         raise DataError(f"these are no arrays: {error}", where=str(path), hint=_AGAIN) from error
 
 
 def _exported(path: Path) -> dict[str, Any]:
     """What `trtexec --exportOutput` writes, which has `nan` and `inf` as C prints them."""
-    text = re.sub(r"(?<=[\s,\[])(-?)(nan|inf)(?=[\s,\]])", _number, path.read_text(encoding="utf-8"))
     try:
+        text = re.sub(r"(?<=[\s,\[])(-?)(nan|inf)(?=[\s,\]])", _number, path.read_text(encoding="utf-8"))
         return {
             str(one["name"]): np.asarray(one["values"], np.float64).reshape(
                 [int(size) for size in str(one["dimensions"]).split("x") if size]
             )
             for one in json.loads(text)
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"this is not what trtexec writes: {error}", where=str(path), hint=_AGAIN) from error
 
 

@@ -13,6 +13,7 @@ import pytest
 from command_line import done, trtcompress
 from kits import SECONDS, on_jetpack, on_jetpack_4, results
 from small_builds import QUICK, small_classifier
+from trtcompress_engines.kit.device.outputs import PREFIX, keep
 
 AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
 MARGIN = '''
@@ -84,7 +85,7 @@ def test_the_import_computes_it_of_the_outputs_of_the_device(build, target, run)
         file = kit / "results" / kept["path"]
         if file.suffix == ".npz":
             with np.load(file) as held:
-                logits = held["logits"][0]
+                logits = held["output/logits"][0]
         else:
             (held,) = json.loads(file.read_text())
             logits = np.array(held["values"])
@@ -112,8 +113,8 @@ def test_an_engine_that_loses_the_metric_on_the_device_fails_the_build(build):
         for kept in engine["outputs"]:
             file = kit / "results" / kept["path"]
             with np.load(file) as held:
-                wrong = -held["logits"]
-            np.savez(file, logits=wrong)
+                wrong = -held["output/logits"]
+            np.savez(file, **{"output/logits": wrong})
             kept["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (kit / "results/results.json").write_text(json.dumps(told))
     ran = trtcompress("import-results", build, kit / "results/results.json", "--json")
@@ -129,6 +130,8 @@ def test_an_engine_that_loses_the_metric_on_the_device_fails_the_build(build):
     [
         ("gone", "outputs of an engine are missing"),
         ("changed", "not the file that the device wrote"),
+        ("damaged", "these are no arrays"),
+        ("texts", "holds no numbers"),
         ("outside", "leads out of the folder"),
         ("others", "of other samples"),
     ],
@@ -141,6 +144,13 @@ def test_outputs_that_are_not_the_devices_are_refused(build, fault, words):
         (kit / "results" / first["path"]).unlink()
     elif fault == "changed":
         (kit / "results" / first["path"]).write_bytes(b"no arrays")
+    elif fault in ("damaged", "texts"):  # before its digest was made
+        file = kit / "results" / first["path"]
+        with np.load(file) as held:
+            shape = held["output/logits"].shape
+        np.savez(file, **{"output/logits": np.full(shape, "a")})
+        file.write_bytes(file.read_bytes() if fault == "texts" else b"PK\3\4")
+        first["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     elif fault == "outside":
         first["path"] = "../golden/0000.npz"
     else:
@@ -150,6 +160,14 @@ def test_outputs_that_are_not_the_devices_are_refused(build, fault, words):
     ran = trtcompress("import-results", build, kit / "results/results.json")
     assert (ran.code, words in ran.err) == (3, True), ran.err
     assert (build / "report.json").read_bytes() == before
+
+
+def test_outputs_are_kept_whatever_they_are_called(tmp_path):
+    names = ("file", "allow_pickle", "a/b", "../up")
+    kept = keep(tmp_path, "int8", 3, "d1", {name: np.array([index]) for index, name in enumerate(names)})
+    with np.load(tmp_path / kept["path"]) as held:
+        assert {name: int(held[PREFIX + name][0]) for name in names} == dict(zip(names, range(4), strict=True))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0003.npz"]
 
 
 def test_where_the_evaluation_data_is_not_the_gate_is_not_measured_and_the_report_says_why(

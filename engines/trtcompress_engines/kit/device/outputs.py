@@ -11,6 +11,8 @@ import numpy as np
 from .kit import digest
 
 FOLDER = "outputs"
+PREFIX = "output/"
+"""Before the name of each array: numpy has parameters of its own beside them, such as `file`."""
 
 
 def keep(folder: Path, engine: str, index: int, golden: str, outputs: Mapping[str, Any]) -> dict[str, str]:
@@ -33,6 +35,6 @@ def keep(folder: Path, engine: str, index: int, golden: str, outputs: Mapping[st
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial.npz")
-    np.savez(str(aside), **{str(key): np.asarray(value) for key, value in outputs.items()})  # type: ignore[arg-type]
+    np.savez(str(aside), **{PREFIX + str(key): np.asarray(value) for key, value in outputs.items()})  # type: ignore[arg-type]
     aside.replace(path)
     return {"golden": golden, "path": name, "sha256": digest(path)}
