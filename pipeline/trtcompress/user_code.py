@@ -75,7 +75,11 @@ def code_of(name: str, base: Path, sources: Sequence[str], key: str) -> dict[str
         )
     code = {_place(one, file): file for one, file in found.modules.items() if is_project_file(file)}
     for pattern in sources:
-        matches = [path for path in sorted(base.glob(pattern)) if path.is_file()]
+        try:
+            matches = [path for path in sorted(base.glob(pattern)) if path.is_file()]
+        except (ValueError, NotImplementedError) as error:  # an absolute one, or none
+            hint = f"give it relative to {base}"
+            raise ConfigError(f"'{pattern}': {error}", where="triton.sources", hint=hint) from None
         if not matches:
             raise ConfigError(
                 f"'{pattern}' matches no file", where="triton.sources", hint=f"it is looked for in {base}"

@@ -67,7 +67,13 @@ def test_a_star_may_define_anything(base: Path):
 
 
 @pytest.mark.parametrize(
-    ("sources", "told"), [(("*.csv",), r"'\*\.csv' matches no file"), (("../*/lone.py",), "lies outside of the folder")]
+    ("sources", "told"),
+    [
+        (("*.csv",), r"'\*\.csv' matches no file"),
+        (("../*/lone.py",), "lies outside of the folder"),
+        (("/etc/host*",), "'/etc/host.*': .*relative"),
+        (("",), "'': "),
+    ],
 )
 def test_sources_that_do_not_do(base: Path, sources: tuple[str, ...], told: str):
     with pytest.raises(ConfigError, match=told):
