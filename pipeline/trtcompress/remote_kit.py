@@ -100,7 +100,7 @@ def measure_there(build_dir: Path, loaded: Loaded, target: Target, hosts: Sequen
         kit = Path(aside, "kit")
         if version or target.how == "kit":
             _write(kit, build_dir, loaded, target, version)
-            if before := _before(build_dir, target, file_digest(kit / SUMS)):
+            if before := _before(build_dir, target, file_digest(kit / SUMS), loaded.config.measure.seconds):
                 return before
         host = choose(hosts, target)
         if target.how == "local" and (why := why_unmeasured(host, target, loaded.config)):
@@ -130,12 +130,14 @@ def _engines(build_dir: Path, target: Target) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in (build_dir / "engines" / target.name).glob("*/engine.json")}
 
 
-def _before(build_dir: Path, target: Target, digest: str) -> Measured | None:
-    """What an earlier call brought of this very kit, if it is all there."""
+def _before(build_dir: Path, target: Target, digest: str, seconds: float) -> Measured | None:
+    """What an earlier call brought of this very kit, timed for as long, if it is all there."""
     folder = build_dir / DEVICES / target.name
     known = read_record(folder)
     files = known.get("files", {})
-    if known.get("kit") != digest or any(not _is(folder / name, sha256) for name, sha256 in files.items()):
+    if known.get("kit") != digest or known.get("seconds") != seconds:
+        return None
+    if any(not _is(folder / name, sha256) for name, sha256 in files.items()):
         return None
     places = _engines(build_dir, target)
     found = {name: built_before(places[name]) for name in known["engines"] if name in places}
@@ -189,9 +191,9 @@ def _run(kit: Path, build_dir: Path, target: Target, host: Host, seconds: float,
         raise RemoteError(what, where=str(host.remote), hint=hint)
     files = {name: checked.left[path] for name, path in found.items()}
     version = host.bindings if target.how == "local" else ""
-    note = {**about, "tensorrt": version, "engines": list(places), "files": files, "said": built.said}
+    kept = {"engines": list(places), "files": files, "said": built.said, "seconds": seconds}
     with store_errors(folder):
-        write_text(folder / RECORD, json.dumps(note, indent=1))
+        write_text(folder / RECORD, json.dumps({**about, "tensorrt": version, **kept}, indent=1))
     forget(host, key)
     where, took = (about["host"], about["gpu"], str(told["device"]["tensorrt"])), time.perf_counter() - started
     brought = {name: Brought(place / BROUGHT, *where, took) for name, place in places.items()}

@@ -154,18 +154,23 @@ tell built "$(cat done/plan.sha256)"
 def kit(key: str, step: KitStep, arguments: str, device: str) -> str:
     """Run `./build` or `./validate` of a kit, and tell its exit code and each file that it left.
 
-    What is built is not built again, and what was validated since is not run again. A run whose connection broke is
-    waited for.
+    What is built is not built again, and what was validated since, with these arguments, is not run again. A run whose
+    connection broke is waited for.
     """
     left = "engines" if step == "build" else "results"
-    ran = '[ -f results/results.json ] && [ -z "$(find engines -name "*.plan" -newer results/results.json)" ]'
+    asked = shlex.quote(arguments)
+    ran = (
+        '[ -f results/results.json ] && [ -z "$(find engines -name "*.plan" -newer results/results.json)" ]'
+        f' && [ "$(cat validate.arguments 2>/dev/null)" = {asked} ]'
+    )
+    anew = f"rm -rf ../results && printf %s {asked} > ../validate.arguments || exit 1"
     return f"""{_start(key)}{_ALONE}
 code=0
 if ! {{ {ran if step == "validate" else "false"}; }}; then
     work=work.$$
     mkdir "$work" && cd "$work" || exit 1
     {_chosen(device)}
-    {"rm -rf ../results" if step == "validate" else ""}
+    {anew if step == "validate" else ""}
     ../{step} {arguments} > ../{step}.log 2>&1 < /dev/null
     code=$?
     cd "$d" && rm -rf "$work"

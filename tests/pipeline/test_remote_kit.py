@@ -193,6 +193,29 @@ def test_results_that_were_removed_are_measured_again(project: Path, tmp_path: P
     joined(tmp_path)
 
 
+def test_what_was_timed_for_another_while_is_measured_again(project: Path, tmp_path: Path, server: SshServer):
+    assert remote(project, tmp_path, server).code == 0
+    for seconds, count in (("0.02", 2), ("0.02", 2)):
+        again = remote(project, tmp_path, server, "--set", f"measure.seconds={seconds}")
+        assert again.code == 0, again.err
+        assert runs(server) == ["build", "validate"] * count
+    joined(tmp_path)
+
+
+def test_results_that_stayed_there_are_not_those_of_another_while(project: Path, tmp_path: Path, server: SshServer):
+    """The connection broke behind `./validate`; its results lie there when they are asked for with more seconds."""
+    python(server, f"{COUNT}\n{WAIT.format(step='validate')}")
+    broken = threading.Thread(target=hang_up_in, args=(server, "validate"))
+    broken.start()
+    refused(remote(project, tmp_path, server), 24, "connection broke")
+    broken.join()
+    (server.folder / "home/go").touch()
+    again = remote(project, tmp_path, server, "--set", "measure.seconds=0.02")
+    assert again.code == 0, again.err
+    assert runs(server) == ["build", "validate", "build", "validate"]
+    joined(tmp_path)
+
+
 @pytest.mark.parametrize("step", ["build", "validate"])
 def test_a_connection_that_breaks_while_it_works(project: Path, tmp_path: Path, server: SshServer, step: str):
     """The machine works on, and the next call takes what it made."""
