@@ -289,6 +289,13 @@ def test_a_validate_that_fails_there_loses_no_engine(project: Path, tmp_path: Pa
     assert (tmp_path / "small/devices/h100/build.log").read_text().count("there already") == 3
 
 
+def test_each_target_that_is_not_measured_is_told(project: Path, tmp_path: Path, server: SshServer):
+    python(server, f"{COUNT}\n" + 'case "$*" in *"device validate"*) exit 4 ;; esac')
+    ran = remote(project, tmp_path, server, "--target", "l4")
+    refused(ran, 20, "measuring the engines failed there")
+    assert ran.err.count("error: ") == 2
+
+
 def test_an_engine_that_tensorrt_there_refuses(project: Path, tmp_path: Path, server: SshServer):
     """The others are measured and joined all the same."""
     python(server, f"{COUNT}\nexport STAND_IN_REFUSES=trt-int8")

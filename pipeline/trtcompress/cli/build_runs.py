@@ -131,7 +131,10 @@ def _finish(built: Built, loaded: Loaded, hosts: Sequence[Host], telling: Tellin
     for hint in hints(built):
         say(f"hint: {hint}")
     if joined and joined.problems:
-        raise joined.problems[0]
+        first, *more = joined.problems
+        for problem in more:
+            say(f"error: {problem}")
+        raise first
     return 1 if result.verdict == "fail" or (telling.strict and result.verdict == "not_measured") else 0
 
 
