@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -19,8 +20,9 @@ from trtcompress_graph.errors import DataError, MissingPathError
 from trtcompress_graph.measured import MetricResult
 from trtcompress_graph.target import Target
 
+from .assemble import MANIFEST
 from .config import BuildConfig
-from .digests import file_digest
+from .digests import FileDigests, file_digest, source_digest
 from .kit_build import sources_of
 from .kit_golden import golden_batches
 from .kit_results import MOST_BYTES, KitEngine, KitOutputs
@@ -59,11 +61,12 @@ class KeptOutputs:
         """The metrics of these names; none where nothing was kept or the evaluation data is not here.
 
         Raises:
-            DataError: outputs are damaged, missing or of other samples.
+            DataError: outputs are damaged, missing or of other samples, or a metric is no longer that of the build.
             UsageError: the user's own metric cannot be imported, or fails.
         """
         if not names or not engine.outputs or self._golden is None:
             return ()
+        self._same_metrics(names)
         reference: dict[str, list[Any]] = {}
         found: dict[str, list[Any]] = {}
         labels: list[Any] = []
@@ -83,6 +86,20 @@ class KeptOutputs:
         before, after = ({n: _together(rows) for n, rows in some.items()} for some in (reference, found))
         truths = _together(labels) if labels else None
         return tuple(evaluate(name, before, after, truths, base=self.base or Path.cwd()) for name in names)
+
+    def _same_metrics(self, names: Sequence[str]) -> None:
+        """Functions of the user's own have to be those that scored the build; what it did not note is not compared."""
+        noted = json.loads((self.build_dir / MANIFEST).read_text(encoding="utf-8")).get("metrics", {})
+        sources = (self.config.data.evaluation or self.config.data.calibration).sources
+        with TemporaryDirectory() as notes:
+            for name in names:
+                found = (name, self.base or Path.cwd(), sources, FileDigests(Path(notes)))
+                if noted.get(name) and source_digest(*found) != noted[name]:
+                    raise DataError(
+                        "this metric is no longer that of the build: its numbers would not be comparable",
+                        where=name,
+                        hint="build again: trtcompress build CONFIG.yaml",
+                    )
 
     @cached_property
     def _golden(self) -> dict[str, GoldenBatch] | None:

@@ -162,6 +162,21 @@ def test_outputs_that_are_not_the_devices_are_refused(build, fault, words):
     assert (build / "report.json").read_bytes() == before
 
 
+def test_a_metric_that_has_changed_since_the_build_is_refused(build, built):
+    kit = measured(build, "jetson-agx-orin", on_jetpack)
+    before = (build / "report.json").read_bytes()
+    mine = built / "own_scores.py"
+    mine.write_text(MARGIN + "    # another one\n")
+    try:
+        ran = trtcompress("import-results", build, kit / "results/results.json")
+    finally:
+        mine.write_text(MARGIN)
+    assert (ran.code, "own_scores:margin: this metric is no longer that of the build" in ran.err) == (3, True), ran.err
+    assert (build / "report.json").read_bytes() == before
+    ran = trtcompress("import-results", build, kit / "results/results.json")
+    assert ran.code == 0, ran.err
+
+
 def test_outputs_are_kept_whatever_they_are_called(tmp_path):
     names = ("file", "allow_pickle", "a/b", "../up")
     kept = keep(tmp_path, "int8", 3, "d1", {name: np.array([index]) for index, name in enumerate(names)})

@@ -44,6 +44,7 @@ def manifest(built: Built, loaded: Loaded, placed: Placed) -> dict[str, Any]:
         "config": loaded.config.model_dump(mode="json"),
         "revision": _revision(loaded.base),
         "inputs": {name: given[name, ""].digest for name in INPUTS if given[name, ""] is not None},
+        "metrics": {metric.name: metric.digest for metric in given["metrics", ""]},
         "versions": {name: library_version(name) for name in (*LIBRARIES, *GPU_LIBRARIES)},
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), **device()},
