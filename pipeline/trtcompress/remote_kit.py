@@ -16,7 +16,7 @@ from typing import Any
 from trtcompress_engines.kit.device.kit import SUMS
 from trtcompress_engines.kit.device.results import RESULTS
 from trtcompress_engines.tensorrt_release import Release
-from trtcompress_graph.errors import HostLostError, RemoteError, RemoteToolError
+from trtcompress_graph.errors import HostLostError, RemoteError, RemoteToolError, TrtCompressError
 from trtcompress_graph.target import Target
 
 from .config import BuildConfig, Loaded
@@ -24,6 +24,7 @@ from .digests import digest_of, file_digest
 from .files import write_text
 from .kit_build import settings_of, sources_of
 from .kit_packing import pack_kit
+from .kit_results import KitResults, read_results
 from .packaging import BROUGHT
 from .remote_files import Tell, bring, bring_all, forget, key_of, send
 from .remote_host import Host, card_for, choose
@@ -181,7 +182,11 @@ def _run(kit: Path, build_dir: Path, target: Target, host: Host, seconds: float,
     bring_all(host, key, {path: checked.left[path] for path in found.values()}, folder)
     for log in ("build.log", "validate.log"):
         bring(host, key, log, folder / log, None)
-    told = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    try:
+        told = read_results(folder / RESULTS)
+    except TrtCompressError:
+        forget(host, key)  # else the same would be brought once more
+        raise
     if other := _of_other_plans(told, {name: built.left[f"engines/{name}.plan"] for name in places}):
         forget(host, key)
         what, hint = (
@@ -195,7 +200,7 @@ def _run(kit: Path, build_dir: Path, target: Target, host: Host, seconds: float,
     with store_errors(folder):
         write_text(folder / RECORD, json.dumps({**about, "tensorrt": version, **kept}, indent=1))
     forget(host, key)
-    where, took = (about["host"], about["gpu"], str(told["device"]["tensorrt"])), time.perf_counter() - started
+    where, took = (about["host"], about["gpu"], told.device.tensorrt), time.perf_counter() - started
     brought = {name: Brought(place / BROUGHT, *where, took) for name, place in places.items()}
     return Measured(brought, folder / RESULTS, built.said)
 
@@ -214,9 +219,9 @@ def _bring_plan(host: Host, key: str, name: str, folder: Path, built: KitRun, ab
     bring(host, key, path, folder / BROUGHT, sha256)
 
 
-def _of_other_plans(told: Mapping[str, Any], plans: Mapping[str, str]) -> str:
+def _of_other_plans(told: KitResults, plans: Mapping[str, str]) -> str:
     """Names of the engines whose results are of other plans than those that were brought."""
-    other = (one["encoding"] for one in told["engines"] if plans.get(one["encoding"], one["sha256"]) != one["sha256"])
+    other = (one.encoding for one in told.engines if plans.get(one.encoding, one.sha256) != one.sha256)
     return ", ".join(other)
 
 

@@ -289,6 +289,19 @@ def test_a_validate_that_fails_there_loses_no_engine(project: Path, tmp_path: Pa
     assert (tmp_path / "small/devices/h100/build.log").read_text().count("there already") == 3
 
 
+def test_results_that_are_none_are_refused_in_words(project: Path, tmp_path: Path, server: SshServer):
+    spoils = (
+        'case "$*" in *"device validate"*) mkdir -p ../results && echo {} > ../results/results.json; exit 0 ;; esac'
+    )
+    python(server, f"{COUNT}\n{spoils}")
+    refused(remote(project, tmp_path, server), 3, "this is not what ./validate of a kit writes")
+    assert list(server.kept.iterdir()) == []
+    python(server)
+    again = remote(project, tmp_path, server)
+    assert again.code == 0, again.err
+    joined(tmp_path)
+
+
 def test_each_target_that_is_not_measured_is_told(project: Path, tmp_path: Path, server: SshServer):
     python(server, f"{COUNT}\n" + 'case "$*" in *"device validate"*) exit 4 ;; esac')
     ran = remote(project, tmp_path, server, "--target", "l4")
