@@ -29,7 +29,7 @@ install_sshd() {
         have_ssh && return
         why="apt-get could not install openssh-server; it has said why"
     fi
-    missing "sshd" "$why" "the tests of --remote over SSH in tests/pipeline/test_remote_build.py"
+    missing "sshd" "$why" "the tests of --remote over SSH, tests/pipeline/test_remote_*.py"
 }
 
 runs_kits() { # PYTHON
