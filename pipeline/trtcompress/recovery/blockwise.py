@@ -26,7 +26,7 @@ from .job import BLOCKS, Job, Subjects, open_subjects, placed, weights_of
 from .loop import Told
 from .losses.answers import spread
 from .losses.features import Bridge
-from .optimizer import by_size, pace_of, schedule, set_rate
+from .optimizer import by_ratios, pace_of, paced, schedule, set_rate
 from .pairs import Pair, Shared
 from .settings import planned_steps
 from .taps import Block, block, named_nodes, output_nodes, tapped
@@ -179,7 +179,12 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float,
 def _descend(task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float, seed: int) -> None:
     """Adam on the squared error over the variance, until the steps or the seconds are used up."""
     fitted = task.fitted
-    optimizer = Adam([{"params": [*task.weights, *task.bridge.parameters()]}, *by_size(task.scales)], foreach=False)
+    groups: list[dict[str, Any]] = [{"params": [*task.weights, *task.bridge.parameters()]}]
+    if task.scales:
+        groups.append(paced(task.scales))
+    optimizer = Adam(groups, foreach=False)
+    if task.scales:
+        by_ratios(optimizer, task.scales)
     chance = np.random.default_rng(seed)
     started = time.monotonic()
     for step in range(steps):

@@ -226,7 +226,8 @@ class Loop:
         """The rate that a short training of its own brings furthest, and the steps and judgements that were spent.
 
         Each one ends as a training does, with a rate that falls to nothing: among trainings that are cut off, low rates
-        look better than they are. The student stays where the best of them left it.
+        look better than they are. The student stays where the best of them left it. With the best rate it is also tried
+        whether scales of a quantization are better left alone.
         """
         if self._training.rate is not None:
             return self._training.rate, 0, 0
@@ -238,12 +239,21 @@ class Loop:
             loss = self._trained(rate, steps)
             if loss < best[0]:
                 best = (loss, cloned(self._state()))
+            losses[rate] = min(loss, losses.get(rate, math.inf))
             self._restore(self._good)
             return loss
 
+        losses: dict[float, float] = {}
         optimizer = self._training.optimizer
+        pace, self._facts["pace"] = self._facts["pace"], pace_of(steps)
         rate, tried = climb(RATES[optimizer], FIRST_RATE[optimizer], loss_of)
+        if self._inner.scales and optimizer == "adamw":
+            learned, self._facts["pace"], tried = losses[rate], 0.0, tried + 1
+            if loss_of(rate) < learned:
+                pace = 0.0
+                self._say("scales stay as they were calibrated: learning them brings nothing")
         self._restore(best[1])
+        self._facts["pace"] = pace
         self._average = Average(self._inner.student, self._training.average)
         if best[0] < self._facts["best"]:
             self._facts |= {"best": best[0], "metric": self._metric()}

@@ -35,7 +35,7 @@ TRAVEL = 1.2
 """How far scales may go in a training, as the logarithm of their ratio: ranges of outliers shrink to a third."""
 
 MOST_PACE = 0.01
-"""How far they go in a step at the most."""
+"""How far it goes in a step at the most."""
 
 
 def make_optimizer(
@@ -43,15 +43,15 @@ def make_optimizer(
 ) -> Optimizer:
     """AdamW, or SGD with Nesterov's momentum; vectors (biases, norms, scales) do not decay.
 
-    AdamW moves everything by its rate, whatever its size. Scales are far from each other in size, and are to move by a
-    share of it: those of like size are a group. SGD follows the gradients, which LSQ (arXiv 1902.08153) has set right.
+    Scales have a pace of their own under AdamW, see `by_ratios`. SGD follows the gradients, which LSQ (arXiv
+    1902.08153) has set right.
     """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = []
     if training.optimizer == "adamw" and scales:
         apart = {id(scale) for scale in scales}
         trained = [parameter for parameter in trained if id(parameter) not in apart]
-        groups = by_size(scales)
+        groups = [paced(scales)]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay, "share": 1.0},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
@@ -62,27 +62,47 @@ def make_optimizer(
     if training.optimizer == "sgd":
         return SGD(groups, lr=1e-3, momentum=0.9, nesterov=True)
     # Many small kernels cost more than they compute; without a GPU it is memory that they cost
-    return AdamW(groups, lr=1e-3, foreach=trained[0].is_cuda if trained else False)
+    optimizer = AdamW(groups, lr=1e-3, foreach=trained[0].is_cuda if trained else False)
+    if scales:
+        by_ratios(optimizer, scales)
+    return optimizer
 
 
-def by_size(scales: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """Groups of scales for an optimizer, by the power of two that their mean is nearest to."""
-    found: dict[float, list[Tensor]] = {}
-    for scale in scales:
-        mean = max(float(scale.detach().abs().mean()), torch.finfo(torch.float32).tiny)
-        found.setdefault(2.0 ** round(math.log2(mean)), []).append(scale)
-    return [{"params": alike, "weight_decay": 0.0, "size": size} for size, alike in found.items()]
+def paced(scales: Sequence[Tensor]) -> dict[str, Any]:
+    """The group of scales for an optimizer; see `by_ratios`."""
+    return {"params": list(scales), "weight_decay": 0.0, "paced": True}
+
+
+def by_ratios(optimizer: Optimizer, scales: Sequence[Tensor]) -> None:
+    """Let each step of Adam change the logarithm of the scales and not the scales themselves.
+
+    Adam's steps are as long as its rate, whatever the gradient and the size: on a logarithm that is a ratio, the same
+    for the channels of a tensor that are far from each other, and no scale gets to zero.
+    """
+    held: list[Tensor] = []
+
+    @torch.no_grad()
+    def before(*_: Any) -> None:
+        held[:] = [scale.detach().clone() for scale in scales]
+
+    @torch.no_grad()
+    def after(*_: Any) -> None:
+        moved = torch._foreach_sub([scale.detach() for scale in scales], held)
+        torch._foreach_copy_([scale.detach() for scale in scales], torch._foreach_mul(held, torch._foreach_exp(moved)))
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def pace_of(total: int) -> float:
-    """How far scales go in a step at its full rate, as a share of their size, in a training of so many steps."""
+    """How far the logarithm of a scale goes in a step at its full rate, in a training of so many steps."""
     return min(MOST_PACE, 2 * TRAVEL / total)  # over time rates are half of their greatest
 
 
 def set_rate(optimizer: Optimizer, rate: float, pace: float = 0.0) -> None:
     """The learning rate of the next step, and the pace of scales."""
     for group in optimizer.param_groups:
-        group["lr"] = pace * group["size"] if "size" in group else rate * group.get("share", 1.0)
+        group["lr"] = pace if "paced" in group else rate * group.get("share", 1.0)
 
 
 def schedule(step: int, total: int) -> float:
