@@ -51,6 +51,7 @@ def _run(data: DataRef, reference: Model, pruned: Model | None, axes: Axes) -> I
     rng = batch_range(reference.inputs, axes)
     least = rng.min if rng else 1
     dataset = open_data(data, reference, min(SAMPLES, data.samples or SAMPLES))
+    index = 0
     with ExitStack() as stack:
         base = stack.enter_context(open_graph(reference.path))
         origin = stack.enter_context(open_graph(pruned.path)) if pruned else None
@@ -70,4 +71,6 @@ def _run(data: DataRef, reference: Model, pruned: Model | None, axes: Axes) -> I
                 labels=batch.labels,
                 count=batch.count,
                 filled=filled,
+                index=index,
             )
+            index += 1

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from trtcompress_engines.kit.contents import GoldenBatch
     from trtcompress_engines.scores import Values
 
+FEW = 32
+"""Samples under which a metric of the device is told to say little."""
+
 _AGAIN = "copy the whole folder results from the device, or run ./validate there again"
 
 
@@ -85,6 +88,11 @@ class KeptOutputs:
             labels.extend(() if batch.labels is None else batch.labels)
         before, after = ({n: _together(rows) for n, rows in some.items()} for some in (reference, found))
         truths = _together(labels) if labels else None
+        if len({kept.golden for kept in engine.outputs}) < len(engine.outputs):
+            raise DataError("outputs of one batch are there twice", where=str(self.folder), hint=_AGAIN)
+        counted = sum(self._golden[kept.golden].count for kept in engine.outputs)
+        if counted < FEW:
+            self.notes.append(f"{engine.encoding}: {', '.join(names)} of {counted} samples: a gate on it says little")
         return tuple(evaluate(name, before, after, truths, base=self.base or Path.cwd()) for name in names)
 
     def _same_metrics(self, names: Sequence[str]) -> None:

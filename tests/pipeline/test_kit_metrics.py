@@ -103,6 +103,7 @@ def test_the_import_computes_it_of_the_outputs_of_the_device(build, target, run)
     assert own["own_scores:margin"]["value"] == pytest.approx(float(np.mean(wanted)), rel=1e-5)
     assert own["own_scores:margin"]["samples"] == len(wanted)
     assert set(scored(build, target)) == {"own_scores:margin", "top1"}
+    assert f"of {len(wanted)} samples: a gate on it says little" in (build / "report.md").read_text()
 
 
 def test_an_engine_that_loses_the_metric_on_the_device_fails_the_build(build):

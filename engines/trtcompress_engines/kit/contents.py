@@ -27,6 +27,7 @@ class GoldenBatch:
         labels: one a real sample, or None; a kit gets those that are numbers.
         count: how many samples are real.
         filled: how many the batch holds; a model of fixed batch size is filled up.
+        index: place among the golden batches.
     """
 
     inputs: Arrays
@@ -35,6 +36,7 @@ class GoldenBatch:
     labels: Array | None
     count: int
     filled: int
+    index: int = 0
 
     @property
     def has_numbers(self) -> bool:
@@ -43,8 +45,8 @@ class GoldenBatch:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what goes in, by which results of a device find their samples again."""
-        found = sha256()
+        """SHA-256 of place and inputs, by which results of a device find their samples again."""
+        found = sha256(f"{self.index}\n".encode())
         for name, value in self.inputs.items():
             found.update(f"{name} {value.dtype} {value.shape} {self.count}\n".encode())
             found.update(np.ascontiguousarray(value).tobytes())

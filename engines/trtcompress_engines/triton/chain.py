@@ -39,7 +39,7 @@ def write_chain(repository: Path, name: str, links: Sequence[Link], batch: Batch
         raise CompileError(
             f"'{both[0]}' would be both an input and an output",
             where=f"ensemble '{name}'",
-            hint="return it under another name from triton.postprocess",
+            hint="give the model's output another name, or let triton.postprocess return it under another",
         )
     with put_folder(repository / name) as folder:
         (folder / VERSION).mkdir()  # Triton wants a version, and there is nothing to lie in it
