@@ -17,8 +17,10 @@ from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
 
 from .batching import batches
+from .images import assumption
 from .samples import Array, Batch, Preprocess, Sample
 from .sources import Chunk, Chunks, Request, open_source
+from .sources.images import holds_images
 from .validate import check_lengths, check_names, check_shape, validate_sample
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Dataset:
                         hint=f"give '{LABELS}' with every sample, or with none",
                     )
                 labelled = has_label
-                yield validate_sample(sample, self.inputs, where, self._note)
+                yield validate_sample(sample, self.inputs, where, self.note)
                 number += 1
 
     def _first(self) -> Sample:
@@ -79,7 +81,8 @@ class Dataset:
             return sample
         raise DataError("there are no samples", where=self.source, hint="name data that holds at least one sample")
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Add a note, once."""
         if text not in self.notes:
             self.notes.append(text)
             _log.info("%s: %s", self.source, text)
@@ -110,7 +113,10 @@ def open_dataset(
     if samples is not None and samples < 1:
         raise DataError(f"{samples} samples are asked for", where=str(source), hint="ask for at least one")
     request = Request(str(source), base / source, tuple(inputs), preprocess, base)
-    return Dataset(str(source), open_source(request), inputs, samples)
+    made = Dataset(str(source), open_source(request), inputs, samples)
+    if preprocess is None and holds_images(base / source):
+        made.note(assumption(inputs[0]))
+    return made
 
 
 def _split(chunk: Chunk, inputs: Sequence[TensorSpec]) -> Iterator[Sample]:

@@ -38,6 +38,17 @@ def default_preprocess(spec: TensorSpec) -> Preprocess:
     )
 
 
+def assumption(spec: TensorSpec) -> str:
+    """In words, what `default_preprocess` takes for granted."""
+    taken = default_preprocess(spec)
+    size = f"resized to {taken.size[0]}x{taken.size[1]}" if taken.size else "left in their size"
+    values = "their pixels stay 0 to 255" if taken.scale == 1.0 else "their pixels go from 0 to 1"
+    return (
+        f"images are {size} and {values}, with no mean and deviation: if the model was trained otherwise, give a "
+        "config with a section preprocess, or arrays (.npz) as the model takes them"
+    )
+
+
 def load_image(path: Path, preprocess: Preprocess, spec: TensorSpec) -> Array:
     """Decode and preprocess one image; float32, or uint8 where nothing but the size changes.
 

@@ -177,7 +177,9 @@ def _call_user(outputs: Outputs, labels: Any, *, function: Callable[..., Any], m
     try:
         answer = np.asarray(function(outputs, labels), dtype=np.float64)
     except Exception as error:
-        raise UsageError(f"the function failed: {type(error).__name__}: {error}", where=where) from error
+        what = f"the function failed: {type(error).__name__}: {error}"
+        hint = f"it gets a dict of arrays by the names of the model's outputs ({', '.join(outputs)}), and the labels"
+        raise UsageError(what, where=where, hint=hint) from error
     samples = len(next(iter(outputs.values())))
     if answer.shape not in ((), (samples,)):
         raise UsageError(

@@ -30,7 +30,7 @@ _EMULATION = "emulation"
 """Key of a candidate that keeps it as the build left it, so that a second import starts from there."""
 
 
-def import_results(build_dir: Path, path: Path, base: Path | None = None) -> BuildResult:
+def import_results(build_dir: Path, path: Path, base: Path | None = None) -> tuple[BuildResult, tuple[str, ...]]:
     """Join results.json into report.json, report.md and junit.xml of a build.
 
     Args:
@@ -39,7 +39,7 @@ def import_results(build_dir: Path, path: Path, base: Path | None = None) -> Bui
         base: folder that relative paths of the config start from; the current one where None.
 
     Returns:
-        The result of the build as it stands then.
+        The result of the build as it stands then, and what is to be known of what the device measured.
 
     Raises:
         MissingPathError: there is no such file, or this is no build folder.
@@ -58,7 +58,8 @@ def import_results(build_dir: Path, path: Path, base: Path | None = None) -> Bui
             write_text(build_dir / "report.md", with_devices(facts))
             write_text(build_dir / "junit.xml", junit_xml(facts))
             write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
-    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields})
+    notes = tuple(facts["devices"][results.kit.target]["notes"])
+    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields}), notes
 
 
 def join(
@@ -98,7 +99,7 @@ def join(
     facts.setdefault("devices", {})[target] = {
         **results.model_dump(mode="json", exclude={"engines"}),
         "engines": [encode(engine, Path("/")) for engine in results.engines],
-        "notes": [*_notes(validation, measured), *(scores.notes if scores else ())],
+        "notes": [*_notes(validation, measured, results.usual_batch), *(scores.notes if scores else ())],
     }
     _retarget(facts, validation)
 
@@ -174,7 +175,7 @@ def _has_own(name: str, names: Sequence[str]) -> bool:
     return any(other.startswith(f"{name}:") for other in names)
 
 
-def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> list[str]:
+def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine], usual: int) -> list[str]:
     """Where INT8 does not pay on the device."""
     first, last = (validation["candidates"][place]["engine"]["encoding"] for place in (0, -1))
     missing = [f"{name} was not measured: it was not built there" for name in (first, last) if name not in measured]
@@ -182,14 +183,15 @@ def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> 
         return list(dict.fromkeys(missing))
     if first == last or not measured[first].speeds:
         return []
-    mine, other = (_fastest(measured[name].speeds) for name in (first, last))
+    mine, other = (_usual(measured[name].speeds, usual) for name in (first, last))
     if mine < other:
         return []
     return [f"{first} ({mine:.3g} ms) is not faster than {last} ({other:.3g} ms) on the device: it does not pay there"]
 
 
-def _fastest(speeds: tuple[Speed, ...]) -> float:
-    return min(speeds, key=lambda speed: speed.engine.batch).engine.p50
+def _usual(speeds: tuple[Speed, ...], usual: int) -> float:
+    """Milliseconds at the usual batch, or at the least one."""
+    return min(speeds, key=lambda speed: (speed.engine.batch != usual, speed.engine.batch)).engine.p50
 
 
 def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:

@@ -115,7 +115,9 @@ class KeptOutputs:
         try:
             sources = sources_of(self.build_dir, self.config, self.target, self.base)
         except MissingPathError as error:
-            self.notes.append(f"no metric is computed of the outputs of the device: {error.what} ({error.where})")
+            self.notes.append(
+                f"no metric is computed of the outputs of the device: {error.what} ({error.where}); {error.hint}"
+            )
             return None
         if sources.data.state:
             self.notes.append("no metric is computed of the outputs: those of a model that remembers are single steps")

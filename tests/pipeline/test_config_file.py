@@ -22,7 +22,7 @@ model:
     x: {batch: [1, 8, 16]}
 data:
   calibration:
-    source: calib.npz
+    source: calib
     preprocess: {size: [8, 8]}
 targets:
   - cpu
@@ -43,7 +43,7 @@ def load(tmp_path: Path, text: str = CONFIG, *overrides: str) -> BuildConfig:
     [
         ("name: small", "nmae: small", 1, "nmae", "did you mean 'name'"),
         ("  source: m.onnx", "  sorce: m.onnx", 3, "model.sorce", "did you mean 'source'"),
-        ("    source: calib.npz", "    samles: 3", 8, "data.calibration.samles", "did you mean 'samples'"),
+        ("    source: calib", "    samles: 3", 8, "data.calibration.samles", "did you mean 'samples'"),
         ("{size: [8, 8]}", "{sise: [8, 8]}", 9, "data.calibration.preprocess.sise", "did you mean 'size'"),
         ("    precision: int8", "    precison: int8", 13, "targets.1.precison", "did you mean 'precision'"),
         ("metric: [top1]", "zzz: 1", 14, "zzz", "known keys here: name, model, data"),
@@ -56,7 +56,7 @@ def load(tmp_path: Path, text: str = CONFIG, *overrides: str) -> BuildConfig:
         ("[1, 8, 16]", "[1, eight, 16]", 5, "model.inputs.x.batch.1", "valid integer"),
         ("[8, 8]", "[8, 8, 8]", 9, "data.calibration.preprocess.size", "at most 2 items"),
         ("name: small", "name: [small]", 1, "name", "valid string"),
-        ("    source: calib.npz\n", "", 7, "data.calibration.source", "needed"),
+        ("    source: calib\n", "", 7, "data.calibration.source", "needed"),
         ("metric: [top1]", "qat: {epoch: 5}", 14, "qat.epoch", "did you mean 'epochs'"),
         ("metric: [top1]", "prune: {macs: 2}", 14, "prune.macs", "less than 1"),
         ("metric: [top1]", "gates: {min_speedup: .inf}", 14, "gates.min_speedup", "not a finite number"),
@@ -143,7 +143,7 @@ def test_set_overrides_any_key(tmp_path: Path, override: str, read: Any):
     config = load(tmp_path, CONFIG, override)
     assert read(config)
     if not override.startswith("data."):
-        assert config.data.calibration.source == "calib.npz"
+        assert config.data.calibration.source == "calib"
 
 
 def test_set_reaches_into_short_forms(tmp_path: Path):
@@ -222,7 +222,7 @@ def test_variables_are_expanded_where_they_are_written(tmp_path: Path, monkeypat
     monkeypatch.setenv("FOLDER", "/data")
     monkeypatch.setenv("COUNT", "12")
     monkeypatch.setenv("NESTED", "${FOLDER}")
-    text = CONFIG.replace("calib.npz", "${FOLDER}/c-$FOLDER-$(FOLDER)-${NESTED}.npz")
+    text = CONFIG.replace("source: calib", "source: " + "${FOLDER}/c-$FOLDER-$(FOLDER)-${NESTED}")
     config = load(tmp_path, text, "data.calibration.samples=${COUNT}", "metric=[top1, 'm:${COUNT}']")
     assert config.data.calibration.source == "/data/c-$FOLDER-$(FOLDER)-${FOLDER}.npz"
     assert config.data.calibration.samples == 12
@@ -232,7 +232,7 @@ def test_variables_are_expanded_where_they_are_written(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("overrides", [(), ("data.calibration.source=${NOWHERE}",)])
 def test_an_undefined_variable_is_refused(tmp_path: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NOWHERE", raising=False)
-    text = CONFIG if overrides else CONFIG.replace("calib.npz", "${NOWHERE}/c.npz")
+    text = CONFIG if overrides else CONFIG.replace("source: calib", "source: " + "${NOWHERE}/c")
     with pytest.raises(ConfigError, match="NOWHERE is not set") as caught:
         load(tmp_path, text, *overrides)
     place = "--set" if overrides else f"{tmp_path / 'build.yaml'}:8:"

@@ -23,9 +23,9 @@ For {releases}. Copy this folder to the device, and there:
     ./build                # builds the engines into engines/{implicit}
     ./validate             # compares them with the golden outputs, measures, writes results/
 
-Then bring results/results.json back:
+Then bring the folder results back, as a whole, and in the folder of the build's config:
 
-    trtcompress import-results BUILD_DIR results.json
+    trtcompress import-results BUILD_DIR results/results.json
 
 It needs nothing but JetPack. `./validate --backend onnxruntime` tries it on any machine with ONNX Runtime.
 {notes}"""

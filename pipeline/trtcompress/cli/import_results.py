@@ -21,15 +21,16 @@ def command(build_dir: str, results: str, strict: bool, as_json: bool) -> int:
     \b
     trtcompress package build/mnist --format jetson -o kit
     on the device: ./build && ./validate
-    trtcompress import-results build/mnist results.json
+    here, in the folder of the config: trtcompress import-results build/mnist results/results.json
 
-    The gates that were not measured are applied; report.json, report.md and junit.xml are written anew. A build that
-    runs again writes its own reports: import the results again then. Exit 1 where a gate fails.
+    A metric of your own is computed of the outputs that lie beside results.json. The gates that were not measured are
+    applied; report.json, report.md and junit.xml are written anew. A build that runs again writes its own reports:
+    import the results again then. Exit 1 where a gate fails.
     """
     from ..kit_import import import_results
     from .output import print_json, print_table
 
-    found = import_results(Path(build_dir), Path(results))
+    found, notes = import_results(Path(build_dir), Path(results))
     if as_json:
         print_json(found)
     else:
@@ -47,5 +48,7 @@ def command(build_dir: str, results: str, strict: bool, as_json: bool) -> int:
                 for target, gate in gates
             ],
         )
+    for note in notes:
+        say(f"note: {note}")
     say(f"wrote {Path(build_dir) / 'report.md'}, report.json and junit.xml")
     return 1 if found.verdict == "fail" or (strict and found.verdict == "not_measured") else 0

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.callables import is_callable_name
 
 from .forms import Lengths, Settings, as_source
 
@@ -101,4 +102,13 @@ class DataSettings(Settings):
                         f"calibration and evaluation are preprocessed differently: {name} is {one} and {other}; "
                         "give both what the model was trained with"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _images_alone(self) -> Self:
+        for given in (self.calibration, self.evaluation, self.training):
+            if given and given.preprocess and (given.source.endswith(".npz") or is_callable_name(given.source)):
+                raise ValueError(
+                    f"{given.source} gives arrays, not images, which are taken as they are: leave its preprocess out"
+                )
         return self

@@ -47,7 +47,8 @@ def call_function(function: Any, name: str, outputs: dict[str, Any]) -> dict[str
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     except Exception as error:  # the user's own code can raise anything
-        raise RuntimeError(f"{name} failed: {type(error).__name__}: {error}") from error
+        there = ", ".join(outputs)
+        raise RuntimeError(f"{name} failed: {type(error).__name__}: {error} (the outputs are: {there})") from error
     if not isinstance(made, dict) or not made:
         raise RuntimeError(f"{name} returned {type(made).__name__ if made != {} else 'nothing'}, not a dict of arrays")
     return {key: _array(value, key, name) for key, value in made.items()}
