@@ -222,9 +222,9 @@ def test_variables_are_expanded_where_they_are_written(tmp_path: Path, monkeypat
     monkeypatch.setenv("FOLDER", "/data")
     monkeypatch.setenv("COUNT", "12")
     monkeypatch.setenv("NESTED", "${FOLDER}")
-    text = CONFIG.replace("source: calib", "source: " + "${FOLDER}/c-$FOLDER-$(FOLDER)-${NESTED}")
+    text = CONFIG.replace("source: calib", "source: ${FOLDER}/c-$FOLDER-$(FOLDER)-${NESTED}")
     config = load(tmp_path, text, "data.calibration.samples=${COUNT}", "metric=[top1, 'm:${COUNT}']")
-    assert config.data.calibration.source == "/data/c-$FOLDER-$(FOLDER)-${FOLDER}.npz"
+    assert config.data.calibration.source == "/data/c-$FOLDER-$(FOLDER)-${FOLDER}"
     assert config.data.calibration.samples == 12
     assert config.metric == ("top1", "m:12")
 
@@ -232,7 +232,7 @@ def test_variables_are_expanded_where_they_are_written(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("overrides", [(), ("data.calibration.source=${NOWHERE}",)])
 def test_an_undefined_variable_is_refused(tmp_path: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NOWHERE", raising=False)
-    text = CONFIG if overrides else CONFIG.replace("source: calib", "source: " + "${NOWHERE}/c")
+    text = CONFIG if overrides else CONFIG.replace("source: calib", "source: ${NOWHERE}/c")
     with pytest.raises(ConfigError, match="NOWHERE is not set") as caught:
         load(tmp_path, text, *overrides)
     place = "--set" if overrides else f"{tmp_path / 'build.yaml'}:8:"
