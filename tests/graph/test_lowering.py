@@ -35,6 +35,7 @@ CASES: dict[str, tuple[int, str, list[Any], dict[str, Any]]] = {
     "average": (20, "AveragePool", [], {"kernel_shape": [2, 2], "dilations": [1, 1]}),
     "resize": (20, "Resize", ["", np.array([1, 1, 2, 2.0])], {"mode": "linear", "antialias": 0}),
     "reshape": (21, "Reshape", [np.array([0, -1], I64)], {"allowzero": 0}),
+    "reshape_as_pytorch_writes_it": (21, "Reshape", [np.array([-1, 480], I64)], {"allowzero": 1}),
     "cast": (21, "Cast", [], {"to": TensorProto.INT32, "saturate": 1}),
     "softmax": (20, "Softmax", [], {"axis": 1}),
 }

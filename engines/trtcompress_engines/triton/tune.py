@@ -245,7 +245,8 @@ def verdict(compared: Compared | None, limit_ms: float, missed: bool) -> tuple[s
         return f"p99 of {compared.winner.p99:.3g} ms is within the limit, which what was there never kept", True
     won = sum(ratio > 1 for ratio in compared.ratios)
     told = (
-        f"{compared.ratio:.3g} times the throughput of what was there, faster in {won} of {len(compared.ratios)} turns"
+        f"{compared.ratio:.3g} times the throughput of what was there in the middle turn, "
+        f"faster in {won} of {len(compared.ratios)} turns"
     )
     if compared.ratio < BETTER or won < len(compared.ratios) - 1:
         return f"{told}: that may be noise, what was there stays", False

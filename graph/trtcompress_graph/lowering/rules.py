@@ -91,12 +91,21 @@ def _cast_like(node: onnx.NodeProto, found: Lowering) -> Nodes:
     return Chain(node).last("Cast", node.input[0], to=TensorProto.DataType.Value(kind)) if kind else None
 
 
+def _reshape(node: onnx.NodeProto, found: Lowering) -> Nodes:
+    """Before opset 14 a 0 always meant the length that was there; PyTorch's exporter says otherwise, and has no 0."""
+    shape = found.value(node.input[1])
+    if not attribute(node, "allowzero", 0) or shape is None or not shape.all():
+        return None
+    return _rebuilt(node, list(node.input), ("allowzero",))
+
+
 _REDUCE = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **{f"Reduce{kind}": _reduce for kind in _REDUCE},
         "Split": _split,
+        "Reshape": _reshape,
         "Pad": _pad,
         "LayerNormalization": layer_norm,
         "GroupNormalization": group_norm,
