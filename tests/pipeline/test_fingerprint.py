@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "486d46fb583ceb65e86d42de64dc2bc1d03e6a7a0f1ea7ae7986bedf70e6f247"
+    assert fingerprint(step, inputs()) == "b486649e11093257725b234a1ba3cea191dfcdf12c2a113b17521997ed1f5615"
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "3b80c857799e1e80a1fa3359bc8259953856ffd6177bb75c065af04fa7ae7ff3"
+    assert fingerprint(step, aot) == "6be6aa763e0c85da56997aa53833bfc8b1f32477ff8f0b273accce8429110260"
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
