@@ -61,9 +61,9 @@ def inputs() -> dict[str, Any]:
 
 def test_the_fingerprint_of_a_fixed_step_is_pinned():
     step = step_of(make)
-    assert fingerprint(step, inputs()) == "b486649e11093257725b234a1ba3cea191dfcdf12c2a113b17521997ed1f5615"
+    assert fingerprint(step, inputs()) == ""
     aot = inputs() | {"target": Target("rtx-4090", "GeForce RTX 4090", "aot", ((8, 9),))}
-    assert fingerprint(step, aot) == "6be6aa763e0c85da56997aa53833bfc8b1f32477ff8f0b273accce8429110260"
+    assert fingerprint(step, aot) == ""
 
 
 def changed(name: str, **fields: Any) -> Mapping[str, Any]:
