@@ -91,3 +91,11 @@ def environment() -> dict[str, str]:
     """This environment without what would change how the program prints."""
     changed = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TRTCOMPRESS_TRACEBACK")
     return {name: value for name, value in os.environ.items() if name not in changed}
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    """It ended with that code, in words, with something to do."""
+    assert ran.code == code, ran.err
+    for word in (*words, "hint: "):
+        assert word in ran.err
+    assert "Traceback" not in ran.err

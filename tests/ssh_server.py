@@ -7,10 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pytest
 
 from s3_server import free_port, wait_for_port
 
@@ -129,3 +132,12 @@ class SshServer:
 
     def _keygen(self, path: Path) -> None:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path], check=True)
+
+
+@contextmanager
+def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+    """A server, and a trtcompress that reaches it."""
+    started = SshServer(folder).start()
+    monkeypatch.setenv("TRTCOMPRESS_SSH", started.ssh)
+    yield started
+    started.stop()

@@ -198,7 +198,7 @@ def test_a_function_is_served_as_it_was_tried(served, tmp_path: Path):
     assert good.tensors["half"].dtype == np.float16
     assert np.array_equal(good.tensors["half"], np.full((2, 3, 4), 2))
     assert (negative.error.message, negative.error.code) == ("fn:f: a score is negative", TritonError.INVALID_ARG)
-    assert (lost.error.message, lost.error.code) == ("fn:f failed: KeyError: 'lost'", 1)
+    assert (lost.error.message, lost.error.code) == ("fn:f failed: KeyError: 'lost' (the outputs are: score, boxes)", 1)
     assert "fn:f returned 'half' as float16[2], and as float16[-1, -1, 4] when it was packaged" in other.error.message
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Ran, done, start, trtcompress
+from command_line import Ran, done, refused, start, trtcompress
 from small_builds import QUICK, small_classifier
-from ssh_server import MISSING, SSHD, SshServer
+from ssh_server import MISSING, SSHD, SshServer, serving
 from trtcompress.digests import file_digest
 from trtcompress.remote import Remote, parse_remote
 from trtcompress.remote_host import Gpu, is_named
@@ -32,18 +32,14 @@ BUILD = 'cat "$onnx" > "$plan"; echo "$*" >> "$plan"'
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, samples, and a store that all builds here share."""
-    folder = tmp_path_factory.mktemp("remote")
-    small_classifier(folder)
-    return folder
+    return small_classifier(tmp_path_factory.mktemp("remote")).folder
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
-    started = SshServer(tmp_path / "ssh").start()
-    started.trtexec(COUNT + BUILD)
-    monkeypatch.setenv("TRTCOMPRESS_SSH", started.ssh)
-    yield started
-    started.stop()
+    with serving(tmp_path / "ssh", monkeypatch) as started:
+        started.trtexec(COUNT + BUILD)
+        yield started
 
 
 @pytest.fixture
@@ -198,14 +194,6 @@ def test_compile_brings_the_plan_beside_the_graph(project: Path, tmp_path: Path,
         assert ran.json["built"]
         assert ran.json["engine"] == str(folder / "model.plan")
         assert runs(server) == times
-
-
-def refused(ran: Ran, code: int, *words: str) -> None:
-    """Before work, in words, with something to do."""
-    assert ran.code == code, ran.err
-    for word in (*words, "hint: "):
-        assert word in ran.err
-    assert "Traceback" not in ran.err
 
 
 @needs_sshd

@@ -17,10 +17,10 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from command_line import Ran, trtcompress
+from command_line import Ran, refused, trtcompress
 from kits import STAND_INS
 from small_builds import QUICK, small_classifier
-from ssh_server import MISSING, SSHD, SshServer
+from ssh_server import MISSING, SSHD, SshServer, serving
 from trtcompress.digests import file_digest
 from trtcompress.remote_board import is_board_of, is_jetson
 from trtcompress_engines.targets import resolve_target
@@ -53,18 +53,14 @@ WAIT = 'case "$*" in *"device {step}"*) while [ ! -e "$HOME/go" ]; do sleep 0.05
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, samples, and a store that all builds here share."""
-    folder = tmp_path_factory.mktemp("remote")
-    small_classifier(folder)
-    return folder
+    return small_classifier(tmp_path_factory.mktemp("remote")).folder
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
-    started = SshServer(tmp_path / "ssh").start()
-    python(started)
-    monkeypatch.setenv("TRTCOMPRESS_SSH", started.ssh)
-    yield started
-    started.stop()
+    with serving(tmp_path / "ssh", monkeypatch) as started:
+        python(started)
+        yield started
 
 
 def python(server: SshServer, before: str = COUNT, version: str = "10.13.2") -> None:
@@ -101,13 +97,6 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def refused(ran: Ran, code: int, *words: str) -> None:
-    assert ran.code == code, ran.err
-    for word in (*words, "hint: "):
-        assert word in ran.err
-    assert "Traceback" not in ran.err
 
 
 def joined(out: Path, target: str = "h100") -> None:

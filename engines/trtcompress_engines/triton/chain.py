@@ -8,13 +8,12 @@ from pathlib import Path
 from trtcompress_graph.errors import CompileError
 from trtcompress_graph.model import TensorSpec
 
-from .aside import put_folder
 from .batching import Batching
 from .config import served_dims
 from .datatypes import TRITON_TYPES
-from .repository import VERSION
+from .ensemble import config_of, mapped, put_ensemble
 from .steps import Link
-from .textproto import Message, Symbol, to_text
+from .textproto import Message, Symbol
 
 
 def write_chain(repository: Path, name: str, links: Sequence[Link], batch: Batching) -> Path:
@@ -41,40 +40,24 @@ def write_chain(repository: Path, name: str, links: Sequence[Link], batch: Batch
             where=f"ensemble '{name}'",
             hint="give the model's output another name, or let triton.postprocess return it under another",
         )
-    with put_folder(repository / name) as folder:
-        (folder / VERSION).mkdir()  # Triton wants a version, and there is nothing to lie in it
-        (folder / VERSION / ".keep").touch()
-        (folder / "config.pbtxt").write_text(chain_text(name, links, batch), encoding="ascii")
-    return repository / name
+    return put_ensemble(repository, name, chain_text(name, links, batch))
 
 
 def chain_text(name: str, links: Sequence[Link], batch: Batching) -> str:
-    """The `config.pbtxt` of a chain."""
-    return to_text(
+    """The `config.pbtxt` of a chain; between two models a tensor is called after the one that makes it.
+
+    The answer may have an output of that name.
+    """
+    steps: list[Message] = [
         {
-            "name": name,
-            "platform": "ensemble",
-            "max_batch_size": batch.max_size,
-            "input": [_tensor(spec, batch) for spec in links[0].inputs],
-            "output": [_tensor(spec, batch) for spec in links[-1].outputs],
-            "ensemble_scheduling": {
-                "step": [
-                    {
-                        "model_name": link.served,
-                        "model_version": -1,
-                        "input_map": _mapped(link.inputs, links[index - 1].served if index else ""),
-                        "output_map": _mapped(link.outputs, link.served if link is not links[-1] else ""),
-                    }
-                    for index, link in enumerate(links)
-                ]
-            },
+            "model_name": link.served,
+            "input_map": mapped(link.inputs, links[index - 1].served if index else ""),
+            "output_map": mapped(link.outputs, link.served if link is not links[-1] else ""),
         }
-    )
-
-
-def _mapped(specs: Sequence[TensorSpec], maker: str) -> list[Message]:
-    """Between two models a tensor is called after the one that makes it: the answer may have an output of that name."""
-    return [{"key": spec.name, "value": f"{maker}:{spec.name}" if maker else spec.name} for spec in specs]
+        for index, link in enumerate(links)
+    ]
+    inputs, outputs = ([_tensor(spec, batch) for spec in specs] for specs in (links[0].inputs, links[-1].outputs))
+    return config_of(name, batch.max_size, inputs, outputs, steps)
 
 
 def _tensor(spec: TensorSpec, batch: Batching) -> Message:

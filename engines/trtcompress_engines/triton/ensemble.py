@@ -5,7 +5,7 @@ Source: Triton's user guide, page "Ensemble Models".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +46,40 @@ def write_ensemble(repository: Path, name: str, towers: Mapping[str, Tower]) -> 
     Raises:
         CompileError: two towers make one output.
     """
+    return put_ensemble(repository, name, ensemble_text(name, towers))
+
+
+def put_ensemble(repository: Path, name: str, text: str) -> Path:
+    """Write the folder of an ensemble with that `config.pbtxt`; returns it."""
     with put_folder(repository / name) as folder:
         (folder / VERSION).mkdir()  # Triton wants a version, and there is nothing to lie in it
         (folder / VERSION / ".keep").touch()
-        (folder / "config.pbtxt").write_text(ensemble_text(name, towers), encoding="ascii")
+        (folder / "config.pbtxt").write_text(text, encoding="ascii")
     return repository / name
+
+
+def config_of(
+    name: str, size: int, inputs: Sequence[Message], outputs: Sequence[Message], steps: Sequence[Message]
+) -> str:
+    """The `config.pbtxt` of an ensemble.
+
+    Args:
+        name: of the ensemble.
+        size: greatest batch; 0 where requests carry every axis themselves.
+        inputs: that it takes.
+        outputs: that it gives.
+        steps: the models that it asks, each with `model_name`, `input_map` and `output_map`.
+    """
+    return to_text(
+        {
+            "name": name,
+            "platform": "ensemble",
+            "max_batch_size": size,
+            "input": list(inputs),
+            "output": list(outputs),
+            "ensemble_scheduling": {"step": [{**step, "model_version": -1} for step in steps]},
+        }
+    )
 
 
 def ensemble_text(name: str, towers: Mapping[str, Tower]) -> str:
@@ -66,26 +95,17 @@ def ensemble_text(name: str, towers: Mapping[str, Tower]) -> str:
             if spec.name in outputs:
                 raise CompileError(f"two towers make the output '{spec.name}'", where=f"ensemble '{name}'")
             outputs[spec.name] = _tensor(spec, tower.batch, together)
-    return to_text(
-        {
-            "name": name,
-            "platform": "ensemble",
-            "max_batch_size": min(tower.batch.max_size for tower in towers.values()) if together else 0,
-            "input": list(inputs.values()),
-            "output": list(outputs.values()),
-            "ensemble_scheduling": {
-                "step": [
-                    {
-                        "model_name": served,
-                        "model_version": -1,
-                        "input_map": [{"key": spec.name, "value": spec.name} for spec in tower.graph.inputs],
-                        "output_map": [{"key": spec.name, "value": spec.name} for spec in tower.graph.outputs],
-                    }
-                    for served, tower in towers.items()
-                ]
-            },
-        }
-    )
+    steps: list[Message] = [
+        {"model_name": served, "input_map": mapped(tower.graph.inputs), "output_map": mapped(tower.graph.outputs)}
+        for served, tower in towers.items()
+    ]
+    size = min(tower.batch.max_size for tower in towers.values()) if together else 0
+    return config_of(name, size, list(inputs.values()), list(outputs.values()), steps)
+
+
+def mapped(specs: Sequence[TensorSpec], maker: str = "") -> list[Message]:
+    """Tensors of a step and what the ensemble calls them: by their own names, or after the step that makes them."""
+    return [{"key": spec.name, "value": f"{maker}:{spec.name}" if maker else spec.name} for spec in specs]
 
 
 def _tensor(spec: TensorSpec, batch: Batching, together: bool) -> Message:

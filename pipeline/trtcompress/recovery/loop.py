@@ -239,16 +239,14 @@ class Loop:
             loss = self._trained(rate, steps)
             if loss < best[0]:
                 best = (loss, cloned(self._state()))
-            losses[rate] = min(loss, losses.get(rate, math.inf))
             self._restore(self._good)
             return loss
 
-        losses: dict[float, float] = {}
         optimizer = self._training.optimizer
         pace, self._facts["pace"] = self._facts["pace"], pace_of(steps)
-        rate, tried = climb(RATES[optimizer], FIRST_RATE[optimizer], loss_of)
+        rate, learned, tried = climb(RATES[optimizer], FIRST_RATE[optimizer], loss_of)
         if self._inner.scales and optimizer == "adamw":
-            learned, self._facts["pace"], tried = losses[rate], 0.0, tried + 1
+            self._facts["pace"], tried = 0.0, tried + 1
             if loss_of(rate) < learned:
                 pace = 0.0
                 self._say("scales stay as they were calibrated: learning them brings nothing")

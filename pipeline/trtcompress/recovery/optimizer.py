@@ -47,16 +47,13 @@ def make_optimizer(
     1902.08153) has set right.
     """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = []
-    if training.optimizer == "adamw" and scales:
-        apart = {id(scale) for scale in scales}
-        trained = [parameter for parameter in trained if id(parameter) not in apart]
-        groups = [paced(scales)]
-    groups = [
+    apart = {id(scale) for scale in scales} if training.optimizer == "adamw" else set()
+    trained = [parameter for parameter in trained if id(parameter) not in apart]
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.decay, "share": 1.0},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
         {"params": list(terms.parameters()), "weight_decay": 0.0, "share": SLOW},
-        *groups,
+        *([paced(scales)] if apart else []),
     ]
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "sgd":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 TRIED, LEAST_TRIED, MOST_TRIED = 0.05, 6, 100
 """Share of the steps of a training that each rate is tried for, and the least and the most of them."""
@@ -14,8 +15,16 @@ def trial_steps(total: int) -> int:
     return max(least, min(MOST_TRIED, round(TRIED * total)))
 
 
-def climb(rates: Sequence[float], first: float, loss_of: Callable[[float], float]) -> tuple[float, int]:
-    """The best of some rates, and how many were tried: from the first up as long as it gets better, or down.
+class Climbed(NamedTuple):
+    """The best rate, the loss that it came to, and how many were tried."""
+
+    rate: float
+    loss: float
+    tried: int
+
+
+def climb(rates: Sequence[float], first: float, loss_of: Callable[[float], float]) -> Climbed:
+    """The best of some rates: from the first up as long as it gets better, or down.
 
     Args:
         rates: in rising order.
@@ -32,4 +41,4 @@ def climb(rates: Sequence[float], first: float, loss_of: Callable[[float], float
         elif best == bottom > 0:
             place = bottom - 1
         else:
-            return rates[best], len(tried)
+            return Climbed(rates[best], tried[best], len(tried))

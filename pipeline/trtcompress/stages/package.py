@@ -97,51 +97,51 @@ def package(
         DataError: for a kit, or a postprocessing: the samples do not fit the model.
         CompileError: the postprocessing fails on the engine's outputs.
     """
-    engine = validation.shipped.engine
+    sources = None
+    if FORMAT in settings.formats and not no_kit_for(target):
+        assert exported
+        assert equalized
+        assert ranges
+        assert evaluation
+        assert settings.measure
+        shipped = validation.shipped
+        sources = KitSources(
+            name=settings.name,
+            target=target,
+            engines=tuple(candidate.engine for candidate in validation.candidates),
+            gates=tuple((g.gate, g.limit) for g in shipped.gates if not g.gate.endswith(EMULATED)),
+            metrics=tuple(metric.name for metric in shipped.metrics),
+            reference=exported,
+            pruned=student if settings.pruned else None,
+            implicit=implicit_of(equalized, ranges, plans, encodings),
+            data=evaluation,
+            axes=axes,
+            measure=settings.measure,
+            builder=builder,
+        )
+    triton = settings.triton
+    section = settings.preprocess.model_dump(mode="json") if settings.preprocess else None
+    around = Around(section, postprocess, triton.sources, evaluation if postprocess else None)
     folders: dict[str, Path] = {}
     notes = []
     for form in settings.formats:
         folder = out / form / target.name
-        if form == FORMAT:
-            note = no_kit_for(target)
-            if not note:
-                assert exported
-                assert equalized
-                assert ranges
-                assert evaluation
-                assert settings.measure
-                folder.mkdir(parents=True)
-                shipped = validation.shipped
-                sources = KitSources(
-                    name=settings.name,
-                    target=target,
-                    engines=tuple(candidate.engine for candidate in validation.candidates),
-                    gates=tuple((g.gate, g.limit) for g in shipped.gates if not g.gate.endswith(EMULATED)),
-                    metrics=tuple(metric.name for metric in shipped.metrics),
-                    reference=exported,
-                    pruned=student if settings.pruned else None,
-                    implicit=implicit_of(equalized, ranges, plans, encodings) if equalized and ranges else None,
-                    data=evaluation,
-                    axes=axes,
-                    measure=settings.measure,
-                    builder=builder,
-                )
-                pack_kit(sources, folder)
-        else:
-            name, triton = settings.name, settings.triton
-            section = settings.preprocess.model_dump(mode="json") if settings.preprocess else None
-            around = Around(section, postprocess, triton.sources, evaluation if postprocess else None)
+        if form != FORMAT:
             note = pack(
-                engine,
-                target,
-                folder,
-                name=name,
+                *(validation.engine, target, folder),
+                name=settings.name,
                 form=form,
                 axes=axes,
                 triton=triton,
                 builder=builder,
                 around=around,
             )
+        elif sources:
+            note = ""
+            folder.mkdir(parents=True)
+            pack_kit(sources, folder)
+        else:
+            note = no_kit_for(target)
         if note and (form != FORMAT or len(settings.formats) == 1):
             notes.append(note)
         if not note:

@@ -51,12 +51,12 @@ def test_the_best_rate_is_found_where_losses_have_one_bottom(size, first, peak):
         asked.append(rate)
         return float(abs(rates.index(rate) - peak))
 
-    assert climb(rates, first, loss_of) == (rates[peak], len(asked))
+    assert climb(rates, first, loss_of) == (rates[peak], 0.0, len(asked))
     assert len(asked) == len(set(asked)), "no rate is tried twice"
 
 
 def test_of_rates_that_go_astray_the_lowest_is_left():
-    assert climb([1.0, 2.0, 3.0, 4.0], 3.0, lambda rate: math.inf) == (1.0, 4)
+    assert climb([1.0, 2.0, 3.0, 4.0], 3.0, lambda rate: math.inf) == (1.0, math.inf, 4)
 
 
 @pytest.mark.parametrize(("total", "steps"), [(1, 1), (8, 1), (48, 6), (400, 20), (10**6, MOST_TRIED)])

@@ -7,24 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from .step_files import read_step
+from .step_files import Step
 from .user_function import call_function, load_function
 
 
-class Runner:
+class Runner(Step):
     """Calls the function that lies in `code`, and holds it to what it gave when it was packaged.
-
-    Args:
-        path: the description of the step.
-        parameters: of `config.pbtxt`; not needed here.
-        args: what Triton says about the instance; not needed here.
 
     Raises:
         ValueError: the function cannot be imported, or a file is not the one that was packaged.
     """
 
     def __init__(self, path: Path, parameters: dict[str, str], args: dict[str, str]) -> None:
-        step = read_step(path)
+        super().__init__(path, parameters, args)
+        step = self.step
         self._name = step["function"]
         self._function = load_function(path.with_name("code"), self._name)
         self._read = {entry["name"]: entry for entry in step["inputs"]}
@@ -45,13 +41,6 @@ class Runner:
         for name, value in made.items():
             _check(value, self._made[name], self._name)
         return {name: np.atleast_1d(value) for name, value in made.items()}
-
-    def greatest_batch(self) -> int | None:
-        """None: it takes any."""
-        return None
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def _check(value: Any, made: dict[str, Any], function: str) -> None:

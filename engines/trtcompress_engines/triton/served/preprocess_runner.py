@@ -11,16 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .step_files import read_step
+from .step_files import Step
 
 
-class Runner:
+class Runner(Step):
     """Decodes and preprocesses with `preprocessing.py`, which lies beside this file.
-
-    Args:
-        path: the description of the step.
-        parameters: of `config.pbtxt`; not needed here.
-        args: what Triton says about the instance; not needed here.
 
     Raises:
         RuntimeError: Pillow is not installed for the server's Python, or gives other values than at the packaging.
@@ -28,7 +23,8 @@ class Runner:
     """
 
     def __init__(self, path: Path, parameters: dict[str, str], args: dict[str, str]) -> None:
-        step = read_step(path)
+        super().__init__(path, parameters, args)
+        step = self.step
         try:
             import PIL
         except ImportError as error:
@@ -59,13 +55,6 @@ class Runner:
             )
         alone = len(self._made["shape"]) == len(shapes[0])
         return {self.outputs[0]: images[0] if alone else np.stack(images)}
-
-    def greatest_batch(self) -> int | None:
-        """None: it takes any."""
-        return None
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _input(self, encoded: Any, index: int) -> Any:
         try:

@@ -8,6 +8,29 @@ from pathlib import Path
 from typing import Any
 
 
+class Step:
+    """What the runners of steps have in common.
+
+    Args:
+        path: the description of the step.
+        parameters: of `config.pbtxt`; not needed here.
+        args: what Triton says about the instance; not needed here.
+
+    Raises:
+        ValueError: a file is not the one that was packaged.
+    """
+
+    def __init__(self, path: Path, parameters: dict[str, str], args: dict[str, str]) -> None:
+        self.step = read_step(path)
+
+    def greatest_batch(self) -> int | None:
+        """None: it takes any."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 def read_step(path: Path) -> Any:
     """The description of a step.
 
