@@ -22,7 +22,8 @@ def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: b
 
     Args:
         source: a model, its path, or its protobuf.
-        learn_scales: the scales of Q/DQ pairs are trained too (LSQ, arXiv 1902.08153).
+        learn_scales: the scales of Q/DQ pairs are trained too (LSQ, arXiv 1902.08153); one that has to stay equal to
+            another is that one, and only the first is in the state dict (`tied_scales`).
         restore_batchnorm: a BatchNorm that changes nothing yet goes behind each convolution that has a bias and none;
             `to_onnx` folds it into the weights. See `settle_batchnorm`.
 
