@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,9 @@ LEAST_HELD = 16
 MOST_HELD = 2048
 """Samples that are held out at the most: more would only take time."""
 
+WIDE = 16
+"""Samples of a batch from which its statistics tell enough."""
+
 Rows = tuple[int, Ints]
 """Samples of one group by their rows in it."""
 
@@ -26,6 +29,26 @@ class Share:
 
     rank: int = 0
     world: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one pass of a process is of its step.
+
+    Attributes:
+        counted: samples that it adds to the step; 0: of so few none was left for this process, which only takes part.
+        total: samples of the step, in all processes.
+        width: samples that go through the network together: of the step, or of this pass where it is `alone`.
+        alone: the others run batches of their own, since samples cannot share one of any size.
+        passes, later: how many wide batches of its own the step has, and how many are behind this one.
+    """
+
+    counted: int
+    total: int
+    width: int
+    alone: bool
+    passes: int = 0
+    later: int = 0
 
 
 def held_out(total: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -50,6 +73,7 @@ class Batches:
     pool: Pool
     size: int
     seed: int
+    _latest: dict[int, list[Rows]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def held(self) -> list[Ints]:
@@ -74,12 +98,27 @@ class Batches:
 
     def at(self, step: int, share: Share = Share()) -> list[Rows]:
         """What a process runs in a step: one batch, or several where samples cannot share one."""
+        return [rows for rows, _ in self._shared(step, share)]
+
+    def parts(self, step: int, share: Share) -> list[Part]:
+        """What each of its passes is of the step."""
+        return [part for _, part in self._shared(step, share)]
+
+    def _shared(self, step: int, share: Share) -> list[tuple[Rows, Part]]:
+        """Processes share the samples of a step, or else the batches that one process would run."""
         number, place = divmod(step, self.per_epoch)
         group, rows = self._epoch(number)[place]
-        mine = rows[share.rank :: share.world]
-        if not mine.size:
-            mine = rows[:1]  # every process has to take part in every step
-        return list(self._runs(group, mine))
+        total = len(rows)
+        if self._open(group):
+            mine = rows[share.rank :: share.world]  # every process has to take part in every step
+            return [((group, mine if mine.size else rows[:1]), Part(len(mine), total, total, alone=False))]
+        runs = list(self._runs(group, rows))
+        wide = [len(run) >= WIDE for _, run in runs]
+        found = [
+            (run, Part(len(run[1]), total, len(run[1]), True, sum(wide), sum(wide[place + 1 :])))
+            for place, run in enumerate(runs)
+        ][share.rank :: share.world]
+        return found or [(runs[0], Part(0, total, len(runs[0][1]), True, sum(wide)))]
 
     def judged(self) -> Iterator[Rows]:
         """What a student is judged on: the samples that are held out, of a handful all."""
@@ -95,7 +134,15 @@ class Batches:
         return next(self._runs(group, some))[0], some if self._open(group) else some[: self.pool.fixed or 1]
 
     def _epoch(self, number: int) -> list[Rows]:
-        """All batches of an epoch, shuffled."""
+        """All batches of an epoch, shuffled; those of the latest one are kept."""
+        found = self._latest.get(number)
+        if found is None:
+            found = self._shuffled(number)
+            self._latest.clear()
+            self._latest[number] = found
+        return found
+
+    def _shuffled(self, number: int) -> list[Rows]:
         chance = np.random.default_rng([self.seed, number])
         found: list[Rows] = []
         for group, rows in enumerate(self.training):

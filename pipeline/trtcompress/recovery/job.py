@@ -15,6 +15,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.torch_view import to_torch
 
 from ..stage import MetricRef
+from .across import spread_norms
 from .augment import Changes
 from .batches import Batches
 from .checkpoint import load, save
@@ -154,7 +155,7 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
 
 
 def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
-    norms = takes_norms(job, fabric.world_size)
+    norms = takes_norms(job)
     subjects = open_subjects(job, norms)
     pair = subjects.pair
     terms = make_terms(pair, job.training.losses, job.loss_options)
@@ -168,6 +169,8 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     placed(pair, fabric.device)
     if norms:
         settle(pair.student, job, fabric.device)
+    if fabric.world_size > 1:
+        spread_norms(pair.student)
     teacher = teacher_view(pair, terms)
     judges = frozenset(tensors_of(judging(terms)))
     feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)

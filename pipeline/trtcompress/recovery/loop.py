@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 
 from trtcompress_graph.errors import RecoverError
 
+from .across import end_step
 from .augment import Changes
-from .batches import Share
+from .batches import WIDE, Share
 from .checkpoint import cloned, load, save
 from .feed import Feed
 from .learner import Learner
-from .norms import WIDE, by_batch
+from .norms import by_batch
 from .optimizer import FIRST_RATE, RATES, Average, make_optimizer, pace_of, schedule, set_rate
 from .pace import FEW, JUDGEMENTS, fitting, interval, still_fitting
 from .rates import climb, trial_steps
@@ -208,7 +209,7 @@ class Loop:
             self._restore(self._good)
             size, found = self._feed.batches.size, self._fabric.broadcast(sorted(seconds)[TIMED // 2])
             few = training.minutes is not None and 60 * training.minutes < FEW * found
-            least = WIDE * self._share.world if self._norms else max(LEAST, self._share.world)
+            least = max(WIDE if self._norms else LEAST, self._share.world)
             if not (training.shrinks and few and size // 2 >= least):
                 return float(found)
             self._resize(size // 2)
@@ -271,15 +272,18 @@ class Loop:
         set_rate(self._raw, rate * share, self._facts.get("pace", 0.0) * share)
         self._optimizer.zero_grad()
         examples = self._feed.training(step, self._share)
-        count = sum(example.count for example in examples)
+        parts = self._feed.batches.parts(step, self._share)
         summed = torch.zeros((), device=self._fabric.device)
-        for place, example in enumerate(examples):
+        for place, (example, part) in enumerate(zip(examples, parts, strict=True)):
             last = place == len(examples) - 1
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
-                with by_batch(self._inner.student, example.count if self._norms else 0):
-                    loss = self._learner(example.inputs, example.answers, example.labels) * example.count / count
+                with by_batch(self._inner.student, part.width if self._norms else 0, part):
+                    loss = self._learner(example.inputs, example.answers, example.labels)
+                    loss = loss * (self._share.world * part.counted) / part.total  # processes are averaged
                 self._fabric.backward(loss)
             summed += loss.detach()
+        if self._norms and self._share.world > 1:
+            end_step(self._inner.student, parts[0])
         norm = self._fabric.clip_gradients(
             self._learner, self._optimizer, max_norm=self._training.clip, error_if_nonfinite=False
         )

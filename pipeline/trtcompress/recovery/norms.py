@@ -19,13 +19,12 @@ from trtcompress_graph.torch_view import load_plain, settle_batchnorm
 from trtcompress_graph.torch_view.module import META
 from trtcompress_graph.torch_view.modules import BatchNorm
 
+from .across import OfGraph, PutBack
+from .batches import WIDE, Part
 from .settings import planned_steps
 
 if TYPE_CHECKING:
     from .job import Job
-
-WIDE = 16
-"""Samples of a batch, in each process, from which its statistics tell enough."""
 
 FOLLOWED = 50
 """Steps in which running statistics forget all but half a percent of what they were."""
@@ -34,10 +33,10 @@ SETTLED = 512
 """Samples that norms are settled on, at the most."""
 
 
-def takes_norms(job: Job, processes: int) -> bool:
+def takes_norms(job: Job) -> bool:
     """Whether norms take the statistics of the batch: not if it is narrow, steps are few, or tensors computed twice."""
     training, pool = job.training, job.pool
-    wide = training.batch // processes >= WIDE and (pool.fixed is None or pool.fixed >= WIDE)
+    wide = training.batch >= WIDE and (pool.fixed is None or pool.fixed >= WIDE)
     steps = planned_steps(training, job.batches.per_epoch)
     follow = steps is None or steps >= FOLLOWED
     return training.norms and wide and follow and not training.checkpoint_activations
@@ -97,11 +96,20 @@ def own_statistics(module: nn.Module) -> tuple[str, ...]:
 
 
 @contextmanager
-def by_batch(module: nn.Module, count: int) -> Iterator[None]:
-    """Norms take the statistics of the batch, where it has samples enough, and move their running ones."""
-    norms = [part for part in module.modules() if isinstance(part, (_BatchNorm, BatchNorm))] if count >= WIDE else []
+def by_batch(module: nn.Module, count: int, part: Part | None = None) -> Iterator[None]:
+    """Norms take the statistics of the batch, where it has samples enough, and move their running ones.
+
+    Args:
+        module: with the norms.
+        count: samples of the batch, those of other processes that share it included.
+        part: what this process runs of it, for norms that know of the others.
+    """
+    found = (held for held in module.modules() if isinstance(held, (_BatchNorm, BatchNorm)))
+    norms = list(found) if count >= WIDE else []
     for norm in norms:
         norm.train()
+        if isinstance(norm, (PutBack, OfGraph)):
+            norm.part = part
     try:
         yield
     finally:

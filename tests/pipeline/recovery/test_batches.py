@@ -71,6 +71,34 @@ def test_processes_share_a_batch(tmp_path):
     assert [len(part) for part in parts] == [6, 5, 5]
 
 
+def test_each_process_counts_as_many_samples_as_it_has(tmp_path):
+    batches = Batches(pool_of(tmp_path, 12), 16, 0)  # too few to hold some out
+    for world, counted in ((1, [12]), (5, [3, 3, 2, 2, 2]), (13, [1] * 12 + [0])):
+        shares = [Share(rank, world) for rank in range(world)]
+        assert [len(batches.at(0, share)) for share in shares] == [1] * world, "every process takes part"
+        (parts,) = zip(*(batches.parts(0, share) for share in shares), strict=True)
+        assert [part.counted for part in parts] == counted
+        assert {(part.total, part.width, part.alone) for part in parts} == {(12, 12, False)}
+
+
+def test_processes_share_the_batches_of_a_model_that_fixes_one(tmp_path):
+    """As one process runs them, since norms take the statistics of each."""
+    inputs = (TensorSpec("x", "float32", (16, 6)),)
+    pool = fill(samples(48), inputs, tmp_path, "fixed")
+    batches = Batches(pool, 64, 0)
+    alone = batches.at(0)
+    assert [len(rows) for _, rows in alone] == [16, 16, 4]
+    for world in (2, 3, 4):
+        shares = [Share(rank, world) for rank in range(world)]
+        runs = [run for share in shares for run in batches.at(0, share)]
+        parts = [part for share in shares for part in batches.parts(0, share)]
+        real = [places(pool, [run]) for run, part in zip(runs, parts, strict=True) if part.counted]
+        assert sorted(real) == sorted(places(pool, [run]) for run in alone)
+        assert sum(part.counted for part in parts) == 36
+        assert sorted(part.later for part in parts if part.counted == 16) == [0, 1]
+        assert {(part.total, part.passes, part.alone) for part in parts} == {(36, 2, True)}
+
+
 def test_how_many_are_held_out():
     assert [int(held_out(total).sum()) for total in (1, 15, 16, 64, 128, 800, 1 << 17)] == [
         *(0, 0, 4, 16, 16, 100, 2048)

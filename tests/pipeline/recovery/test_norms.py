@@ -11,9 +11,10 @@ import torch
 from onnx import helper, numpy_helper
 
 from digit_nets import write_cut, write_images, write_teacher
+from trtcompress.recovery.batches import WIDE
 from trtcompress.recovery.devices import make_fabric
 from trtcompress.recovery.job import Job, open_subjects, placed, train
-from trtcompress.recovery.norms import WIDE, by_batch, settle, statistics, takes_norms
+from trtcompress.recovery.norms import by_batch, settle, statistics, takes_norms
 from trtcompress.recovery.optimizer import Average
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
@@ -78,18 +79,18 @@ def test_what_is_written_is_what_the_training_judged(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("training", "processes", "taken"),
+    ("training", "taken"),
     [
-        (Training(batch=32), 1, True),
-        (Training(batch=8), 1, False),
-        (Training(batch=32, steps=20), 1, False),
-        (Training(batch=32, devices=0), 4, False),
-        (Training(batch=32, norms=False), 1, False),
-        (Training(batch=32, checkpoint_activations=True), 1, False),
+        (Training(batch=32), True),
+        (Training(batch=8), False),
+        (Training(batch=32, steps=20), False),
+        (Training(batch=32, devices=4), True),
+        (Training(batch=32, norms=False), False),
+        (Training(batch=32, checkpoint_activations=True), False),
     ],
 )
-def test_only_wide_batches_have_statistics(job, training, processes, taken):
-    assert takes_norms(replace(job, training=training), processes) is taken
+def test_only_wide_batches_have_statistics(job, training, taken):
+    assert takes_norms(replace(job, training=training)) is taken
 
 
 def test_a_model_without_convolutions_is_not_run_to_settle_nothing(job):
