@@ -2,6 +2,9 @@
 
 A block reads what the student itself makes before it, so that it makes good the errors of the blocks before. It is left
 as it was where that does not bring its end nearer to the teacher's on samples that are held out.
+
+All blocks together cost as many steps as a training of up to 200 has, of a longer one 200 or half of its steps, 800 at
+the most; of minutes they take a fourth at the most. A step of all blocks costs one of the student, without its teacher.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from .job import BLOCKS, Job, Subjects, open_subjects, placed, weights_of
 from .loop import Told
 from .losses.answers import spread
 from .losses.features import Bridge
+from .midway import Midway
 from .optimizer import by_ratios, pace_of, paced, schedule, set_rate
 from .pairs import Pair, Shared
 from .settings import planned_steps
@@ -41,7 +45,10 @@ BYTES = 1 << 30
 """and bytes of the tensors at both ends of a block."""
 
 STEPS = (100, 400)
-"""Of a block, at the least and at the most."""
+"""Of a block at each rate, at the least and at the most."""
+
+BLOCK = "block.pt"
+"""Of the block that is being fitted."""
 
 RATES = (3e-3, 5e-4)
 """Learning rates that are tried on each block."""
@@ -102,12 +109,14 @@ def fit_blocks(job: Job, told: Told) -> float:
         for number, task in enumerate(tasks):
             if number < found["done"]:
                 continue
-            started, left = time.monotonic(), budget - found["seconds"]
+            left = budget - found["seconds"]
             if left <= 0:
                 told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))
                 break
-            told(f"fitting block {number + 1} of {len(tasks)}", number, len(tasks))
-            before, after = _fit(job, subjects, task, left / (len(tasks) - number))
+            most = len(RATES) * _steps(job)
+            told(f"fitting block {number + 1} of {len(tasks)}, {most} steps at the most", number, len(tasks))
+            midway = Midway(job.folder / BLOCK, number)
+            before, after = _fit(job, subjects, task, left / (len(tasks) - number), midway)
             told(
                 f"block up to {layers.get(task.name) or task.name}: error {before:.3g} to {after:.3g}",
                 number + 1,
@@ -115,11 +124,12 @@ def fit_blocks(job: Job, told: Told) -> float:
             )
             found = {
                 "done": number + 1,
-                "seconds": found["seconds"] + time.monotonic() - started,
+                "seconds": found["seconds"] + midway.seconds,
                 "ended": False,
                 "weights": weights_of(subjects.pair.student),
             }
             save(found, job.folder / BLOCKS)
+            midway.forget()
     weights = found.get("weights", weights_of(subjects.pair.student))
     save({**found, "ended": True, "weights": weights}, job.folder / BLOCKS)
     return float(found["seconds"])
@@ -151,7 +161,13 @@ def _tasks(pair: Pair) -> list[Task]:
     return tasks
 
 
-def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float, float]:
+def _steps(job: Job) -> int:
+    """Steps of a block at each rate: a training that was asked to be short is not made long by its blocks."""
+    total = planned_steps(job.training, job.batches.per_epoch) or 4 * STEPS[1]
+    return max(1, min(STEPS[1], max(total // 4, min(STEPS[0], total // len(RATES)))))
+
+
+def _fit(job: Job, subjects: Subjects, task: Task, limit: float, midway: Midway) -> tuple[float, float]:
     """Fit one block within `limit` seconds, as far as it has them; the error on what is held out, before and after."""
     started = time.monotonic()
     rows = _some(job, [row for step in range(job.batches.per_epoch) for row in job.batches.at(step)])
@@ -161,14 +177,14 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float,
     with torch.no_grad():
         task.bridge.fit(task.part(runs[0].given), runs[0].wanted)
     start = _values(task)
-    before = best = _error(task, judged, scale)
-    kept = start
-    total = planned_steps(job.training, job.batches.per_epoch) or 4 * STEPS[1]
-    steps = max(STEPS[0], min(STEPS[1], total // 4))
+    before = _error(task, judged, scale)
+    found = midway.found()
+    best, kept = found.get("best", before), found.get("kept", start)
     limit -= time.monotonic() - started
-    for rate in RATES:
+    for rate in RATES[RATES.index(found.get("rate", RATES[0])) :]:
         _restore(task, start)
-        _descend(task, runs, scale, rate, steps, limit / len(RATES), job.training.seed)
+        midway.begin(rate, best=best, kept=kept)
+        _descend(task, runs, scale, rate, _steps(job), limit / len(RATES), job.training.seed, midway)
         error = _error(task, judged, scale)
         if error < best:
             best, kept = error, _values(task)
@@ -176,8 +192,17 @@ def _fit(job: Job, subjects: Subjects, task: Task, limit: float) -> tuple[float,
     return before, best
 
 
-def _descend(task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps: int, limit: float, seed: int) -> None:
-    """Adam on the squared error over the variance, until the steps or the seconds are used up."""
+def _descend(
+    task: Task,
+    runs: Sequence[Run],
+    scale: Tensor,
+    rate: float,
+    steps: int,
+    limit: float,
+    seed: int,
+    midway: Midway,
+) -> None:
+    """Adam on the squared error over the variance, until the steps or the seconds are used up; goes on after a kill."""
     fitted = task.fitted
     groups: list[dict[str, Any]] = [{"params": [*task.weights, *task.bridge.parameters()]}]
     if task.scales:
@@ -185,12 +210,19 @@ def _descend(task: Task, runs: Sequence[Run], scale: Tensor, rate: float, steps:
     optimizer = Adam(groups, foreach=False)
     if task.scales:
         by_ratios(optimizer, task.scales)
-    chance = np.random.default_rng(seed)
-    started = time.monotonic()
-    for step in range(steps):
+    found = midway.found(rate)
+    if found:
+        _restore(task, found["values"])
+        optimizer.load_state_dict(found["optimizer"])
+    started, first = time.monotonic() - found.get("spent", 0.0), found.get("step", 0)
+    places = np.random.default_rng(seed).integers(len(runs), size=steps)
+    for step in range(first, steps):
+        if midway.is_due():
+            state = optimizer.state_dict()
+            midway.keep(values=_values(task), optimizer=state, step=step, spent=time.monotonic() - started)
         if time.monotonic() - started > limit:
             return
-        run = runs[int(chance.integers(len(runs)))]
+        run = runs[int(places[step])]
         share = schedule(step, steps)
         set_rate(optimizer, rate * share, pace_of(steps) * share)
         optimizer.zero_grad()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 8
+VERSION = 9
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -236,13 +236,16 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
 def _parts(job: Job) -> Iterator[str]:
     """What the samples are for."""
     held = sum(len(rows) for rows in job.batches.held)
+    measured = job.metrics[0].name if job.metrics and job.pool.labels is not None else None
     if held:
+        told = "'held out' is" if measured is None else f"'held out' (a loss) and {measured} are"
         yield (
-            f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and 'held out' is "
+            f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and {told} "
             "how well it does on those that it has not seen"
         )
     else:
-        yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from"
+        too = "" if measured is None else f", by {measured} too"
+        yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from{too}"
     if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
         yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
 

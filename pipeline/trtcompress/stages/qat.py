@@ -36,7 +36,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=6,
+    version=7,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from trtcompress.recovery import blockwise
+from trtcompress.recovery import blockwise, midway
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.job import BLOCKS, Job, open_subjects
 from trtcompress.recovery.pool import fill
@@ -19,6 +24,7 @@ from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import read_model
 
 WIDTH, BLOCKS_IN_ALL = 12, 3
+TESTS = str(Path(__file__).parents[2])
 
 
 def residual(path: Path, inner: int, seed: int = 0) -> Path:
@@ -86,7 +92,8 @@ def test_every_block_comes_nearer_and_so_does_the_output(tmp_path):
     after = [error_at(job, name) for name in names]
     assert all(new < 0.7 * old for new, old in zip(after, before, strict=True))
     layers = ("b0.sum", "b1.sum", "b2.sum", "head")
-    told = [f"fitting block {place} of 4" for place in range(1, 5)], [f"block up to {layer}" for layer in layers]
+    begun = [f"fitting block {place} of 4, 200 steps at the most" for place in range(1, 5)]
+    told = begun, [f"block up to {layer}" for layer in layers]
     assert (said[::2], [line.split(":")[0] for line in said[1::2]]) == told, "by the node's name"
 
 
@@ -119,3 +126,72 @@ def test_it_goes_on_behind_the_last_block_that_was_fitted(tmp_path, monkeypatch)
     said.clear()
     blockwise.fit_blocks(job, lambda what, done, total: said.append(done))
     assert said == [], "all was done"
+
+
+KILLED = """
+import os, pathlib, runpy, signal, sys
+from trtcompress.recovery import blockwise, midway
+
+held = runpy.run_path(sys.argv[1])
+midway.EVERY, midway.COST = 0, 1e9
+left, schedule = int(sys.argv[3]), blockwise.schedule
+
+def schedule_or_die(step, steps):  # in the middle of a step
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return schedule(step, steps)
+
+blockwise.schedule = schedule_or_die
+blockwise.fit_blocks(held["job_of"](pathlib.Path(sys.argv[2])), lambda what, done, total: None)
+"""
+
+
+@pytest.mark.parametrize("made", [30, 101, 250, 330])
+def test_killed_in_a_block_it_goes_on_at_the_same_step(tmp_path, monkeypatch, made):
+    """At both rates of the first and the second block, of 100 steps each."""
+    (tmp_path / "peace").mkdir()
+    (tmp_path / "killed").mkdir()
+    peace = job_of(tmp_path / "peace")
+    blockwise.fit_blocks(peace, lambda what, done, total: None)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, __file__, str(tmp_path / "killed"), str(made)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    job = replace(peace, folder=tmp_path / "killed" / "job")
+    assert load(job.folder / blockwise.BLOCK)["step"] == made % 100
+    steps: list[int] = []
+    schedule = blockwise.schedule
+    monkeypatch.setattr(blockwise, "schedule", lambda step, of: steps.append(step) or schedule(step, of))
+    blockwise.fit_blocks(job, lambda what, done, total: None)
+    assert (steps[0], len(steps)) == (made % 100, 800 - made)
+    assert not (job.folder / blockwise.BLOCK).exists()
+    one, other = (load(done.folder / BLOCKS)["weights"] for done in (peace, job))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_checkpoints_in_a_block_are_rare(tmp_path, monkeypatch):
+    written: list[Path] = []
+    monkeypatch.setattr(midway, "save", lambda state, path: written.append(path))
+    blockwise.fit_blocks(job_of(tmp_path), lambda what, done, total: None)
+    assert not written, "none within seconds"
+    kept = midway.Midway(tmp_path / "block.pt", 0)
+    now = midway.time.monotonic()
+    times = iter([now + 31, now + 31, now + 31, now + 41, now + 72, now + 1042])
+    monkeypatch.setattr(midway.time, "monotonic", lambda: next(times))
+    assert kept.is_due()
+    kept.keep(step=3)  # which takes ten seconds
+    assert not kept.is_due(), "31 seconds later: a hundredth of the time is for them"
+    assert kept.is_due()
+
+
+@pytest.mark.parametrize(
+    ("total", "steps"), [(1, 1), (2, 1), (60, 30), (200, 100), (400, 100), (800, 200), (3000, 400)]
+)
+def test_blocks_cost_no_more_than_the_training(tmp_path, total, steps):
+    job = job_of(tmp_path)
+    assert blockwise._steps(replace(job, training=Training(steps=total))) == steps
+    assert blockwise._steps(replace(job, training=Training(minutes=1))) == 400
