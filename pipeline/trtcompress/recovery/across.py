@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trtcompress_graph.torch_view.modules import BatchNorm
 
-from .batches import Part
+from .batches import WIDE, Part
 
 Group = Any  # distributed.ProcessGroup is not there in every build of PyTorch
 
@@ -23,18 +24,45 @@ def spread_norms(view: fx.GraphModule) -> None:
     Parameters, buffers and names stay. It comes before parts of the view are made.
     """
     group = distributed.new_group()  # of their own: they must not come between the gradients, which go by others' order
-    for name, part in list(view.named_modules()):
+    for node in view.graph.nodes:
+        part = view.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(part, _BatchNorm):
-            view.set_submodule(name, PutBack(part, group))
-        elif isinstance(part, BatchNorm):
-            view.set_submodule(name, OfGraph(part, group))
+            view.set_submodule(node.target, PutBack(part, group))
+        elif isinstance(part, BatchNorm) and all(held.op == "get_attr" for held in node.args[3:5]):
+            mean, variance = (view.get_buffer(held.target) for held in node.args[3:5])
+            view.set_submodule(node.target, OfGraph(part, group, (mean, variance)))
 
 
-def end_step(module: nn.Module, part: Part) -> None:
-    """Move the running statistics by the passes that processes made alone; nothing where they shared one."""
-    for norm in module.modules():
-        if isinstance(norm, _Across) and part.alone and part.passes:
-            norm.move(part.passes)
+class Step:
+    """Moves running statistics by the batches that processes run alone in a step; nothing where they share one.
+
+    As in one process, they have moved before a batch runs that is too narrow for statistics of its own, which is the
+    last one. All processes come to it with the forward passes before it, and none waits then for gradients of another.
+
+    Args:
+        module: with the norms.
+        parts: that this process runs.
+    """
+
+    def __init__(self, module: nn.Module, parts: Sequence[Part]) -> None:
+        self._norms = [part for part in module.modules() if isinstance(part, _Across)]
+        self._parts = parts
+        self._left = parts[0].alone and parts[0].passes > 0
+
+    def before(self, part: Part) -> None:
+        """A forward pass is about to run."""
+        if part.width < WIDE:
+            self._move()
+
+    def behind(self, part: Part) -> None:
+        """A forward pass was made."""
+        if part is self._parts[-1]:
+            self._move()
+
+    def _move(self) -> None:
+        for norm in self._norms if self._left else []:
+            norm.move(self._parts[0].passes)
+        self._left = False
 
 
 class _Across(nn.Module):
@@ -95,6 +123,7 @@ class PutBack(_Across, _BatchNorm):
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
+        self.held = self.get_buffer("running_mean"), self.get_buffer("running_var")
         self.group, self.part, self.moved, self.share = group, None, None, norm.momentum or 0.0
         self.train(norm.training)
 
@@ -108,8 +137,9 @@ class PutBack(_Across, _BatchNorm):
 class OfGraph(_Across, BatchNorm):
     """A norm that the graph itself has; it holds no tensors."""
 
-    def __init__(self, norm: BatchNorm, group: Group) -> None:
+    def __init__(self, norm: BatchNorm, group: Group, held: tuple[Tensor, Tensor]) -> None:
         BatchNorm.__init__(self, norm.momentum, norm.eps)
+        self.held = held
         self.group, self.part, self.moved, self.share = group, None, None, norm.momentum or 0.0
         self.train(norm.training)
 

@@ -57,7 +57,10 @@ def make_fabric(training: Training) -> Fabric:
     if cuda and devices > torch.cuda.device_count():
         raise UsageError(f"there are {torch.cuda.device_count()} devices", where="--devices", hint="ask for no more")
     several = DDPStrategy(
-        start_method="spawn", process_group_backend="nccl" if cuda else "gloo", find_unused_parameters=True
+        start_method="spawn",
+        process_group_backend="nccl" if cuda else "gloo",
+        find_unused_parameters=True,
+        broadcast_buffers=False,  # they are equal, see across.py
     )
     return Fabric(
         accelerator="cuda" if cuda else "cpu",

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trtcompress_graph.errors import RecoverError
 
-from .across import end_step
+from .across import Step
 from .augment import Changes
 from .batches import WIDE, Share
 from .checkpoint import cloned, load, save
@@ -274,16 +274,17 @@ class Loop:
         examples = self._feed.training(step, self._share)
         parts = self._feed.batches.parts(step, self._share)
         summed = torch.zeros((), device=self._fabric.device)
+        statistics = Step(self._inner.student, parts)
         for place, (example, part) in enumerate(zip(examples, parts, strict=True)):
             last = place == len(examples) - 1
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
+                statistics.before(part)
                 with by_batch(self._inner.student, part.width if self._norms else 0, part):
                     loss = self._learner(example.inputs, example.answers, example.labels)
                     loss = loss * (self._share.world * part.counted) / part.total  # processes are averaged
+                statistics.behind(part)
                 self._fabric.backward(loss)
             summed += loss.detach()
-        if self._norms and self._share.world > 1:
-            end_step(self._inner.student, parts[0])
         norm = self._fabric.clip_gradients(
             self._learner, self._optimizer, max_norm=self._training.clip, error_if_nonfinite=False
         )
