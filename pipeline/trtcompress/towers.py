@@ -40,7 +40,9 @@ def pack_towers(
     options: TritonOptions,
     builder: BuilderRef = DEFAULT,
 ) -> str:
-    """Write `NAME_TOWER` for each tower, and `NAME`, their ensemble.
+    """Write `NAME_TOWER_model`, the engine of each tower; `NAME_TOWER`, which asks it; and `NAME`, which asks all.
+
+    Clients ask what is an ensemble, so that a new version of all can be put beside the old one (see `asked_models`).
 
     Costs an engine a tower: each is compiled of its part of the graph of the engine that was checked, and where it
     can run here it is run beside it.
@@ -90,9 +92,12 @@ def pack_towers(
                 return f"{form}: not packed, a tower cannot be built here; leave triton.towers out to serve the whole"
             _compare(engine, made, target, axes, tower)
             own = named_axes(part, ranges)
-            write_repository(made, target, repository, name=f"{name}_{tower}", format=form, axes=own, options=options)
+            called = f"{name}_{tower}_model"
+            write_repository(made, target, repository, name=called, format=form, axes=own, options=options)
             batch = batching(part, own, options)
-            served[f"{name}_{tower}"] = Tower(part, batch, (batch_axis(part, own) or "") if batch.max_size else "")
+            served[called] = Tower(part, batch, (batch_axis(part, own) or "") if batch.max_size else "")
+    for tower, (called, one) in zip(towers, served.items(), strict=True):
+        write_ensemble(repository, f"{name}_{tower}", {called: one})
     write_ensemble(repository, name, served)
     return ""
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from triton_models import CPU, engine_of, save
 from tritonserver import Server, tritonserver
-from trtcompress_engines.triton import TritonOptions, check_repository, parse_config, write_repository
+from trtcompress_engines.triton import TritonOptions, check_repository, parse_config, switching, write_repository
 from trtcompress_engines.triton.batching import Batching
 from trtcompress_engines.triton.ensemble import Tower, write_ensemble
 from trtcompress_engines.triton.served_model import read_served
@@ -135,23 +135,29 @@ def test_what_cannot_be_gone_back_to(tmp_path: Path):
         add_versions(made(tmp_path, 2), tmp_path / "file")
 
 
-def test_an_ensemble_and_its_towers_go_together(tmp_path: Path):
+def test_an_ensemble_and_its_towers_go_together(tmp_path: Path, monkeypatch):
     def pair(value: float) -> Path:
         repository = made(tmp_path, value, "pair_a")
         made(tmp_path, 1, "pair_b").joinpath("pair_b").rename(repository / "pair_b")
         graph = constant(tmp_path / "tower.onnx", value)
         a = Tower(graph, Batching(4, 2), "batch")
         write_ensemble(repository, "pair", {"pair_a": a})
+        write_ensemble(repository, "pair_one", {"pair_a": a})
         text = (repository / "pair/config.pbtxt").read_text()
         second = 'step {\n    model_name: "pair_b"\n    model_version: -1\n  }\n'
         (repository / "pair/config.pbtxt").write_text(text.replace("  step {", f"  {second}  step {{"))
         return repository
 
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
     repository = tmp_path / "served"
-    assert [s.name for s in add_versions(pair(1), repository)] == ["pair_a", "pair_b", "pair"]
-    assert {s.version for s in add_versions(pair(2), repository)} == {2}, "pair_b is equal, and goes along"
+    assert [s.name for s in add_versions(pair(1), repository)] == ["pair", "pair_one"]
+    assert {s.version for s in add_versions(pair(2), repository)} == {2}
+    assert {path.name for path in repository.iterdir()} == {
+        *("pair", "pair_one", "pair_a_v1", "pair_b_v1", "pair_a_v2", "pair_b_v2")
+    }
     went = roll_back(repository, "pair")
-    assert {s.name: (s.former, s.version) for s in went} == dict.fromkeys(("pair_a", "pair_b", "pair"), (2, 1))
+    assert {s.name: (s.former, s.version) for s in went} == dict.fromkeys(("pair", "pair_one"), (2, 1))
+    assert [s.name for s in roll_back(repository, "pair_one", 2)] == ["pair_one"], "alone, as it was asked"
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path):

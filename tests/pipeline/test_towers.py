@@ -97,7 +97,7 @@ def test_towers_and_their_ensemble_answer_as_the_whole(tmp_path: Path, axes) -> 
     check_repository(repository)
     rng = np.random.default_rng(1)
     with tritonserver(repository) as server:
-        for model in ("pair", "pair_image", "pair_text"):
+        for model in ("pair", "pair_image", "pair_text", "pair_image_model", "pair_text_model"):
             assert server.model_ready(model), server.log_text()
         for images, texts in ((1, 1), (5, 10), (8, 2)):
             count = texts if axes is APART else images

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,17 +22,54 @@ def put_folder(place: Path) -> Iterator[Path]:
     It is filled beside the parent of `place`, not in it: a server that watches the parent never sees it. Only where
     the parent is a file system of its own, from which nothing can be moved in one step, it is filled inside.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=_beside(place.parent)))
-    try:
-        folder = work / place.name
-        folder.mkdir()
+    with put_folders([place]) as (folder,):
         yield folder
-        _force(folder)
-        _move(folder, place)
-        _force_entry(place.parent)
+
+
+@contextmanager
+def put_folders(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """As `put_folder`, for several of one parent: all are on disk before the first takes its place.
+
+    They take their places one after the other; where one cannot, those before it go back.
+    """
+    parent = places[0].parent
+    parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{places[0].name}.", dir=_beside(parent)))
+    try:
+        folders = [work / place.name for place in places]
+        for folder in folders:
+            folder.mkdir()
+        yield folders
+        for folder in folders:
+            _force(folder)
+        _move_all(folders, places)
+        _force_entry(parent)
     finally:
         shutil.rmtree(work)
+
+
+def take_away(place: Path) -> None:
+    """Remove a folder in one step for whoever watches its parent."""
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=_beside(place.parent)))
+    try:
+        place.rename(work / place.name)
+    finally:
+        shutil.rmtree(work)
+
+
+def _move_all(folders: Sequence[Path], places: Sequence[Path]) -> None:
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for folder, place in zip(folders, places, strict=True):
+            _move(folder, place)
+            moved.append((folder, place))
+    except BaseException:
+        for folder, place in reversed(moved):
+            if folder.exists():
+                _exchange(folder, place)
+            else:
+                place.rename(folder)
+        raise
 
 
 def _beside(parent: Path) -> Path:
@@ -57,8 +94,10 @@ def _exchange(new: Path, old: Path) -> None:
         status = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _EXCHANGE)
         if status == 0:
             return
-    old.rename(new.with_name(f"{new.name}.old"))
+    aside = new.with_name(f"{new.name}.old")
+    old.rename(aside)
     new.rename(old)
+    aside.rename(new)
 
 
 def _force(folder: Path) -> None:

@@ -13,6 +13,7 @@ from trtcompress_graph.errors import MissingPathError, RepositoryError, UsageErr
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
+from .asked_models import asked_in
 from .check import check_config
 from .datatypes import TRITON_TYPES
 from .images import Images, images_of
@@ -73,7 +74,9 @@ class Step:
 
 
 def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
-    """The models of a repository, or those of them that are wanted.
+    """The models of a repository that are served, or those of all of them that are wanted.
+
+    Left out is what an ensemble asks only in a version that is there for going back to it.
 
     Raises:
         MissingPathError: no repository.
@@ -89,7 +92,12 @@ def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
         if name not in there:
             hint = f"it has: {', '.join(there)}"
             raise UsageError(f"the repository has no model '{name}'", where=f"--model {name}", hint=hint)
-    return list(wanted) or there
+    return list(wanted) or [name for name in there if name not in _for_going_back(repository)]
+
+
+def _for_going_back(repository: Path) -> frozenset[str]:
+    """The models that ensembles ask only in versions that are not served."""
+    return asked_in(repository, served=False) - asked_in(repository, served=True)
 
 
 def read_served(repository: Path, name: str, axes: Axes) -> Served:

@@ -1,37 +1,41 @@
 """Versions of a served model side by side: a new one beside the old, switched in one step, and back again.
 
 `config.pbtxt` says by `version_policy` which one is served. What belongs to a version that is not served (its
-`config.pbtxt`, `tuning.json`) waits in its folder.
+`config.pbtxt`, `tuning.json`) waits in its folder. The models that an ensemble asks are its version's own
+(`asked_models.py`): they stand beside those of the version before, so that an ensemble switches in one step too.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtcompress_graph.errors import StoreError, UsageError
+from trtcompress_graph.errors import UsageError
 
-from .aside import put_folder
+from .asked_models import (
+    CONFIG,
+    along_with,
+    asked_by,
+    config_of_version,
+    greatest_number,
+    is_ensemble,
+    named_for,
+    rename_asked,
+    sweep,
+)
 from .modelconfig import parse_config, to_text
-from .versions import link_or_copy, served_version, versions
-
-CONFIG = "config.pbtxt"
-BEFORE = "config.pbtxt.before"
-TUNING = "tuning.json"
-STATE = (CONFIG, BEFORE, TUNING)
-"""Files of a model that belong to the version that is served."""
-
-STEPS = "steps.json"
-"""In a version of an ensemble: which versions of the models that it asks came with it."""
+from .version_folders import fill_with, link_folder, locked, retire, same_model, write_config, written
+from .versions import served_version, versions
 
 KEEP = 2
+
+SETTLE_SECONDS = 1.0
+"""Between the models that an ensemble asks and the ensemble: a server that had listed the folder before the models
+were there, and read the ensemble after it was switched, would end the ensemble for want of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,20 @@ class Switched:
 def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switched]:
     """Put the models of one repository as new versions into another.
 
-    Each model switches in one step; a server that polls sees the old version or the new one. Where all are what is
-    served already, byte for byte, nothing changes. Else each gets a new version, so that an ensemble and its towers go
-    back together.
+    Each model switches in one step; a server that polls sees the old version or the new one, and one that is told to
+    load a model gets either. An ensemble does so with the models that it asks: `NAME_vN` of them are put first, and
+    those of the version before stay, loaded, as long as it can be gone back to. Where it fails, the old version is
+    served as before; what was put for the new one goes at a later switch. Where all are what is served already, byte for byte, nothing changes. Else each gets a new
+    version, so that ensembles that ask the same models go back together.
 
     Args:
         made: repository with one version of each model.
         repository: what is served; made if it is missing.
-        keep: versions to leave there, the new one and the one before it included.
+        keep: versions to leave there, the new one and the one before it included; of an ensemble at least two, since a
+            server may still ask the models of the one before.
+
+    Returns:
+        The models that clients ask for; not those of an ensemble.
 
     Raises:
         UsageError: `keep` is less than 1.
@@ -62,40 +72,48 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
     """
     if keep < 1:
         raise UsageError(f"{keep} versions cannot be kept", where="--keep", hint="--keep 2")
-    folders = sorted(entry for entry in made.iterdir() if (entry / CONFIG).is_file())
-    with _locked(repository):
-        if all(_same(folder, repository / folder.name) for folder in folders):
-            return [_as_it_is(repository / folder.name) for folder in folders]
-        # Towers first: an ensemble is loaded with what it asks.
-        folders.sort(key=lambda folder: parse_config(folder / CONFIG).platform == "ensemble")
-        added: list[Switched] = []
-        for folder in folders:
-            added.append(_add(folder, repository / folder.name, keep, added))
-        return added
+    configs = {e.name: parse_config(e / CONFIG) for e in sorted(made.iterdir()) if (e / CONFIG).is_file()}
+    asked = frozenset[str]().union(*map(asked_by, configs.values())) & configs.keys()
+    with locked(repository):
+        switched = [name for name in configs if name not in asked]
+        if all(_is_served(made, repository, name, configs) for name in switched):
+            return [_as_it_is(repository / name) for name in switched]
+        greatest = (max(_versions(repository / name), default=0) for name in switched)
+        number = 1 + max(*greatest, greatest_number(repository, asked) if asked else 0)
+        names = {name: named_for(name, number) for name in sorted(asked)}
+        if names:
+            _put_asked(made, repository, names)
+        plans = [_Added.of(repository / name, configs[name], number, keep) for name in switched]
+        with written([plan.place for plan in plans]) as folders:
+            for plan, folder in zip(plans, folders, strict=True):
+                rename_asked(configs[folder.name], names)
+                plan.write(made / folder.name, folder, configs[folder.name])
+            dropped = [name for plan in plans for name in plan.dropped_steps()]
+        if dropped or asked:
+            sweep(repository, dropped, asked)
+        return [plan.switched() for plan in plans]
 
 
 def roll_back(repository: Path, name: str, version: int | None = None) -> list[Switched]:
-    """Serve the version before, or a certain one; of an ensemble those of the models that came with it, too.
+    """Serve the version before, or a certain one; of an ensemble also of those that ask the same models.
 
     Raises:
-        UsageError: there is no such version.
+        UsageError: there is no such version, or a model that it asks is gone.
         StoreError: the repository cannot be written.
     """
-    with _locked(repository):
+    with locked(repository):
         wanted = _wanted(repository / name, version)
-        steps = _steps(repository / name, wanted, version)
-        chosen = {model: _wanted(repository / model, number) for model, number in steps.items()}
-        return [_serve(repository / model, number) for model, number in {**chosen, name: wanted}.items()]
-
-
-def _steps(folder: Path, version: int, asked: int | None) -> dict[str, int | None]:
-    """The models that a version of an ensemble asks, with theirs; None: the one before. None of any other model."""
-    note = folder / str(version) / STEPS
-    if note.is_file():
-        return {str(model): int(number) for model, number in json.loads(note.read_text(encoding="utf-8")).items()}
-    kept = folder / str(version) / CONFIG
-    config = parse_config(kept if kept.is_file() else folder / CONFIG)
-    return {step.model_name: asked for step in config.ensemble_scheduling.step}
+        chosen = {name: wanted, **along_with(repository, name, wanted)}
+        for model, number in chosen.items():
+            _wanted(repository / model, number)
+        former = {
+            model: served_version(repository / model, parse_config(repository / model / CONFIG)) for model in chosen
+        }
+        if moved := [model for model, number in chosen.items() if number != former[model]]:
+            with written([repository / model for model in moved]) as folders:
+                for folder in folders:
+                    fill_with(repository / folder.name, folder, former[folder.name], chosen[folder.name])
+        return [Switched(m, n, former[m], versions(repository / m)) for m, n in chosen.items()]
 
 
 def _wanted(folder: Path, version: int | None) -> int:
@@ -116,43 +134,67 @@ def _wanted(folder: Path, version: int | None) -> int:
             where=str(folder / str(version)),
             hint="package that build again",
         )
+    for name in sorted(asked_by(config_of_version(folder, version))):
+        if not (folder.parent / name / CONFIG).is_file():
+            what = f"version {version} asks the model '{name}', which is not there any more"
+            raise UsageError(what, where=str(folder / str(version)), hint="package that build again")
     return version
 
 
-def _add(made: Path, place: Path, keep: int, before: Sequence[Switched]) -> Switched:
-    """One more version; `before` are the models that were added already, among them those that an ensemble asks."""
-    there = versions(place) if place.is_dir() else ()
-    former = served_version(place, parse_config(place / CONFIG)) if (place / CONFIG).is_file() else 0
-    new = max(there, default=0) + 1
-    others = sorted((number for number in there if number != former), reverse=True)
-    kept = [number for number in (former, *others) if number][: keep - 1]
-    config = parse_config(made / CONFIG)
-    version = served_version(made, config)
-    with _written(place) as folder:
-        for number in kept:
-            _link(place / str(number), folder / str(number))
-        if former in kept:
-            _retire(place, folder / str(former))
-        shutil.copytree(made / str(version), folder / str(new))
-        asked = {step.model_name for step in config.ensemble_scheduling.step}
-        if came := {one.name: one.version for one in before if one.name in asked}:
-            (folder / str(new) / STEPS).write_text(json.dumps(came, sort_keys=True), encoding="utf-8")
-        _write(folder / CONFIG, config, new)
-    return Switched(place.name, new, former, tuple(sorted((*kept, new))))
+def _put_asked(made: Path, repository: Path, names: Mapping[str, str]) -> None:
+    """The models that a new version asks, under names of their own. They stay when what follows fails (see `sweep`)."""
+    with written([repository / called for called in names.values()]) as folders:
+        for name, folder in zip(names, folders, strict=True):
+            shutil.copytree(made / name, folder, dirs_exist_ok=True)
+            config = parse_config(made / name / CONFIG)
+            config.name = folder.name
+            (folder / CONFIG).write_text(to_text(config), encoding="utf-8")
+    time.sleep(SETTLE_SECONDS)
 
 
-def _serve(place: Path, version: int) -> Switched:
-    former = served_version(place, parse_config(place / CONFIG))
-    if version != former:
-        with _written(place) as folder:
-            for number in versions(place):
-                _link(place / str(number), folder / str(number))
-            _retire(place, folder / str(former))
-            for name in STATE:
-                if (folder / str(version) / name).is_file():
-                    (folder / str(version) / name).rename(folder / name)
-            _write(folder / CONFIG, parse_config(folder / CONFIG), version)
-    return Switched(place.name, version, former, versions(place))
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A model that gets one more version.
+
+    Attributes:
+        former: version that is served; 0: none.
+        kept: versions that stay, beside the new one.
+        gone: versions that do not.
+    """
+
+    place: Path
+    new: int
+    former: int
+    kept: tuple[int, ...]
+    gone: tuple[int, ...]
+
+    @classmethod
+    def of(cls, place: Path, config: Any, new: int, keep: int) -> _Added:
+        there = _versions(place)
+        served = parse_config(place / CONFIG) if (place / CONFIG).is_file() else None
+        former = served_version(place, served) if served is not None else 0
+        if is_ensemble(config) or (served is not None and is_ensemble(served)):
+            keep = max(keep, KEEP)
+        others = sorted((number for number in there if number != former), reverse=True)
+        order = [number for number in (former, *others) if number]
+        return cls(place, new, former, tuple(order[: keep - 1]), tuple(order[keep - 1 :]))
+
+    def write(self, made: Path, folder: Path, config: Any) -> None:
+        """Fill the folder that takes its place."""
+        for number in self.kept:
+            link_folder(self.place / str(number), folder / str(number))
+        if self.former in self.kept:
+            retire(self.place, folder / str(self.former))
+        shutil.copytree(made / str(served_version(made, config)), folder / str(self.new))
+        write_config(folder / CONFIG, config, self.new)
+
+    def dropped_steps(self) -> list[str]:
+        """The models that the versions asked that do not stay; while these are there."""
+        return [name for number in self.gone for name in asked_by(config_of_version(self.place, number))]
+
+    def switched(self) -> Switched:
+        """For the report."""
+        return Switched(self.place.name, self.new, self.former, tuple(sorted((*self.kept, self.new))))
 
 
 def _as_it_is(place: Path) -> Switched:
@@ -160,74 +202,23 @@ def _as_it_is(place: Path) -> Switched:
     return Switched(place.name, now, now, versions(place))
 
 
-def _same(made: Path, place: Path) -> bool:
-    """Whether this model is what is served there, as it was packaged."""
+def _versions(place: Path) -> tuple[int, ...]:
+    return versions(place) if place.is_dir() else ()
+
+
+def _is_served(made: Path, repository: Path, name: str, configs: Mapping[str, Any]) -> bool:
+    """Whether a model, with those that it asks, is what is served there, as it was packaged."""
+    place, asked = repository / name, sorted(asked_by(configs[name]))
     if not (place / CONFIG).is_file():
         return False
-    fresh, served = parse_config(made / CONFIG), parse_config(place / CONFIG)
-    folders = made / str(served_version(made, fresh)), place / str(served_version(place, served))
-    before = parse_config(place / BEFORE) if (place / BEFORE).is_file() else served
-    for config in (fresh, served, before):
-        config.ClearField("version_policy")
-    return fresh in (served, before) and _contents(folders[0]) == _contents(folders[1])
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    from trtcompress_graph.digest import files_digest
-
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {
-        str(path.relative_to(folder)): files_digest([path]).encode()
-        for path in files
-        if path.name not in (*STATE, STEPS)
-    }
-
-
-def _retire(place: Path, version: Path) -> None:
-    """What belongs to the version that is served goes into its folder."""
-    for name in STATE:
-        if (place / name).is_file():
-            shutil.copyfile(place / name, version / name)
-
-
-def _write(path: Path, config: Any, version: int) -> None:
-    config.ClearField("version_policy")
-    config.version_policy.specific.versions.append(version)
-    path.unlink(missing_ok=True)  # it may be a link to a file that is served
-    path.write_text(to_text(config), encoding="utf-8")
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same files under another name, and copies where the file system has no links."""
-    shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-@contextmanager
-def _written(place: Path) -> Iterator[Path]:
-    try:
-        with put_folder(place) as folder:
-            yield folder
-    except OSError as error:
-        raise StoreError(
-            f"the model repository cannot be written: {error.strerror or error}",
-            where=str(place),
-            hint="free some space",
-        ) from error
-
-
-@contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One writer of versions at a time: each reads what is there before it writes."""
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(repository, os.O_RDONLY)
-    except OSError as error:
-        raise StoreError(f"no folder of models: {error.strerror or error}", where=str(repository)) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    served = parse_config(place / CONFIG)
+    number = served_version(place, served)
+    called = {one: named_for(one, number) for one in asked}
+    if not set(called.values()) & asked_by(served):
+        called = {one: one for one in asked}  # packaged without --new-version
+    return same_model(made / name, place, called) and all(
+        same_model(made / one, repository / there) for one, there in called.items()
+    )
 
 
 def numbers(switched: Sequence[Switched]) -> str:

@@ -1,0 +1,108 @@
+"""The folder of a served model with several versions: how it is filled, compared and put into its place."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trtcompress_graph.errors import StoreError
+
+from .aside import put_folders
+from .asked_models import CONFIG, rename_asked
+from .modelconfig import parse_config, to_text
+from .versions import link_or_copy, served_version, versions
+
+BEFORE = "config.pbtxt.before"
+TUNING = "tuning.json"
+STATE = (CONFIG, BEFORE, TUNING)
+"""Files of a model that belong to the version that is served."""
+
+
+def fill_with(place: Path, folder: Path, former: int, version: int) -> None:
+    """Fill the folder that takes the place of a model, so that another of its versions is served."""
+    for number in versions(place):
+        link_folder(place / str(number), folder / str(number))
+    retire(place, folder / str(former))
+    for name in STATE:
+        if (folder / str(version) / name).is_file():
+            (folder / str(version) / name).rename(folder / name)
+    write_config(folder / CONFIG, parse_config(folder / CONFIG), version)
+
+
+def same_model(made: Path, place: Path, called: Mapping[str, str] | None = None) -> bool:
+    """Whether this model is what is served there, as it was packaged; `called`: what an ensemble asks there instead."""
+    if not (place / CONFIG).is_file():
+        return False
+    fresh, served = parse_config(made / CONFIG), parse_config(place / CONFIG)
+    folders = made / str(served_version(made, fresh)), place / str(served_version(place, served))
+    before = parse_config(place / BEFORE) if (place / BEFORE).is_file() else served
+    rename_asked(fresh, dict(called or {}))
+    for config in (fresh, served, before):
+        config.ClearField("version_policy")
+        config.ClearField("name")
+    return fresh in (served, before) and _contents(folders[0]) == _contents(folders[1])
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    from trtcompress_graph.digest import files_digest
+
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): files_digest([path]).encode() for path in files if path.name not in STATE}
+
+
+def retire(place: Path, version: Path) -> None:
+    """What belongs to the version that is served goes into its folder."""
+    for name in STATE:
+        if (place / name).is_file():
+            shutil.copyfile(place / name, version / name)
+
+
+def write_config(path: Path, config: Any, version: int) -> None:
+    """Write a configuration by which that version is served."""
+    config.ClearField("version_policy")
+    config.version_policy.specific.versions.append(version)
+    path.unlink(missing_ok=True)  # it may be a link to a file that is served
+    path.write_text(to_text(config), encoding="utf-8")
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """The same files under another name, and copies where the file system has no links."""
+    shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@contextmanager
+def written(places: Sequence[Path]) -> Iterator[list[Path]]:
+    """Folders to fill that take their places together (see `put_folders`).
+
+    Raises:
+        StoreError: one cannot be written.
+    """
+    try:
+        with put_folders(places) as folders:
+            yield folders
+    except OSError as error:
+        raise StoreError(
+            f"the model repository cannot be written: {error.strerror or error}",
+            where=str(places[0]),
+            hint="free some space",
+        ) from error
+
+
+@contextmanager
+def locked(repository: Path) -> Iterator[None]:
+    """One writer of versions at a time: each reads what is there before it writes."""
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(repository, os.O_RDONLY)
+    except OSError as error:
+        raise StoreError(f"no folder of models: {error.strerror or error}", where=str(repository)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
