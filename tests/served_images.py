@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import sysconfig
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +102,16 @@ def encoded(rng: np.random.Generator, height: int, width: int, ending: str) -> b
     return file.getvalue()
 
 
-def server_with_numpy_1(folder: Path) -> Installed:
-    """The wheel's server, in a folder where all that is installed here stands but numpy, of which a release before 2.
+def numpy_1(folder: Path) -> Path:
+    """The folder, where a numpy before 2 is installed.
 
-    The wheel holds Triton 24.10, which cannot read bytes with numpy 2 (see `served/tensors.py`).
+    The wheel of the server holds Triton 24.10, which cannot read bytes with numpy 2 (see `served/tensors.py`).
     """
     command = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:")
     subprocess.run([*command, "--target", str(folder), "numpy==1.26.4"], check=True, capture_output=True)
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not entry.name.startswith(("numpy", "bin")) and not (folder / entry.name).exists():
-            (folder / entry.name).symlink_to(entry)
-    return replace(find_server(), folder=folder)
+    return folder
+
+
+def server_with_numpy_1(folder: Path) -> Installed:
+    """The wheel's server with that numpy."""
+    return find_server(packages=numpy_1(folder))

@@ -21,6 +21,7 @@ from .outcome import BuildResult, build_result
 from .plan import Plan, Step, make_plan
 from .report import write_reports
 from .runner import Listener, Run, RunPlan, run_plan
+from .served_tried import try_function
 from .store import Store, store_errors
 from .store_location import locate_store
 from .validation import Packages, Validation
@@ -126,6 +127,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
         plan = plan_build(loaded, store, options.until)
         build_dir = (Path(options.out) / loaded.config.name).resolve()
         check_writable(build_dir)
+        try_function(loaded, plan, store)
         listener.planned(plan)
         run = (options.run_plan or run_plan)(plan, store, listener, jobs=options.jobs or usable_cores())
         validations = _by_target(run, "validation")

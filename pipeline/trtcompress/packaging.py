@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.digest import files_digest
@@ -17,6 +17,9 @@ from .builder import DEFAULT, BuilderRef
 from .config import PackageFormat, TritonSettings
 from .profiles import named_axes
 from .stage import DataRef, FunctionRef
+
+if TYPE_CHECKING:
+    from trtcompress_engines.triton.options import TritonOptions
 
 BUILD_DIR = "BUILD_DIR"
 """Stands for the build folder in what a stage says: a stage does not know where its results will lie."""
@@ -77,14 +80,9 @@ def pack(
     """
     if not engine.built:
         return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, form, build_dir)}"
-    from trtcompress_engines.triton.options import TritonOptions
     from trtcompress_engines.triton.repository import write_repository
 
-    options = TritonOptions(
-        max_queue_delay_us=triton.max_queue_delay_us,
-        instances=triton.instances,
-        warmup="zero" if triton.warmup else "off",
-    )
+    options = triton_options(triton)
     repository.mkdir(parents=True, exist_ok=True)
     if triton.towers:
         from .towers import pack_towers
@@ -102,6 +100,17 @@ def pack(
         engine, target, repository, name=name, format=form, axes=named_axes(engine.graph, axes), options=options
     )
     return ""
+
+
+def triton_options(triton: TritonSettings) -> TritonOptions:
+    """What the config says of a served model."""
+    from trtcompress_engines.triton.options import TritonOptions
+
+    return TritonOptions(
+        max_queue_delay_us=triton.max_queue_delay_us,
+        instances=triton.instances,
+        warmup="zero" if triton.warmup else "off",
+    )
 
 
 def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str) -> str:

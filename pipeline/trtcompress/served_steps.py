@@ -58,24 +58,73 @@ def pack_steps(
         CompileError: the function cannot be imported, fails, or returns no dict of arrays.
         DataError: the samples do not fit the model.
     """
-    from trtcompress_engines.triton.batching import batching
     from trtcompress_engines.triton.chain import write_chain
     from trtcompress_engines.triton.repository import write_repository
     from trtcompress_engines.triton.steps import Link, write_preprocess
 
-    graph = engine.graph
+    graph, emulate = engine.graph, target.how != "cpu"
+    tried = try_steps(graph, name=name, axes=axes, around=around, options=options, emulate=emulate)
+    links = [Link(f"{name}_model", graph.inputs, graph.outputs)]
+    own, batch = tried.axes, tried.batch
+    write_repository(engine, target, repository, name=links[0].served, format=form, axes=own, options=options)
+    if tried.image is not None and around.preprocess is not None:
+        called = f"{name}_preprocess"
+        links.insert(0, write_preprocess(repository, called, tried.image, around.preprocess, batch, own, options))
+    if tried.behind is not None:
+        links.append(tried.behind.write(repository, f"{name}_postprocess", batch, own, options))
+    write_chain(repository, name, links, batch)
+
+
+def try_steps(
+    graph: Model, *, name: str, axes: Axes, around: Around, options: TritonOptions, emulate: bool = False
+) -> Tried:
+    """Can this be served before and behind such a graph? The user's function is called on outputs for real samples.
+
+    Costs an inference of at most `2 * SAMPLES` samples on ONNX Runtime, and a process for the function.
+
+    Args:
+        graph: of the engine; or the model that engines are made of, whose inputs and outputs they have.
+        name: of the ensemble.
+        axes: ranges of the dynamic axes, as in the config.
+        around: what is served before and behind.
+        options: of the engine.
+        emulate: Q/DQ are computed as they are written.
+
+    Raises:
+        CompileError: the function cannot be imported, fails, or returns what cannot be served.
+        DataError: the samples do not fit the model, or images do not become its input.
+    """
+    from trtcompress_engines.triton.batching import batching
+    from trtcompress_engines.triton.chain import check_ends
+    from trtcompress_engines.triton.steps import check_travels, image_spec
+
     own = named_axes(graph, axes)
     batch = batching(graph, own, options)
-    links = [Link(f"{name}_model", graph.inputs, graph.outputs)]
     image = _one_image(graph, around.preprocess) if around.preprocess is not None else None
-    behind = _tried(engine, target, around.postprocess, around, batch.max_size) if around.postprocess else None
-    write_repository(engine, target, repository, name=links[0].served, format=form, axes=own, options=options)
-    if image is not None and around.preprocess is not None:
-        called = f"{name}_preprocess"
-        links.insert(0, write_preprocess(repository, called, image, around.preprocess, batch, own, options))
-    if behind is not None:
-        links.append(behind.write(repository, f"{name}_postprocess", batch, own, options))
-    write_chain(repository, name, links, batch)
+    behind = None
+    if around.postprocess is not None:
+        behind = _tried(graph, around.postprocess, around, batch.max_size, emulate)
+        check_travels((*graph.outputs, *behind.made))
+    taken = graph.inputs if image is None else (image_spec(image),)
+    check_ends(name, taken, graph.outputs if behind is None else behind.made)
+    return Tried(own, batch, image, behind)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is to be served, found to do.
+
+    Attributes:
+        axes: ranges of the graph's axes by their names.
+        batch: how Triton batches.
+        image: the input that images become.
+        behind: the user's function.
+    """
+
+    axes: Axes
+    batch: Batching
+    image: TensorSpec | None
+    behind: Behind | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +171,21 @@ def _one_image(graph: Model, preprocess: Mapping[str, Any]) -> TensorSpec:
     return graph.inputs[0]
 
 
-def _tried(engine: Engine, target: Target, function: FunctionRef, around: Around, most: int) -> Behind:
-    """The function on what the engine's graph makes of samples, here on ONNX Runtime; `most`: samples of a batch."""
+def _tried(graph: Model, function: FunctionRef, around: Around, most: int, emulate: bool) -> Behind:
+    """The function on what the graph makes of samples, here on ONNX Runtime; `most`: samples of a batch."""
     from trtcompress_engines.triton.trial import described, try_function
 
     code = code_of(function.source, function.base, around.sources, "triton.postprocess")
     assert around.samples is not None
-    fed = list(_outputs(engine.graph, around.samples, most, emulate=target.how != "cpu"))
+    fed = list(_outputs(graph, around.samples, most, emulate=emulate))
     made = try_function(function.source, code, [arrays for _, arrays in fed])
     counts = [count for count, _ in fed]
-    for arrays in _stretched(engine.graph.outputs, fed[0][1], 1 if most else 0):
+    for arrays in _stretched(graph.outputs, fed[0][1], 1 if most else 0):
         with suppress(CompileError):  # no output of the engine, but it tells which axes follow
             made += try_function(function.source, code, [arrays])
             counts.append(counts[0])
     specs = described(function.source, made, counts if most else None)
-    return Behind(function.source, code, engine.graph.outputs, specs, _observed(engine.graph.outputs, fed))
+    return Behind(function.source, code, graph.outputs, specs, _observed(graph.outputs, fed))
 
 
 def _outputs(graph: Model, samples: DataRef, most: int, emulate: bool) -> Iterator[tuple[int, Arrays]]:

@@ -14,18 +14,25 @@ from .outputs import ServeCheck, ServeCheckResult
 
 
 @contextmanager
-def server_for(repository: Path, server: Path | None, address: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
+def server_for(
+    repository: Path, server: Path | None, address: str | None, packages: Path | None = None
+) -> Iterator[tuple[str, Callable[[], str]]]:
     """Address of a server's gRPC, and its log: of the one that runs there, or of one that is started for the block.
 
     Raises:
-        UsageError: both are given, or none is installed.
+        UsageError: both are given, or none is installed; packages for one that runs.
         ServingError: it did not come up.
     """
+    from trtcompress_engines.triton.server_packages import OPTION
+
     if address is not None:
         if server is not None:
             raise UsageError(
                 "one server or the other", where="--server, --address", hint="leave --server out to ask one that runs"
             )
+        if packages is not None:
+            what = "a server that runs already has its packages"
+            raise UsageError(what, where=f"{OPTION}, --address", hint="leave one of them out")
         if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
             raise UsageError(f"'{address}' is not HOST:PORT", where="--address", hint="--address localhost:8001")
         yield address, lambda: ""
@@ -33,7 +40,7 @@ def server_for(repository: Path, server: Path | None, address: str | None) -> It
     from trtcompress_engines.triton.installed import find_server
     from trtcompress_engines.triton.server import running
 
-    with running(repository, find_server(server)) as started:
+    with running(repository, find_server(server, packages)) as started:
         yield started.grpc, started.log_text
 
 
@@ -41,6 +48,7 @@ def serve_check(
     repository: Path,
     *,
     server: Path | None = None,
+    packages: Path | None = None,
     address: str | None = None,
     models: Sequence[str] = (),
     axes: Axes | None = None,
@@ -61,7 +69,7 @@ def serve_check(
     from trtcompress_engines.triton.served_model import model_names, read_served
 
     served = [read_served(repository, name, axes or {}) for name in model_names(repository, models)]
-    with server_for(repository, server, address) as (grpc, log):
+    with server_for(repository, server, address, packages) as (grpc, log):
         with Client(grpc) as client:
             version = client.version()
         found = check_served(grpc, served, requests=requests, seed=seed, tolerance=tolerance, tell=tell, log=log)

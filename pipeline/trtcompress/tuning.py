@@ -23,6 +23,7 @@ def tune(
     repository: Path,
     *,
     server: Path | None = None,
+    packages: Path | None = None,
     models: Sequence[str] = (),
     axes: Axes | None = None,
     latency_ms: float | None = None,
@@ -37,6 +38,7 @@ def tune(
     Args:
         repository: folder of models.
         server: the tritonserver to run; None: the one that is installed.
+        packages: folder of packages that its Python takes first.
         models: all but ensembles without any.
         axes: ranges that replace those that were packaged.
         latency_ms: limit of p99; None: twice that of one request alone, or of `clients`.
@@ -69,7 +71,7 @@ def tune(
             what = f"'{model.name}' takes batches of at most {model.max_batch}"
             raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
     found = []
-    installed = find_server(server)
+    installed = find_server(server, packages)
     for model in served:
         if model.towers:
             continue

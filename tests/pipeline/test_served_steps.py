@@ -31,7 +31,7 @@ from trtcompress_engines.triton.server import Server, running
 from trtcompress_engines.triton.switching import add_versions, roll_back
 from trtcompress_engines.triton.versions import served_version
 from trtcompress_graph.axes import AxisRange
-from trtcompress_graph.errors import RepositoryError
+from trtcompress_graph.errors import CompileError, RepositoryError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
@@ -199,10 +199,9 @@ def test_a_repository_that_was_changed_is_found(served: Served, tmp_path: Path):
             check_repository(repository)
 
 
-def test_a_step_is_tuned_and_the_ensemble_names_its_models(served: Served, numpy_1, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(installed, "find_server", lambda path=None: numpy_1)
+def test_a_step_is_tuned_and_the_ensemble_names_its_models(served: Served, numpy_1, tmp_path: Path):
     repository = Path(shutil.copytree(served.repository, tmp_path / "r"))
-    quick = ("--seconds", 0.05, "--minutes", 0.01, "--clients", 2, "--json")
+    quick = ("--seconds", 0.05, "--minutes", 0.01, "--clients", 2, "--server-packages", numpy_1.packages, "--json")
     (tuned,) = done("tune", repository, "--model", "net_preprocess", *quick).json["models"]
     assert tuned["tried"][0]["points"][0]["throughput"] > 0
     check_repository(repository)
@@ -216,8 +215,34 @@ def test_numpy_2_with_an_old_triton_is_told_when_the_model_loads(served: Served)
     """The wheel's Triton is 24.10, and numpy 2 is installed here."""
     with tritonserver(served.repository) as server, Client(server.grpc) as client:
         reasons = client.reasons()
+        told = trtcompress("serve-check", served.repository, "--address", server.grpc, "--requests", 1, "--json")
     assert reasons["net_model"] == ""
     assert "take Triton 24.11 or newer, or install numpy below 2" in reasons["net_preprocess"]
+    assert told.code == 5
+    (detail,) = [c["detail"] for c in told.json["checks"] if (c["model"], c["check"]) == ("net_preprocess", "loads")]
+    assert "install numpy below 2" in detail
+    assert "pip install --target server-packages 'numpy<2' pillow, then --server-packages server-packages" in detail
+    ran = trtcompress("tune", served.repository, "--model", "net_preprocess", "--seconds", 0.05, "--minutes", 0.01)
+    assert ran.code == 5
+    assert "then --server-packages server-packages" in ran.err
+
+
+def test_serve_check_starts_a_server_with_these_packages(served: Served, numpy_1):
+    """The very words of the message, but for the folder."""
+    ask = ("serve-check", served.repository, "--server-packages", numpy_1.packages, "--requests", 10, "--strict")
+    assert done(*ask, "--json").json["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("command", ["serve-check", "tune"])
+def test_packages_that_are_none(served: Served, tmp_path: Path, command: str):
+    for folder, told in ((tmp_path / "none", "no such folder"), (tmp_path, "nothing is installed in this folder")):
+        ran = trtcompress(command, served.repository, "--server-packages", folder)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"--server-packages {folder}: {told}" in ran.err
+        assert "pip install --target server-packages 'numpy<2' pillow" in ran.err
+    if command == "serve-check":
+        ran = trtcompress(command, served.repository, "--server-packages", tmp_path, "--address", "localhost:1")
+        assert (ran.code, "a server that runs already has its packages" in ran.err) == (2, True)
 
 
 def test_package_does_it_again_in_the_folder_of_the_config(served: Served, tmp_path: Path, monkeypatch):
@@ -327,14 +352,18 @@ def test_versions_go_between_a_plain_model_and_an_ensemble(tmp_path: Path):
         check_repository(repository)
         return {p.name: served_version(p, parse_config(p / "config.pbtxt")) for p in sorted(repository.iterdir())}
 
-    assert state() == {"net": 3, "net_model": 2, "net_postprocess": 1, "net_preprocess": 2}
+    second, third = ("net_preprocess_v2", "net_model_v2"), ("net_preprocess_v3", "net_model_v3", "net_postprocess_v3")
+    beside = dict.fromkeys((*second, *third), 1)
+    assert state() == {"net": 3, **beside}
     roll_back(repository, "net")
-    assert state() == {"net": 2, "net_model": 1, "net_postprocess": 1, "net_preprocess": 1}
+    assert state() == {"net": 2, **beside}
     roll_back(repository, "net")
     assert state()["net"] == 1
     assert parse_config(repository / "net/config.pbtxt").platform != "ensemble"
     roll_back(repository, "net", 3)
-    assert state() == {"net": 3, "net_model": 2, "net_postprocess": 1, "net_preprocess": 2}
+    assert state() == {"net": 3, **beside}
+    config = parse_config(repository / "net/config.pbtxt")
+    assert {step.model_name for step in config.ensemble_scheduling.step} == set(third)
 
 
 # --- what is wrong
@@ -383,8 +412,75 @@ def test_a_function_that_does_not_do(kind: str, tmp_path: Path):
     ran = build(config)
     assert (ran.code, ran.out) == (code, "")
     assert told in ran.err
-    assert ("export: started" in ran.err) == (code == 4), "what can be seen before the work is said before it"
+    assert "export: started" not in ran.err, "the outputs of an ONNX file are known before any work"
     assert not (config.parent / "out/net/triton-python").exists()
+    dry = build(config, "--dry-run")
+    assert (dry.code, dry.out) == (code, "")
+    assert told in dry.err
+
+
+def test_a_function_that_does_is_tried_once_before_builds(tmp_path: Path):
+    """It leaves a mark in each process: before the build, and when it is packed."""
+    config, marks = project(tmp_path / "p", "{postprocess: 'good:f', sources: [labels.txt]}"), tmp_path / "marks"
+    (config.parent / "good.py").write_text(f"open({str(marks)!r}, 'a').write('x')\ndef f(o): return o\n")
+    for arguments, processes in ((("--dry-run",), 1), ((), 2), ((), 2), (("--dry-run",), 2)):
+        assert build(config, *arguments).code == 0
+        assert marks.read_text() == "x" * processes
+    (config.parent / "good.py").write_text("def f(o): return 3\n")
+    assert build(config, "--until", "validate").code == 0, "it is not asked for"
+    assert build(config).code == 4
+
+
+def test_the_package_stage_looks_for_itself(tmp_path: Path):
+    """What an engine gives may differ from what its model gave."""
+    config = project(tmp_path / "p", "{}")
+    (config.parent / "bad.py").write_text(FUNCTIONS["list"][0])
+    samples = DataRef("images", config.parent, "", None, PreprocessSettings.model_validate(_section()).model_dump())
+    around = Around(None, FunctionRef("bad:f", config.parent, ""), (), samples)
+    where = {"name": "net", "form": "triton", "axes": {"x": {"batch": AxisRange(1, 4, 8)}}, "triton": TritonSettings()}
+    with pytest.raises(CompileError, match="bad:f returned list, not a dict of arrays"):
+        pack(engine_of(read_model(config.parent / "m.onnx")), CPU, tmp_path / "r", **where, around=around)
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+NETWORK = """
+import torch
+
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5)), torch.zeros(2, 3, 4, 4)
+
+
+def samples():
+    import numpy as np
+
+    yield {"input": np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype("f4")}
+"""
+
+
+def test_behind_a_network_of_pytorch_it_is_tried_right_after_the_export(tmp_path: Path):
+    config = tmp_path / "build.yaml"
+    (tmp_path / "torch_net.py").write_text(NETWORK)
+    (tmp_path / "bad.py").write_text("def f(o): return {'a': o['logits']}\n")
+    config.write_text(
+        "name: net\nmodel: {source: 'torch_net:net', inputs: {input: {batch: [1, 2, 4]}}}\n"
+        "data: {calibration: {source: 'torch_net:samples'}}\nmeasure: {seconds: 0.01}\ntargets: ['cpu:float']\n"
+        "package: [triton-python]\ntriton: {postprocess: 'bad:f'}\n"
+    )
+    dry = build(config, "--dry-run")
+    assert dry.code == 0
+    assert "triton.postprocess was not tried: the outputs of this model are known once it is exported" in dry.err
+    assert [line.split()[0] for line in dry.out.splitlines()[:3]] == ["export", "postprocess", "simplify"]
+    ran = build(config, "--jobs", 4)
+    assert (ran.code, ran.out) == (4, "")
+    assert "bad:f failed: KeyError: 'logits' (the outputs are:" in ran.err
+    assert "export: done" in ran.err or "export:" in ran.err
+    assert "simplify: started" not in ran.err
+    (tmp_path / "bad.py").write_text("def f(o): return {'a': next(iter(o.values()))}\n")
+    ran = build(config)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out/net/triton-python/cpu/net_postprocess").is_dir()
 
 
 CONFIGS = {

@@ -33,14 +33,23 @@ def write_chain(repository: Path, name: str, links: Sequence[Link], batch: Batch
     Raises:
         CompileError: an output is called like an input.
     """
-    taken = {spec.name for spec in links[0].inputs}
-    if both := [spec.name for spec in links[-1].outputs if spec.name in taken]:
+    check_ends(name, links[0].inputs, links[-1].outputs)
+    return put_ensemble(repository, name, chain_text(name, links, batch))
+
+
+def check_ends(name: str, taken: Sequence[TensorSpec], given: Sequence[TensorSpec]) -> None:
+    """What a chain takes and gives has names of its own.
+
+    Raises:
+        CompileError: an output is called like an input.
+    """
+    inputs = {spec.name for spec in taken}
+    if both := [spec.name for spec in given if spec.name in inputs]:
         raise CompileError(
             f"'{both[0]}' would be both an input and an output",
             where=f"ensemble '{name}'",
             hint="give the model's output another name, or let triton.postprocess return it under another",
         )
-    return put_ensemble(repository, name, chain_text(name, links, batch))
 
 
 def chain_text(name: str, links: Sequence[Link], batch: Batching) -> str:

@@ -7,11 +7,13 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from trtcompress_graph.errors import MissingPathError, ServingError, UsageError
+
+from .server_packages import check_packages
 
 WHEEL = "nvidia-pytriton"
 """Ships a tritonserver with the python backend alone."""
@@ -29,6 +31,7 @@ class Installed:
         stub: what runs Python models in it, where it does not lie beside the backend yet.
         environment: variables that it needs on top of this process's, or instead of them.
         folder: in which it is started; None: any.
+        packages: what its Python takes before that folder's and its own; None: nothing.
     """
 
     binary: Path
@@ -36,15 +39,26 @@ class Installed:
     stub: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    packages: Path | None = None
 
 
-def find_server(path: Path | None = None) -> Installed:
+def find_server(path: Path | None = None, packages: Path | None = None) -> Installed:
     """The tritonserver at `path`, else the one on PATH, else that of the wheel nvidia-pytriton.
 
+    Args:
+        path: of the program.
+        packages: folder of packages that its Python takes first (see `server_packages.py`).
+
     Raises:
-        MissingPathError: there is nothing at `path`.
-        UsageError: it is no program, or there is none anywhere.
+        MissingPathError: there is nothing at `path`, or no such folder of packages.
+        UsageError: it is no program, or there is none anywhere; nothing is installed in the folder.
     """
+    if packages is not None:
+        check_packages(packages)
+    return replace(_found(path), packages=packages)
+
+
+def _found(path: Path | None) -> Installed:
     if path is not None:
         if not path.exists():
             raise MissingPathError("no such file", where=f"--server {path}", hint=_HINT)

@@ -13,12 +13,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtcompress_graph.errors import ServingError
 
 from .installed import Installed
+from .server_packages import with_packages
 
 START_SECONDS = 120
 """How long a server may take until it answers; models load in that time."""
@@ -76,6 +77,9 @@ def running(
             *("--exit-on-error", "false", "--strict-readiness", "false", "--exit-timeout-secs", "5"),
             *arguments,
         ]
+        if installed.packages is not None:
+            place = with_packages(installed.packages, installed.folder, Path(folder, "packages"))
+            installed = replace(installed, folder=place)
         with log.open("wb") as out:
             process = _start(command, installed, out.fileno())
         server = Server(f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", log)

@@ -52,6 +52,20 @@ class Link:
     outputs: tuple[TensorSpec, ...]
 
 
+def image_spec(made: TensorSpec) -> TensorSpec:
+    """What clients send where images become that input."""
+    return TensorSpec(IMAGE, "object", made.shape[:1] if len(made.shape) == 4 else (1,))
+
+
+def check_travels(specs: Sequence[TensorSpec]) -> None:
+    """Can a step read and make these?
+
+    Raises:
+        CompileError: one has a type that does not travel so.
+    """
+    check_types(specs, _PYTHON)
+
+
 def write_preprocess(
     repository: Path, name: str, made: TensorSpec, settings: Mapping[str, Any], batch: Batching, axes: Axes,
     options: TritonOptions,
@@ -74,8 +88,7 @@ def write_preprocess(
         CompileError: the input has a type that does not travel so.
         StoreError: the folder cannot be written.
     """
-    count = made.shape[:1] if len(made.shape) == 4 else (1,)
-    images = TensorSpec(IMAGE, "object", count)
+    images = image_spec(made)
     program = Path(trtcompress_graph.preprocessing.__file__)
     step = {
         "input": IMAGE,
@@ -126,7 +139,7 @@ def _write(
     repository: Path, link: Link, runner: str, step: Mapping[str, Any], files: Mapping[str, Path], batch: Batching,
     axes: Axes, options: TritonOptions,
 ) -> None:  # fmt: skip
-    check_types((*link.inputs, *link.outputs), _PYTHON)
+    check_travels((*link.inputs, *link.outputs))
     told = Model(Path(), "", link.inputs, link.outputs)
     alone = replace(batch, dynamic=False, preferred=())  # one request has all its images at once; the engine joins them
     described = f"{runner}.json"

@@ -55,7 +55,8 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
     load a model gets either. An ensemble does so with the models that it asks: `NAME_vN` of them are put first, and
     those of the version before stay, loaded, as long as it can be gone back to. Where it fails, the old version is
     served as before; what was put for the new one goes at a later switch. Where all are what is served already, byte
-    for byte, nothing changes. Else each gets a new version, so that ensembles that ask the same models go back together.
+    for byte, nothing changes. Else each gets a new version, so that ensembles that ask the same models go back
+    together.
 
     Args:
         made: repository with one version of each model.

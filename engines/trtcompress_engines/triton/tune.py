@@ -16,6 +16,7 @@ from .load import Point, pooled
 from .modelconfig import to_text
 from .search import Tried, curve, search
 from .served_model import Served
+from .server_packages import with_way_out
 from .setting import Setting, Space, setting_of, with_setting
 
 LIMIT_FACTOR = 2.0
@@ -111,7 +112,7 @@ def tune(
         former = setting_of(served.config)
         with bench.loaded("former", former) as why:
             if why:
-                raise ServingError(f"the server cannot load the model: {why}", where=str(served.folder))
+                raise ServingError(f"the server cannot load the model: {with_way_out(why)}", where=str(served.folder))
             limit, asked = _limit(bench, latency_ms, clients)
             start = Tried(former, curve(lambda n: bench.measure("former", n), limit, lambda: True, clients))
         tell(f"limit of p99: {limit:.3g} ms ({asked})")

@@ -49,7 +49,7 @@ def tell_steps(loaded: Loaded, options: BuildOptions, as_json: bool) -> None:
     from ..dry_run import dry_run
     from ..outputs import DryRun, DryStep
 
-    steps = dry_run(loaded, open_store(options.store), options.until)
+    steps = dry_run(loaded, open_store(options.store), options.until, say)
     if as_json:
         print_json(DryRun(name=loaded.config.name, steps=tuple(DryStep(step=s, state=state) for s, state in steps)))
         return

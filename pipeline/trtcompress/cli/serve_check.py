@@ -8,12 +8,13 @@ import click
 
 from . import options
 from .main import say
-from .serving_options import address, model_names, server
+from .serving_options import address, model_names, packages, server
 
 
 @click.command(name="serve-check")
 @click.argument("repository", metavar="REPO", type=options.FOLDER)
 @server
+@packages
 @address
 @model_names
 @click.option(
@@ -34,6 +35,7 @@ from .serving_options import address, model_names, server
 def command(
     repository: str,
     server: str | None,
+    packages: str | None,
     address: str | None,
     names: tuple[str, ...],
     requests: int,
@@ -64,6 +66,7 @@ def command(
     found = serve_check(
         Path(repository),
         server=Path(server) if server else None,
+        packages=Path(packages) if packages else None,
         address=address,
         models=names,
         axes=options.axes(axis_options),

@@ -12,6 +12,13 @@ server: options.Decorator = click.option(
     type=options.ANY,
     help="The tritonserver to start. [default: that on PATH, else that of the wheel nvidia-pytriton]",
 )
+packages: options.Decorator = click.option(
+    "--server-packages",
+    "packages",
+    metavar="DIR",
+    type=options.FOLDER,
+    help="Packages that the server's Python takes first: pip install --target DIR 'numpy<2' pillow.",
+)
 address: options.Decorator = click.option(
     "--address", metavar="HOST:PORT", help="gRPC of a server that runs already; none is started then."
 )

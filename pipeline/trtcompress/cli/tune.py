@@ -9,7 +9,7 @@ import click
 
 from . import options
 from .main import say
-from .serving_options import model_names, server
+from .serving_options import model_names, packages, server
 
 if TYPE_CHECKING:
     from ..outputs import ServingSetting, TunedModel
@@ -36,6 +36,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--minutes", type=POSITIVE, default=10.0, show_default=True, metavar="M", help="To search, per model.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="In a request.")
 @server
+@packages
 @options.axis
 @options.as_json
 def command(
@@ -47,6 +48,7 @@ def command(
     minutes: float,
     samples: int,
     server: str | None,
+    packages: str | None,
     axis_options: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -66,6 +68,7 @@ def command(
     done = tune(
         Path(repository),
         server=Path(server) if server else None,
+        packages=Path(packages) if packages else None,
         models=names,
         axes=options.axes(axis_options),
         latency_ms=latency_ms,

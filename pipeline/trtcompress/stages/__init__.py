@@ -10,6 +10,7 @@ from .emulate import emulate
 from .equalize import equalize
 from .export import export
 from .package import package
+from .postprocess import postprocess
 from .precision import precision
 from .prune import prune
 from .qat import qat
@@ -22,6 +23,7 @@ from .validate import validate
 
 STAGES: tuple[Stage | Reserved, ...] = (
     export,
+    postprocess,
     simplify,
     prune,
     recover,

@@ -8,6 +8,7 @@ from pathlib import Path
 from trtcompress_graph.model import Model
 
 from ..stage import StageSettings, stage
+from .postprocess import Answered
 
 _log = logging.getLogger(__name__)
 
@@ -17,8 +18,11 @@ class SimplifySettings(StageSettings):
 
 
 @stage(output="simplified", version=2, leaves="models/simplified", libs=("onnx", "onnx-ir", "onnxscript"))
-def simplify(exported: Model, settings: SimplifySettings, out: Path) -> Model:
-    """Fold constants and BatchNorm, upgrade the opset, remove what is not used."""
+def simplify(exported: Model, settings: SimplifySettings, out: Path, answered: Answered | None = None) -> Model:
+    """Fold constants and BatchNorm, upgrade the opset, remove what is not used.
+
+    `answered` is not read: nothing is worked on before the user's function behind the model was found to do.
+    """
     from trtcompress_graph.branches import open_branches
     from trtcompress_graph.load import load_ir
     from trtcompress_graph.simplify import simplify as simplify_model
