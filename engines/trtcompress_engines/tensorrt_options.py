@@ -43,7 +43,7 @@ class TensorRTOptions:
         refit: weights can be exchanged later.
         strip: the plan holds no weights; they come from the ONNX file where it is loaded.
         weight_streaming: weights may stay in host memory.
-        weight_streaming_budget: of GPU memory for them where a GPU of this machine runs the engine: bytes, a share of
+        weight_streaming_budget: of GPU memory for them where this machine or a kit runs the engine: bytes, a share of
             them (`30%`), or empty for TensorRT's own choice.
         sparse: try sparse kernels; None: where weights are 2:4 sparse.
         dla: core of the deep learning accelerator; what it does not take runs on the GPU.
@@ -106,7 +106,7 @@ def refuse(options: TensorRTOptions, target: Target, release: Release, *, gpu: b
     if options.version_compatible and (options.refit or options.strip):
         raise _refusal("version_compatible", target, "a version-compatible engine cannot be refitted")
     if options.weight_streaming_budget:
-        _check_budget(options, target)
+        _check_budget(options)
     pinned(options)
 
 
@@ -131,14 +131,11 @@ def pinned(options: TensorRTOptions) -> str:
     return found
 
 
-def _check_budget(options: TensorRTOptions, target: Target) -> None:
-    """Refuse a budget that is none, or that nothing of ours would set."""
+def _check_budget(options: TensorRTOptions) -> None:
+    """Refuse a budget that is none, or where nothing is streamed."""
     where = f"{SECTION}.{BUDGET}"
     if not options.weight_streaming:
         raise UsageError("there is a budget, and no weights are streamed", where=where, hint="weight_streaming: true")
-    if target.how == "kit":
-        what = f"the kit for '{target.name}' takes TensorRT's own budget, by the memory that is free on the device"
-        raise UsageError(what, where=where, hint="leave it out")
     try:
         parse_budget(options.weight_streaming_budget, 0)
     except BudgetError as error:

@@ -41,6 +41,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
         DataError: the samples do not fit the model.
         StoreError: the folder cannot be written.
     """
+    from trtcompress_engines.kit.device.streaming import AUTOMATIC
     from trtcompress_engines.kit.write import KitContents, write_kit
 
     from .kit_golden import golden_batches
@@ -73,6 +74,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
             gates=sources.gates,
             scored_later=tuple(metric for metric in sources.metrics if metric not in there),
             notes=tuple(notes),
+            budget=options.weight_streaming_budget or AUTOMATIC,
         )
         with store_errors(folder):
             write_kit(contents, target, golden, folder)

@@ -25,7 +25,12 @@ def _section(target: str, device: Mapping[str, Any]) -> str:
     lines += [_row(cells) for engine in device["engines"] for cells in _cells(engine)]
     lines += ["", "The speedup is over the model as it came, in FP32 on the same device."]
     left_out = [f"{e['encoding']}: built without: {what}" for e in device["engines"] for what in e.get("left_out", ())]
-    notes = [*device["notes"], *left_out]
+    streams = [
+        f"{e['encoding']}: weights were streamed, with {size(e['streamed_budget'])} of them in GPU memory"
+        for e in device["engines"]
+        if e.get("streamed_budget") is not None
+    ]
+    notes = [*device["notes"], *left_out, *streams]
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 

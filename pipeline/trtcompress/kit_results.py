@@ -77,6 +77,7 @@ class KitEngine(Settings):
     outputs: tuple[KitOutputs, ...] = Field((), description="kept where a metric is computed at the import")
     speeds: tuple[Speed, ...]
     activation_bytes: int | None
+    streamed_budget: int | None = Field(None, description="bytes of weights in GPU memory, where others are streamed")
     ram_mb: float | None = Field(description="most memory in use on the device while it ran")
     power_w: float | None = Field(description="mean of the module")
     peak_power_w: float | None

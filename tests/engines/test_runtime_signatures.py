@@ -67,10 +67,10 @@ def images(count: int) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(count).normal(size=(count, 3, 16, 16)).astype(np.float32)}
 
 
-def loaded(gpu: Gpu, plan: Path, *, named: bool = True) -> api.TensorRTEngine:
+def loaded(gpu: Gpu, plan: Path, *budget: str, named: bool = True) -> api.TensorRTEngine:
     if not named:
         del gpu.trt.ICudaEngine.num_io_tensors
-    return api.TensorRTEngine(gpu.trt, plan.read_bytes(), Memory(gpu))  # type: ignore[arg-type]
+    return api.TensorRTEngine(gpu.trt, plan.read_bytes(), Memory(gpu), *budget)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("release", "named"), [*BY_NAME, *BY_NUMBER])
@@ -96,6 +96,27 @@ def test_a_kit_sets_a_budget_of_streamed_weights(onnx: Path, tmp_path: Path, rel
     key = "weight_streaming_budget" if release.startswith("10.0.") else "weight_streaming_budget_v2"
     assert told == ([] if release.startswith("8.") else [key])
     assert engine.streamed_budget == (250 if key in told and key.endswith("v2") else None)
+
+
+@pytest.mark.parametrize(("budget", "taken"), [("30%", 300), ("128", 128), ("0", 0), ("100%", 1000)])
+def test_a_kit_sets_the_budget_of_the_config(onnx: Path, tmp_path: Path, budget: str, taken: int):
+    plan = plan_of(onnx, tmp_path / "streamed.plan", *PROFILES, streamable=1000)
+    for release in (name for name in RELEASES if not name.startswith(("8.", "10.0."))):
+        engine = loaded(Gpu(release), plan, budget)
+        assert engine.streamed_budget == taken, release
+        expected = ort.InferenceSession(str(onnx)).run(None, images(2))[0]
+        np.testing.assert_allclose(engine.infer(images(2))["logits"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_budget_that_tensorrt_does_not_take_is_told_by_the_kit(onnx: Path, tmp_path: Path):
+    gpu = Gpu(max(name for name in RELEASES if name.startswith("10.")))
+    plan = plan_of(onnx, tmp_path / "streamed.plan", *PROFILES, streamable=1000)
+    gpu.trt.ICudaEngine.weight_streaming_budget_v2 = property(lambda own: 1000, lambda own, value: None)
+    with pytest.raises(
+        kit.KitError, match=r"takes no budget of 300 bytes .* tensorrt\.weight_streaming_budget"
+    ) as caught:
+        loaded(gpu, plan, "30%")
+    assert caught.value.code == 4
 
 
 @pytest.mark.parametrize("release", RELEASES)

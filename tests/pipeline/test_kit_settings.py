@@ -16,7 +16,8 @@ from small_builds import QUICK, small_classifier, tree
 from trtcompress_graph.digest import files_digest
 
 ORIN = """{name: jetson-agx-orin, tensorrt: {workspace_mb: 64, optimization_level: 2, version_compatible: true,
- weight_streaming: true, sparse: true, timing_cache: TACTICS, profiles: [{x: {batch: 1}}, {x: {batch: [2, 3, 4]}}]}}"""
+ weight_streaming: true, weight_streaming_budget: "30%", sparse: true, timing_cache: TACTICS,
+ profiles: [{x: {batch: 1}}, {x: {batch: [2, 3, 4]}}]}}"""
 XAVIER = "{name: jetson-xavier-nx, tensorrt: {dla: 1, workspace_mb: 32, refit: true}}"
 AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
 GATES = ("--set", "gates={min_cosine: 0.9}")
@@ -74,6 +75,8 @@ def test_everything_is_set_where_the_release_has_it(orin: Path):
     held = engine(results(orin), "trt-int8")
     assert [speed["engine"]["batch"] for speed in held["speeds"]] == [1, 2, 4]
     assert held["left_out"] == []
+    model = (orin / "engines/trt-int8.plan").read_bytes().partition(b"\n")[2]
+    assert held["streamed_budget"] == int(len(model) * 0.3)  # of all the weights, as the stand-in counts them
 
 
 def test_what_a_release_lacks_is_left_out_and_told(built: Path, orin: Path, tmp_path: Path):
@@ -93,6 +96,7 @@ def test_what_a_release_lacks_is_left_out_and_told(built: Path, orin: Path, tmp_
     ran = on_jetpack(orin, "validate", *SECONDS, tensorrt="8.4.1")
     assert ran.code == 0, ran.err
     assert engine(results(orin), "trt-int8")["left_out"] == lacking
+    assert engine(results(orin), "trt-int8")["streamed_budget"] is None
     assert [speed["engine"]["batch"] for speed in engine(results(orin), "trt-fp16")["speeds"]] == [1, 2, 4]
     build = Path(shutil.copytree(built / "out/small", tmp_path / "small"))
     done("import-results", build, orin / "results/results.json")

@@ -153,6 +153,22 @@ def test_engines_and_measurements_come_back_and_are_judged(project: Path, tmp_pa
     joined(out)
 
 
+def test_streamed_weights_get_the_budget_of_the_config_there(project: Path, tmp_path: Path, server: SshServer):
+    for budget, share in (("30%", 0.3), (None, 0.5)):
+        asked = f"tensorrt={{weight_streaming: true, weight_streaming_budget: {budget or 'null'}}}"
+        ran = remote(project, tmp_path, server, "--set", asked)
+        assert ran.code == 0, ran.err
+        for engine in measured(tmp_path)["engines"]:
+            plan = tmp_path / "small/engines/h100" / engine["encoding"] / "model.plan"
+            if engine["encoding"] == "reference":
+                assert engine["streamed_budget"] is None
+                continue
+            weights = len(plan.read_bytes().partition(b"\n")[2])  # as the stand-in counts them
+            assert engine["streamed_budget"] == int(weights * share)
+        assert "weights were streamed, with" in (tmp_path / "small/report.md").read_text()
+    assert runs(server) == ["build", "validate"] * 2
+
+
 def test_a_gate_that_fails_on_the_device_fails_the_build(project: Path, tmp_path: Path, server: SshServer):
     out = tmp_path / "out"
     ran = remote(project, out, server, "--json", "--set", "gates={max_metric_drop: 1, max_latency_ms: 0.0000001}")

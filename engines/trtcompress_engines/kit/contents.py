@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from trtcompress_graph.model import Model
 
+from .device.streaming import AUTOMATIC
+
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
 
@@ -112,6 +114,7 @@ class KitContents:
         gates: names and limits.
         scored_later: metrics that `import-results` computes of the outputs, which the device keeps for it.
         notes: what is to be known of the kit.
+        budget: of GPU memory for weights that are streamed, as the config has it.
     """
 
     name: str
@@ -125,3 +128,4 @@ class KitContents:
     gates: tuple[tuple[str, float], ...]
     scored_later: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    budget: str = AUTOMATIC

@@ -62,6 +62,7 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
         "scored_later": contents.scored_later,
         "gates": [{"gate": gate, "limit": limit} for gate, limit in contents.gates],
         "notes": contents.notes,
+        "weight_streaming_budget": contents.budget,
     }
     (folder / "kit.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(readme(contents, target), encoding="utf-8")

@@ -64,8 +64,8 @@ class TensorRTSettings(Settings):
     weight_streaming: bool = Field(False, description="weights may stay in host memory")
     weight_streaming_budget: int | str | None = Field(
         None,
-        description='GPU memory for streamed weights where `validate` runs the engine: bytes, or a share ("30%"); '
-        "TensorRT's own choice if not given",
+        description="GPU memory for streamed weights where `validate` or a kit runs the engine: bytes, or a share "
+        '("30%"); TensorRT\'s own choice if not given',
     )
     sparse: bool | None = Field(None, description="try sparse kernels; where weights are 2:4 sparse if not given")
     dla: int | None = Field(

@@ -94,6 +94,11 @@ class Kit:
         found: list[dict[str, list[list[int]]]] = self.facts["profiles"]
         return found
 
+    @property
+    def budget(self) -> str:
+        """Of GPU memory for weights that are streamed, as the config has it (see streaming.py)."""
+        return str(self.facts["weight_streaming_budget"])
+
     def engine(self, name: str, version: str = "") -> dict[str, Any]:
         """What is known of an engine, as that TensorRT builds it: older ones may take another graph in its place.
 

@@ -17,6 +17,7 @@ class OnnxRuntimeEngine:
     """
 
     activation_bytes: int | None = None
+    streamed_budget: int | None = None
 
     def __init__(self, model: Path) -> None:
         try:

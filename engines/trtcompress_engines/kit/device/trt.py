@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .kit import OTHER_ENGINE, OTHER_SHAPE, KitError
-from .streaming import set_budget
+from .streaming import AUTOMATIC, BudgetError, set_budget
 
 if TYPE_CHECKING:
     from .buffers import Device
@@ -118,11 +118,14 @@ def _numpy(dtype: Any) -> Any:
 class TensorRTEngine:
     """An engine that is ready to run.
 
+    `budget` says how much of streamed weights stays in GPU memory (see streaming.py); an engine that streams none has
+    no use for it.
+
     Raises:
-        KitError: the plan was built by another TensorRT or for another GPU.
+        KitError: the plan was built by another TensorRT or for another GPU, or TensorRT does not take the budget.
     """
 
-    def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
+    def __init__(self, trt: Any, plan: bytes, device: Device, budget: str = AUTOMATIC) -> None:
         self._device = device
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         if hasattr(self._runtime, "engine_host_code_allowed"):  # 8.6: a version-compatible plan brings a runtime along
@@ -131,7 +134,13 @@ class TensorRTEngine:
         if self._engine is None:
             again = "build it on this very device with ./build --force"
             raise KitError(f"TensorRT cannot load this engine: {again}", code=OTHER_ENGINE)
-        self.streamed_budget = set_budget(self._engine)  # before there is a context
+        try:
+            self.streamed_budget = set_budget(self._engine, budget)  # before there is a context
+        except BudgetError as error:
+            again = (
+                "give another tensorrt.weight_streaming_budget in the config, or leave it out, and make the kit again"
+            )
+            raise KitError(f"{error}: {again}", code=4) from None
         context = self._engine.create_execution_context()
         if context is None:
             raise KitError("TensorRT could not make a context for the engine: is there memory left?", code=4)

@@ -29,7 +29,13 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     opened, device = _tensorrt(kit) if backend == "tensorrt" else _onnxruntime(kit)
     golden = kit.golden()
     reference, about = opened(REFERENCE)
-    plain: dict[str, Any] = {"speeds": [], "activation_bytes": None, "outputs": [], "gates": []}
+    plain: dict[str, Any] = {
+        "speeds": [],
+        "activation_bytes": None,
+        "streamed_budget": None,
+        "outputs": [],
+        "gates": [],
+    }
     found = [dict(about, **_accuracy(kit, reference, golden)[0], **plain, **_NOTHING)]
     for name in _to_check(kit, backend, device["tensorrt"]):
         engine, about = opened(name)
@@ -79,6 +85,7 @@ def _checked(
     facts = dict(about, **accuracy)
     facts["outputs"] = _kept(kit, folder, about["encoding"], compared, answers)
     facts["activation_bytes"] = engine.activation_bytes
+    facts["streamed_budget"] = engine.streamed_budget
     with Sampler() as sampler:
         facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
     facts.update(sampler.result())
@@ -106,7 +113,7 @@ def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
         if note is None:
             raise KitError(f"{name} is not built: run ./build first", code=2)
         plan = kit.plan(name).read_bytes()
-        return api.TensorRTEngine(trt, plan, device), dict(note, encoding=name)
+        return api.TensorRTEngine(trt, plan, device, kit.budget), dict(note, encoding=name)
 
     return opened, dict(_machine(), tensorrt=trt.__version__, cuda=device.name)
 
