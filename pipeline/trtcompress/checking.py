@@ -11,7 +11,7 @@ import numpy as np
 
 from trtcompress_engines.backend import Runner, backend_for
 from trtcompress_engines.backends.onnxruntime import open_graph
-from trtcompress_engines.gates import GateLimits, explain, judge, verdict
+from trtcompress_engines.gates import GateLimits, judge, verdict
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.cores import usable_cores
 from trtcompress_graph.errors import CompileError, DataError, EngineLoadError
@@ -19,6 +19,7 @@ from trtcompress_graph.measured import Speed
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
+from .choosing import Contender, choose_engine
 from .comparing import Array, compare
 from .config import GateSettings, MeasureSettings
 from .profiles import batch_range
@@ -289,33 +290,9 @@ def _unjudged(candidate: Candidate) -> Iterator[str]:
 def choose(
     candidates: Sequence[Candidate], gain: float | None, idle: Collection[str] = ()
 ) -> tuple[int, tuple[str, ...]]:
-    """Index of the engine to ship, and why where it is not the preferred one.
-
-    An INT8 engine that fails a gate which the float engine does not fail is not shipped, nor one with nothing in INT8.
-    One that is not faster than the float engine costs accuracy for nothing: the float engine is shipped.
-    Where the two timings disagree (a busy machine), the slower one counts.
-
-    Args:
-        candidates: the preferred one first, the float engine last.
-        gain: times that the first is as fast as the last; None where they were not timed against each other.
-        idle: INT8 encodings in which no node could be left in INT8.
-    """
-    first, last = candidates[0], candidates[-1]
-    if len(candidates) > 1 and first.engine.encoding in idle:
-        why = f"{first.engine.encoding} has nothing in INT8: INT8 is not worth it here, the float engine is shipped"
-        return len(candidates) - 1, (why,)
-    if first.verdict == "fail" and last.verdict != "fail":
-        missed = "; ".join(explain(gate) for gate in first.gates if gate.verdict == "fail")
-        why = (
-            f"{first.engine.encoding} fails ({missed}) and {last.engine.encoding} does not: INT8 is not worth it here, "
-            "the float engine is shipped"
-        )
-        return len(candidates) - 1, (why,)
-    speed = candidates[0].speed
-    if gain is None or speed is None or min(gain, speed.speedup) >= 1:
-        return 0, ()
-    why = (
-        f"{candidates[0].engine.encoding} runs at {gain:.2f} times the speed of {candidates[-1].engine.encoding} and "
-        f"{speed.speedup:.2f} times that of the model as it came: INT8 does not pay here, the float engine is shipped"
-    )
-    return len(candidates) - 1, (why,)
+    """Index of the engine to ship, and why where it is not the preferred one (see `choose_engine`)."""
+    contenders = [
+        Contender(one.engine.encoding, one.verdict, one.gates, one.speed.speedup if one.speed else None)
+        for one in candidates
+    ]
+    return choose_engine(contenders, gain, idle)

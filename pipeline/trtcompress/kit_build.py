@@ -17,6 +17,7 @@ from trtcompress_graph.model import Model
 from trtcompress_graph.ranges import read_ranges
 from trtcompress_graph.target import Target
 
+from .as_built import candidate_as_built, shipped_as_built
 from .asked import encodings_of, known_targets
 from .assemble import MANIFEST
 from .builder import recorded
@@ -46,7 +47,7 @@ def sources_of(build_dir: Path, config: BuildConfig, target: Target, base: Path 
     report = json.loads((build_dir / "report.json").read_text(encoding="utf-8"))
     found = next(v for v in report["validations"] if v["target"] == target.name)
     names = [str(candidate["engine"]["encoding"]) for candidate in found["candidates"]]
-    shipped = found["candidates"][names.index(found["shipped"])]
+    shipped = candidate_as_built(found["candidates"][names.index(shipped_as_built(found))])
     engines = tuple(read_engine(build_dir / "engines" / target.name / name, build_dir) for name in names)
     settings = settings_of(config, target)
     student = next((name for name in ("recovered", "pruned") if (build_dir / "models" / name).is_dir()), None)

@@ -1,4 +1,4 @@
-"""What a device measured, joined into the report of the build; gates that were not measured are applied."""
+"""What a device measured, joined into the report of the build: gates are applied, and an engine is chosen by it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,40 @@ from typing import Any
 from trtcompress_engines.gates import EMULATED, GateLimits, explain, judge, verdict
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import DataError, MissingPathError, UsageError
-from trtcompress_graph.measured import Gate, MetricResult, Speed
+from trtcompress_graph.measured import Gate, MetricResult
 
+from .as_built import EMULATION, candidate_as_built, graph_of
 from .asked import known_targets
 from .assemble import MANIFEST, only_writer
-from .codec import decode, encode
+from .codec import encode
 from .config import BuildConfig
+from .digests import file_digest
 from .files import write_text
+from .kit_choice import choose_measured, gate_of
 from .kit_report import with_devices
 from .kit_results import KitEngine, KitResults, metric_result, read_results
 from .kit_scores import KeptOutputs, missing
 from .outcome import BuildResult
+from .packaging import BROUGHT
+from .packed_again import pack_stale, tell_stale
 from .report import REPORT
 from .report.junit import junit_xml
 from .store import store_errors
 
-_EMULATION = "emulation"
-"""Key of a candidate that keeps it as the build left it, so that a second import starts from there."""
 
+def import_results(
+    build_dir: Path, path: Path, base: Path | None = None, gpu: str = ""
+) -> tuple[BuildResult, tuple[str, ...]]:
+    """Join results.json into the reports of a build, and ship the engine that is best by them.
 
-def import_results(build_dir: Path, path: Path, base: Path | None = None) -> tuple[BuildResult, tuple[str, ...]]:
-    """Join results.json into report.json, report.md and junit.xml of a build.
+    report.json, report.md and junit.xml are written anew. Model repositories of the target in the build folder follow
+    where the plan of that engine is here; else a note says what to type.
 
     Args:
         build_dir: that the kit was made of.
         path: of results.json; outputs that the device kept lie beside it.
         base: folder that relative paths of the config start from; the current one where None.
+        gpu: card that the engines ran on, if that is known; a server's own name is that of its processor.
 
     Returns:
         The result of the build as it stands then, and what is to be known of what the device measured.
@@ -47,25 +55,48 @@ def import_results(build_dir: Path, path: Path, base: Path | None = None) -> tup
         DataError: the results are damaged, of another build, or not measured on the device.
         StoreError: the build folder cannot be written.
     """
-    facts, config = _build(build_dir)
+    _build(build_dir)  # before a lock is taken on what is none
     results = read_results(path)
-    scores = KeptOutputs(
-        build_dir, config, resolve_target(results.kit.target, known_targets(config)), path.parent, base
-    )
+    if gpu:
+        results = results.model_copy(update={"device": results.device.model_copy(update={"model": gpu})})
+    target = results.kit.target
     with only_writer(build_dir):
-        join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
-        with store_errors(build_dir):
-            write_text(build_dir / "report.md", with_devices(facts))
-            write_text(build_dir / "junit.xml", junit_xml(facts))
-            write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
-    notes = tuple(facts["devices"][results.kit.target]["notes"])
-    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields}), notes
+        facts, config = _build(build_dir)
+        scores = KeptOutputs(build_dir, config, resolve_target(target, known_targets(config)), path.parent, base)
+        before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")
+        validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
+        _with_plans(build_dir, validation, results)
+        _retarget(facts, validation)
+        stale = tell_stale(build_dir, facts, target, config.package)
+        _write(build_dir, facts)
+        if stale:
+            pack_stale(build_dir, facts, target, stale)
+            _write(build_dir, facts)
+    notes = [validation["choice"]["told"], *facts["devices"][target]["notes"], *_of_packages(facts, target)]
+    if before != validation["shipped"]:
+        again = f"trtcompress package {build_dir} --target {target} -o REPOSITORY"
+        notes.append(
+            f"{validation['shipped']} is shipped in place of {before}; pack again what was packed elsewhere: {again}"
+        )
+    return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields}), tuple(notes)
+
+
+def _write(build_dir: Path, facts: dict[str, Any]) -> None:
+    """Each file is the old one or the new one."""
+    with store_errors(build_dir):
+        write_text(build_dir / "report.md", with_devices(facts))
+        write_text(build_dir / "junit.xml", junit_xml(facts))
+        write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
+
+
+def _of_packages(facts: Mapping[str, Any], target: str) -> list[str]:
+    return [note for package in facts["packages"] if package["target"] == target for note in package["notes"]]
 
 
 def join(
     facts: dict[str, Any], results: KitResults, limits: GateLimits, where: str, scores: KeptOutputs | None = None
-) -> None:
-    """Put results into the record of a build.
+) -> dict[str, Any]:
+    """Put results into the record of a build, and choose the engine that is shipped.
 
     Args:
         facts: the record.
@@ -74,20 +105,23 @@ def join(
         where: the results were read.
         scores: computes the metrics that the device did not, of the outputs that it kept.
 
+    Returns:
+        The validation of the target in the record.
+
     Raises:
         UsageError: the build has no such target.
         DataError: an engine was built of another graph.
     """
     target = results.kit.target
-    validation = next((v for v in facts["validations"] if v["target"] == target), None)
+    validation: dict[str, Any] | None = next((v for v in facts["validations"] if v["target"] == target), None)
     if validation is None:
         there = ", ".join(v["target"] for v in facts["validations"])
         raise UsageError(f"the build has no target '{target}'", where=where, hint=f"it has: {there}")
     measured = {engine.encoding: engine for engine in results.engines}
-    validation["candidates"] = [candidate.get(_EMULATION, candidate) for candidate in validation["candidates"]]
+    validation["candidates"] = [candidate_as_built(candidate) for candidate in validation["candidates"]]
     candidates = [c for c in validation["candidates"] if c["engine"]["encoding"] in measured]
     for candidate in candidates:
-        if measured[candidate["engine"]["encoding"]].graph_sha256 != candidate["engine"]["sha256"]:
+        if measured[candidate["engine"]["encoding"]].graph_sha256 != graph_of(candidate):
             what = f"these results are of another build: its graph '{candidate['engine']['encoding']}' differs"
             raise DataError(what, where=where, hint="make the kit of this build: trtcompress package --format jetson")
     if not candidates:
@@ -99,9 +133,10 @@ def join(
     facts.setdefault("devices", {})[target] = {
         **results.model_dump(mode="json", exclude={"engines"}),
         "engines": [encode(engine, Path("/")) for engine in results.engines],
-        "notes": [*_notes(validation, measured, results.usual_batch), *(scores.notes if scores else ())],
+        "notes": [*_notes(validation, measured), *(scores.notes if scores else ())],
     }
-    _retarget(facts, validation)
+    choose_measured(facts, validation, results)
+    return validation
 
 
 def _measure(
@@ -115,7 +150,7 @@ def _measure(
     kept = dict(candidate)
     doubts = {metric["name"]: metric["doubt"] for metric in kept["metrics"]}
     metrics = (*(metric_result(metric, doubts.get(metric.name, "")) for metric in engine.metrics), *later)
-    asked: tuple[Gate, ...] = tuple(_gate(gate) for gate in kept["gates"])
+    asked: tuple[Gate, ...] = tuple(gate_of(gate) for gate in kept["gates"])
     to_pruned = None if kept["to_pruned"] is None else engine.to_pruned or ()
     found = judge(
         limits,
@@ -130,9 +165,10 @@ def _measure(
     gates = (*_all_asked(asked, found), *(gate for gate in asked if gate.gate.endswith(EMULATED)))
     batches = [speed.engine.batch for speed in engine.speeds]
     where = f"{results.device.model}, TensorRT {results.device.tensorrt}; plan of SHA-256 {engine.sha256}"
-    built = {"built": True, "details": {**kept["engine"]["details"], "built_on": where}}
+    details = {key: value for key, value in kept["engine"]["details"].items() if key != "not_measured"}
+    built = {"built": True, "details": {**details, "built_on": where}}
     candidate |= {
-        _EMULATION: kept,
+        EMULATION: kept,
         "engine": {**kept["engine"], **built},
         "emulated": False,
         "size_bytes": engine.size_bytes,
@@ -144,11 +180,6 @@ def _measure(
         "gates": [{**encode(gate, Path("/")), "explained": explain(gate)} for gate in gates],
         "verdict": verdict(gates),
     }
-
-
-def _gate(encoded: Mapping[str, Any]) -> Gate:
-    gate: Gate = decode(Gate, {key: value for key, value in encoded.items() if key != "explained"}, Path("/"))
-    return gate
 
 
 def _all_asked(asked: tuple[Gate, ...], found: tuple[Gate, ...]) -> tuple[Gate, ...]:
@@ -175,23 +206,21 @@ def _has_own(name: str, names: Sequence[str]) -> bool:
     return any(other.startswith(f"{name}:") for other in names)
 
 
-def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine], usual: int) -> list[str]:
-    """Where INT8 does not pay on the device."""
-    first, last = (validation["candidates"][place]["engine"]["encoding"] for place in (0, -1))
-    missing = [f"{name} was not measured: it was not built there" for name in (first, last) if name not in measured]
-    if missing:
-        return list(dict.fromkeys(missing))
-    if first == last or not measured[first].speeds:
-        return []
-    mine, other = (_usual(measured[name].speeds, usual) for name in (first, last))
-    if mine < other:
-        return []
-    return [f"{first} ({mine:.3g} ms) is not faster than {last} ({other:.3g} ms) on the device: it does not pay there"]
+def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> list[str]:
+    """Engines of the build that the device did not measure."""
+    names = [candidate["engine"]["encoding"] for candidate in validation["candidates"]]
+    return [f"{name} was not measured: it was not built there" for name in names if name not in measured]
 
 
-def _usual(speeds: tuple[Speed, ...], usual: int) -> float:
-    """Milliseconds at the usual batch, or at the least one."""
-    return min(speeds, key=lambda speed: (speed.engine.batch != usual, speed.engine.batch)).engine.p50
+def _with_plans(build_dir: Path, validation: Mapping[str, Any], results: KitResults) -> None:
+    """Name the plans that were measured, where they lie beside their graphs."""
+    measured = {engine.encoding: engine.sha256 for engine in results.engines}
+    for candidate in validation["candidates"]:
+        engine = candidate["engine"]
+        plan = build_dir / "engines" / validation["target"] / engine["encoding"] / BROUGHT
+        if engine["encoding"] in measured and plan.is_file() and file_digest(plan) == measured[engine["encoding"]]:
+            own = {"path": plan.relative_to(build_dir).as_posix(), "sha256": measured[engine["encoding"]]}
+            candidate["engine"] = {**engine, "graph_sha256": graph_of(candidate), **own}
 
 
 def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:
@@ -200,6 +229,10 @@ def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:
     speed = shipped["speeds"][shipped["headline"]] if shipped["speeds"] else None
     target = next(t for t in facts["targets"] if t["target"] == validation["target"])
     target |= {
+        "encoding": validation["shipped"],
+        "chosen": validation["choice"]["told"],
+        "engine": str(Path(facts["build_dir"], shipped["engine"]["path"])),
+        "sha256": shipped["engine"]["sha256"],
         "size_bytes": shipped["size_bytes"],
         "latency_ms": {name: speed["engine"][name] for name in ("p50", "p90", "p99")} if speed else None,
         "speedup": speed["speedup"] if speed else None,

@@ -113,14 +113,14 @@ def triton_options(triton: TritonSettings) -> TritonOptions:
     )
 
 
-def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str) -> str:
+def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str, repository: str = "repository") -> str:
     """From an engine that can only be built on another machine to a served model, step by step."""
     folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
     more = "" if form == "triton" else f" --format {form}"
     return (
         f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "
         f"2. {engine.details.get('how_to_build', 'build it there')}; 3. copy {BROUGHT} back to {folder}/; "
-        f"4. trtcompress package {build_dir} --target {engine.target}{more} -o repository"
+        f"4. trtcompress package {build_dir} --target {engine.target}{more} -o {repository}"
     )
 
 

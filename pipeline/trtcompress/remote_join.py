@@ -11,13 +11,12 @@ from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import CompileError, TrtCompressError, UsageError
 from trtcompress_graph.target import Engine, Target
 
+from .as_built import shipped_as_built
 from .asked import known_targets
-from .assemble import MANIFEST, only_writer
+from .assemble import only_writer
 from .config import BuildConfig, Loaded, PackageFormat
-from .digests import file_digest
-from .files import write_text
 from .kit_import import import_results
-from .packaging import BROUGHT
+from .packed_again import note_packed, serves
 from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
 from .remote_host import Host, Hosts, choose, fits
@@ -25,8 +24,8 @@ from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
 from .remote_record import read_record
 from .remote_report import tell_in_report, tell_packed
 from .repack import repack
+from .report import REPORT
 from .revalidate import shipped_engines
-from .store import store_errors
 
 SERVED: tuple[PackageFormat, ...] = ("triton",)
 """Formats that serve a plan of TensorRT; `triton-python` does not, and a kit builds its own."""
@@ -89,10 +88,14 @@ def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path 
 def _all_there(build_dir: Path, names: set[str]) -> bool:
     """Whether the engines that an earlier build ships for these targets were built and measured elsewhere already."""
     try:
-        folders = {t.name: e.graph.path.parent for e, t in shipped_engines(build_dir) if t.name in names}
-        return set(folders) == names and all(
-            built_before(folder) and is_measured(build_dir, name, read_record(folder))
-            for name, folder in folders.items()
+        shipped = [(t.name, e.graph.path.parent) for e, t in shipped_engines(build_dir) if t.name in names]
+        facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
+        at_first = {v["target"]: shipped_as_built(v) for v in facts["validations"]}
+        wanted = {
+            place for name, folder in shipped for place in ((name, folder), (name, folder.with_name(at_first[name])))
+        }
+        return {name for name, _ in shipped} == names and all(
+            built_before(folder) and is_measured(build_dir, name, read_record(folder)) for name, folder in wanted
         )
     except TrtCompressError:  # no build, or one that is not whole: it is made anew
         return False
@@ -131,14 +134,16 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
         if made and made.problem:
             problems.append(made.problem)
         if made and made.results:
-            import_results(build_dir, made.results, loaded.base)
+            import_results(build_dir, made.results, loaded.base, _gpu(plans))
             measured.add(target.name)
+        if engine.encoding not in plans:
+            problems.append(_not_built(engine, target, made))
+        shipped = _shipped(build_dir, target)
         with only_writer(build_dir):
             tell_in_report(build_dir, target.name, plans)
-            if engine.encoding not in plans:
-                problems.append(_not_built(engine, target, made))
+            if shipped not in plans:
                 continue
-            brought[target.name] = plans[engine.encoding]
+            brought[target.name] = plans[shipped]
             folders = {form: build_dir / form / target.name for form in loaded.config.package if form in SERVED}
             _pack(build_dir, target.name, folders, brought[target.name].plan)
             tell_packed(build_dir, target.name, folders)
@@ -146,12 +151,22 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
     return Joined(brought, repositories, frozenset(measured), tuple(problems))
 
 
+def _gpu(plans: Mapping[str, Brought]) -> str:
+    """The card, where that machine tells."""
+    return next((plan.gpu for plan in plans.values()), "")
+
+
+def _shipped(build_dir: Path, target: Target) -> str:
+    """The encoding that is shipped now: what was measured may have changed it."""
+    return next(engine.encoding for engine, there in shipped_engines(build_dir) if there.name == target.name)
+
+
 def _not_built(engine: Engine, target: Target, made: Measured | None) -> CompileError:
     """That the engine that is shipped was refused there, where another was built."""
     return CompileError(
         f"{engine.encoding} was not built there:\n{made.said if made else ''}",
         where=f"target '{target.name}'",
-        hint=f"what the others came to is in report.md; one of them is shipped by --target {target.name}:float",
+        hint=f"report.md tells what the others came to and whether one is shipped; without it: {target.name}:float",
     )
 
 
@@ -180,14 +195,8 @@ def _plans_of(
 
 
 def _pack(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path], plan: Path) -> None:
-    """Pack a plan, unless that is done. The manifest names the files: a later build that makes none removes them."""
-    digest = file_digest(plan)
+    """Pack a plan, unless that is done."""
     for form, folder in folders.items():
-        if not any(file_digest(path) == digest for path in folder.rglob(BROUGHT)):
+        if not serves(folder, plan):
             repack(build_dir, form, (target,), folder)
-    manifest = json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))
-    for path in (path for folder in folders.values() for path in sorted(folder.rglob("*")) if path.is_file()):
-        state = {"sha256": file_digest(path), "size": path.stat().st_size}
-        manifest["files"][path.relative_to(build_dir).as_posix()] = state
-    with store_errors(build_dir):
-        write_text(build_dir / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    note_packed(build_dir, folders)

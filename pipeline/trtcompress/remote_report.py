@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .as_built import graph_of
 from .config import PackageFormat
 from .digests import file_digest
 from .files import write_text
@@ -37,9 +38,6 @@ def tell_in_report(build_dir: Path, target: str, plans: Mapping[str, Brought]) -
         result = next(one for one in facts["targets"] if one["target"] == target)
         size, digest = shipped.plan.stat().st_size, file_digest(shipped.plan)
         result |= {"engine": str(shipped.plan), "sha256": digest, "size_bytes": size}
-        device = facts.get("devices", {}).get(target)
-        if device and shipped.gpu:
-            device["device"]["model"] = shipped.gpu  # a server's own name is that of its processor
     _write(build_dir, facts)
 
 
@@ -69,7 +67,8 @@ def _tell_of_plan(candidate: dict[str, Any], brought: Brought, build_dir: Path) 
     if brought.unmeasured:
         told["not_measured"] = brought.unmeasured
     path, digest = brought.plan.relative_to(build_dir).as_posix(), file_digest(brought.plan)
-    engine = {**candidate["engine"], "path": path, "sha256": digest, "built": True, "reproducible": False}
+    graph = {"graph_sha256": graph_of(candidate)}
+    engine = {**candidate["engine"], **graph, "path": path, "sha256": digest, "built": True, "reproducible": False}
     candidate |= {"engine": {**engine, "details": {**kept, **told}}, "size_bytes": brought.plan.stat().st_size}
 
 

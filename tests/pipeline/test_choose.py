@@ -32,6 +32,23 @@ def test_int8_is_shipped_only_where_no_timing_says_that_it_is_slower(
     assert ("does not pay" in " ".join(why)) == (chosen == 1)
 
 
+def test_a_float_engine_that_is_slower_still_is_not_shipped() -> None:
+    engines = [candidate("trt-int8", 0.9), candidate("trt-fp16", 0.5)]
+    assert choose(engines, 1.8) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("int8", "exact", "chosen"),
+    [("pass", "fail", 0), ("not_measured", "fail", 0), ("pass", "not_measured", 0), ("fail", "fail", 1)],
+)
+def test_a_faster_float_engine_is_shipped_only_where_it_keeps_its_gates_as_well(
+    int8: Verdict, exact: Verdict, chosen: int
+) -> None:
+    index, (why,) = choose([candidate("cpu-int8", 0.8, int8), candidate("cpu-fp32", 1.0, exact)], 0.8)
+    assert index == chosen
+    assert why.endswith("the float engine is shipped" if chosen else "cpu-int8 is shipped all the same")
+
+
 def test_a_sole_engine_is_shipped_whatever_its_speed() -> None:
     assert choose([candidate("cpu-int8", 0.5)], None) == (0, ())
 

@@ -142,14 +142,15 @@ def test_results_of_another_build_are_refused(measured, build, tmp_path):
     assert trtcompress("import-results", tmp_path, measured[1]).code == 2
 
 
-def test_an_engine_that_the_device_refused_stays_not_measured(measured, build, tmp_path):
+def test_an_engine_that_the_device_refused_stays_not_measured_and_is_not_shipped(measured, build, tmp_path):
     before = json.loads((build / "report.json").read_text())["validations"][0]["candidates"][0]
     engines = [one for one in json.loads(measured[1].read_text())["engines"] if one["encoding"] != "trt-int8"]
     ran = done("import-results", build, changed(measured, tmp_path, engines=engines), "--json")
-    assert ran.json["verdict"] == "not_measured"
-    after = json.loads((build / "report.json").read_text())["validations"][0]["candidates"]
-    assert after[0] == before
-    assert after[1]["verdict"] == "pass"
+    assert ran.json["verdict"] == "pass"
+    validation = json.loads((build / "report.json").read_text())["validations"][0]
+    after = validation["candidates"]
+    assert (after[0], before["verdict"]) == (before, "not_measured")
+    assert (after[1]["verdict"], validation["shipped"]) == ("pass", "trt-fp16")
     assert "trt-int8 was not measured" in (build / "report.md").read_text()
     once = tree(build)
     done("import-results", build, measured[1])
@@ -185,6 +186,7 @@ def test_a_pruned_model_is_compared_with_the_pruned_one_too(tmp_path):
     told = results(tmp_path / "kit")["engines"][1]
     assert told["to_pruned"][0]["snr_db"] > told["parity"][0]["snr_db"]
     ran = trtcompress("import-results", build, path, "--json")
-    gates = next(target for target in ran.json["targets"] if target["target"] == "jetson-agx-orin")["gates"]
-    values = {gate["gate"]: gate["value"] for gate in gates}
+    target = next(target for target in ran.json["targets"] if target["target"] == "jetson-agx-orin")
+    values = {gate["gate"]: gate["value"] for gate in target["gates"]}
+    told = next(one for one in results(tmp_path / "kit")["engines"] if one["encoding"] == target["encoding"])
     assert values["min_snr_db:logits[to pruned]"] == told["to_pruned"][0]["snr_db"]

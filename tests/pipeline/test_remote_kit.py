@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from command_line import Ran, refused, trtcompress
+from command_line import Ran, done, refused, trtcompress
 from kits import STAND_INS
-from small_builds import QUICK, small_classifier
+from small_builds import QUICK, small_classifier, tree
 from ssh_server import MISSING, SSHD, SshServer, serving
 from trtcompress.digests import file_digest
 from trtcompress.remote_board import is_board_of, is_jetson
@@ -151,6 +151,74 @@ def test_engines_and_measurements_come_back_and_are_judged(project: Path, tmp_pa
     server.start()
     assert remote(project, out, server).code == 0
     joined(out)
+
+
+def serves(out: Path) -> str:
+    """The engine that lies in Triton's repository."""
+    served = (out / "small/triton/h100/small/1/model.plan").read_bytes()
+    (name,) = (p.parent.name for p in (out / "small/engines/h100").glob("*/model.plan") if p.read_bytes() == served)
+    assert f'"{name}"' in (out / "small/triton/h100/small/config.pbtxt").read_text()
+    return name
+
+
+def shipped(out: Path) -> str:
+    found: str = json.loads((out / "small/report.json").read_text())["validations"][0]["shipped"]
+    return found
+
+
+def test_the_engine_that_is_faster_there_is_shipped_and_packed(project: Path, tmp_path: Path, server: SshServer):
+    python(server, f"{COUNT}\nexport STAND_IN_SLOW=int8")
+    ran = remote(project, tmp_path, server, "--json")
+    assert ran.code == 0, ran.err
+    (target,) = ran.json["targets"]
+    assert (shipped(tmp_path), serves(tmp_path), target["encoding"]) == ("trt-fp16",) * 3
+    assert target["engine"] == str(tmp_path / "small/engines/h100/trt-fp16/model.plan")
+    assert target["sha256"] == file_digest(Path(target["engine"]))
+    assert "INT8 does not pay there, the float engine is shipped" in target["chosen"]
+    assert f"- {target['chosen']}\n" in (tmp_path / "small/report.md").read_text()
+    joined(tmp_path)
+    server.stop()
+    again = remote(project, tmp_path, server, "--json")  # nothing is needed of the machine
+    assert (again.code, again.json, serves(tmp_path)) == (0, ran.json, "trt-fp16"), again.err
+    server.start()
+
+
+def test_a_repository_in_the_build_follows_results_that_are_imported(project: Path, tmp_path: Path, server: SshServer):
+    build = tmp_path / "small"
+    assert remote(project, tmp_path, server).code == 0
+    assert (shipped(tmp_path), serves(tmp_path)) == ("trt-int8",) * 2
+    fast = build / "devices/h100/results.json"
+    done("import-results", build, fast, cwd=project)
+    first = tree(build)
+    facts = measured(tmp_path)
+    for speed in next(one for one in facts["engines"] if one["encoding"] == "trt-int8")["speeds"]:
+        for name in ("p50", "p90", "p99"):
+            speed["engine"][name] *= 100
+        speed["engine"]["throughput"] /= 100
+        speed["speedup"] /= 100
+    slow = tmp_path / "slow.json"
+    slow.write_text(json.dumps(facts))
+    for _ in range(2):
+        ran = done("import-results", build, slow, "--json", cwd=project)
+        assert (shipped(tmp_path), serves(tmp_path), ran.json["targets"][0]["encoding"]) == ("trt-fp16",) * 3
+        assert "not packed" not in ran.err
+        files = json.loads((build / "manifest.json").read_text())["files"]
+        for path in (path for path in (build / "triton").rglob("*") if path.is_file()):
+            state = {"sha256": file_digest(path), "size": path.stat().st_size}
+            assert files[path.relative_to(build).as_posix()] == state
+    (build / "engines/h100/trt-int8/model.plan").rename(tmp_path / "gone.plan")
+    ran = done("import-results", build, fast, cwd=project)
+    assert (shipped(tmp_path), serves(tmp_path)) == ("trt-int8", "trt-fp16")
+    note = f"triton: {build}/triton/h100 serves another engine than trt-int8; "
+    assert note in ran.err
+    assert note in (build / "report.md").read_text()
+    command = f"trtcompress package {build} --target h100 -o {build}/triton/h100"
+    assert command in ran.err
+    (tmp_path / "gone.plan").rename(build / "engines/h100/trt-int8/model.plan")
+    done(*command.split()[1:], cwd=project)
+    assert serves(tmp_path) == "trt-int8"
+    done("import-results", build, fast, cwd=project)
+    assert tree(build) == first
 
 
 def test_streamed_weights_get_the_budget_of_the_config_there(project: Path, tmp_path: Path, server: SshServer):
@@ -323,6 +391,8 @@ def test_an_engine_that_tensorrt_there_refuses(project: Path, tmp_path: Path, se
     report = json.loads((tmp_path / "small/report.json").read_text())
     verdicts = {one["engine"]["encoding"]: one["verdict"] for one in report["validations"][0]["candidates"]}
     assert verdicts == {"trt-int8": "not_measured", "trt-fp16": "pass"}
+    assert report["validations"][0]["shipped"] == "trt-fp16"
+    assert serves(tmp_path) == "trt-fp16"
     server.stop()
     assert remote(project, tmp_path, server).code == 21  # it may be another TensorRT by now
     server.start()

@@ -24,8 +24,10 @@ def command(build_dir: str, results: str, strict: bool, as_json: bool) -> int:
     here, in the folder of the config: trtcompress import-results build/mnist results/results.json
 
     A metric of your own is computed of the outputs that lie beside results.json. The gates that were not measured are
-    applied; report.json, report.md and junit.xml are written anew. A build that runs again writes its own reports:
-    import the results again then. Exit 1 where a gate fails.
+    applied, and of the engines that were measured the fastest that passes is shipped; report.json, report.md and
+    junit.xml are written anew. Model repositories in the build folder follow where that engine's plan lies there, else
+    the next command is printed. A build that runs again writes its own reports: import the results again then. Exit 1
+    where a gate fails.
     """
     from ..kit_import import import_results
     from .output import print_json, print_table

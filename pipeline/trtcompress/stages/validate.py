@@ -40,7 +40,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=9,
+    version=10,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow", "tensorrt", "pycuda"),
