@@ -362,6 +362,17 @@ def test_a_validate_that_fails_there_loses_no_engine(project: Path, tmp_path: Pa
     assert (tmp_path / "small/devices/h100/build.log").read_text().count("there already") == 3
 
 
+def test_results_that_come_later_than_the_plans_are_of_the_same_build(project: Path, tmp_path: Path, server: SshServer):
+    assert remote(project, tmp_path / "whole", server).code == 0
+    python(server, 'case "$*" in *"device validate"*) exit 4 ;; esac')
+    refused(remote(project, tmp_path / "late", server), 20, "measuring the engines failed there")
+    results = tmp_path / "whole/small/devices/h100/results.json"
+    ran = done("import-results", tmp_path / "late/small", results, "--json", cwd=project)
+    assert ran.json["verdict"] == "pass"
+    assert "not_measured" not in (tmp_path / "late/small/report.md").read_text()
+    assert serves(tmp_path / "late") == "trt-int8"
+
+
 def test_results_that_are_none_are_refused_in_words(project: Path, tmp_path: Path, server: SshServer):
     spoils = (
         'case "$*" in *"device validate"*) mkdir -p ../results && echo {} > ../results/results.json; exit 0 ;; esac'
