@@ -229,8 +229,6 @@ def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:
     speed = shipped["speeds"][shipped["headline"]] if shipped["speeds"] else None
     target = next(t for t in facts["targets"] if t["target"] == validation["target"])
     target |= {
-        "encoding": validation["shipped"],
-        "chosen": validation["choice"]["told"],
         "engine": str(Path(facts["build_dir"], shipped["engine"]["path"])),
         "sha256": shipped["engine"]["sha256"],
         "size_bytes": shipped["size_bytes"],

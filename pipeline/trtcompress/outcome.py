@@ -11,7 +11,6 @@ from pydantic import Field
 
 from trtcompress_graph.measured import Gate, Verdict
 
-from .choosing import tells_choice
 from .config import Settings
 from .validation import Validation
 
@@ -45,8 +44,6 @@ class TargetResult(Settings):
     """The engine that is shipped for a target."""
 
     target: str
-    encoding: str = Field("", description="name of its encoding, such as trt-int8")
-    chosen: str = Field("", description="why this one and where that was measured; empty: the preferred, as built here")
     engine: str = Field(description="path of the engine file")
     sha256: str
     size_bytes: int
@@ -99,8 +96,6 @@ def _target_result(validation: Validation, deployed: Deployed) -> TargetResult:
     speed = shipped.speed
     return TargetResult(
         target=validation.target,
-        encoding=shipped.engine.encoding,
-        chosen="; ".join(note for note in validation.notes if tells_choice(note)),
         engine=str(deployed.path),
         sha256=deployed.digest,
         size_bytes=shipped.size_bytes,
