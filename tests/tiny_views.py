@@ -89,3 +89,15 @@ def loop_of(
     feed = Feed(batches, teacher, fabric.device, Changes(), {"x": "other"}, fabric.autocast, judges=judges)
     learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
     return Loop(fabric, learner, feed, training, folder, told), pair
+
+
+class Counted(torch.nn.Module):
+    """Counts how often it answers."""
+
+    def __init__(self, answering: torch.nn.Module) -> None:
+        super().__init__()
+        self.answering, self.asked = answering, 0
+
+    def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.asked += 1
+        return self.answering(*inputs)

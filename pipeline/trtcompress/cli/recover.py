@@ -27,7 +27,7 @@ WORK = ".recovery"
 @options.data
 @options.state
 @options.samples
-@click.option("--labels", is_flag=True, help="Learn from the labels of the samples too.")
+@click.option("--labels", is_flag=True, help="Learn from labels too; where there are many, from them alone in the end.")
 @click.option(
     "--loss",
     metavar="NAME[=WEIGHT]",

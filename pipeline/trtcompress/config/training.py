@@ -26,7 +26,9 @@ class RecoverSettings(Settings):
         description="logits, labels, features, attention, relations or affinity, each also as NAME=WEIGHT; the "
         "teacher's outputs, and inner tensors that both have in equal width, if not given",
     )
-    labels: bool = Field(False, description="learn from the labels of the samples too")
+    labels: bool = Field(
+        False, description="learn from labels too; where they are many, from them alone in the second half"
+    )
     epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the samples")
     steps: int | None = Field(None, ge=1, description="of the optimizer")
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False, description="measured, so that steps may differ")

@@ -34,7 +34,8 @@ class Changes:
     Attributes:
         flip: images are mirrored, each with a chance of a half.
         shift: every other batch of images is moved a little, with its edges reflected.
-        mix: every other batch is mixed with itself in another order; the teacher alone tells, since no label fits.
+        mix: every other batch is mixed with itself in another order; the teacher alone tells, since no label fits,
+            and the less it leads the fewer batches are mixed.
     """
 
     flip: bool = False
@@ -66,7 +67,7 @@ def _sizes(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def changed(
-    inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, chance: np.random.Generator
+    inputs: Inputs, kinds: Mapping[str, InputKind], changes: Changes, chance: np.random.Generator, led: float = 1.0
 ) -> tuple[Inputs, bool]:
     """A batch with the changes, and whether images, signals and texts of a sample were mixed with those of another."""
     found = dict(inputs)
@@ -76,7 +77,7 @@ def changed(
             found[name] = flipped(found[name], chance.random(count) < 0.5)
         if kind == "image" and changes.shift and chance.random() < 0.5:
             found[name] = shifted(found[name], chance)
-    mixes = changes.mix and count > 1 and chance.random() < 0.5
+    mixes = changes.mix and count > 1 and chance.random() < 0.5 * led
     if mixes:
         order, share, place = torch.from_numpy(chance.permutation(count)), float(chance.uniform()), chance.random()
         for name, kind in kinds.items():
@@ -93,13 +94,23 @@ def flipped(images: Tensor, which: Sequence[bool] | np.ndarray[tuple[int], np.dt
 
 def shifted(images: Tensor, chance: np.random.Generator) -> Tensor:
     """A batch of images moved by one random offset."""
+    return moved(images, *(int(chance.integers(-reach, reach + 1)) for reach in reaches(images)))
+
+
+def reaches(images: Tensor) -> tuple[int, int]:
+    """Pixels that images move by at the most, down and right, or up and left."""
+    height, width = _sizes(images.shape)
+    return height // SHIFT, width // SHIFT
+
+
+def moved(images: Tensor, down: int, right: int) -> Tensor:
+    """A batch of images moved by some pixels, with its edges reflected."""
     first = _channels(images.shape) == 1
     planes = images if first else images.movedim(3, 1)
     height, width = planes.shape[2:]
-    y, x = height // SHIFT, width // SHIFT
+    y, x = reaches(images)
     padded = functional.pad(planes, (x, x, y, y), mode="reflect")
-    top, left = int(chance.integers(0, 2 * y + 1)), int(chance.integers(0, 2 * x + 1))
-    cut = padded[:, :, top : top + height, left : left + width]
+    cut = padded[:, :, y + down : y + down + height, x + right : x + right + width]
     return (cut if first else cut.movedim(1, 3)).contiguous()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .ahead import Ahead
-from .augment import Changes, InputKind, changed, flipped, kind_of_input, shifted
+from .augment import Changes, InputKind, changed, flipped, kind_of_input, moved, reaches
 from .batches import Batches, Rows, Share
 from .losses.answers import spread
 
@@ -74,10 +74,18 @@ class Feed:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ahead", Ahead(lambda key: [self._read(rows) for rows in self.batches.at(*key)]))
 
-    def training(self, step: int, share: Share) -> list[Example]:
-        """What a process runs in a step; the random changes are those of the step."""
+    def training(self, step: int, share: Share, led: float = 1.0) -> list[Example]:
+        """What a process runs in a step; the random changes are those of the step.
+
+        Args:
+            step: its number.
+            share: of the process.
+            led: weight of the teacher: by it samples are mixed, which no label fits; at 0 the teacher is not asked.
+        """
         chance = np.random.default_rng([self.batches.seed, step, share.rank, 1])
-        return [self._example(read, chance) for read in self._ahead.take((step, share), (step + 1, share))]
+        rests = not led and self.batches.pool.fixed is None  # of a filled batch its answers tell where samples end
+        known: Mapping[str, Tensor] | None = {} if rests else None
+        return [self._example(read, chance, known, led) for read in self._ahead.take((step, share), (step + 1, share))]
 
     def judged(self) -> Iterator[Example]:
         """What a student is judged on, unchanged."""
@@ -99,14 +107,18 @@ class Feed:
         return rows, {name: value.pin_memory() for name, value in inputs.items()} if pinned else inputs
 
     def _example(
-        self, read: Read, chance: np.random.Generator | None, known: Mapping[str, Tensor] | None = None
+        self,
+        read: Read,
+        chance: np.random.Generator | None,
+        known: Mapping[str, Tensor] | None = None,
+        led: float = 1.0,
     ) -> Example:
         pool = self.batches.pool
         rows, held = read
         inputs = {name: value.to(self.device, non_blocking=True) for name, value in held.items()}
         mixed = False
         if chance is not None and self.changes and pool.groups[rows[0]].stacks:
-            inputs, mixed = changed(inputs, self.kinds, self.changes, chance)
+            inputs, mixed = changed(inputs, self.kinds, self.changes, chance, led)
         given = tuple(inputs[spec.name] for spec in pool.inputs)
         filled = pool.fixed is not None and pool.groups[rows[0]].stacks
         answers = known if known is not None else self._answers(given, len(rows[1]), filled)
@@ -171,9 +183,12 @@ def trusted_changes(
         return max(errors) < ALIKE
 
     as_is = told(given)
-    chance = np.random.default_rng(batches.seed)
+    furthest = {name: reaches(given[name]) for name in images}
     return Changes(
         flip=alike({name: flipped(given[name], [True] * len(given[name])) for name in images}),
-        shift=alike({name: shifted(given[name], chance) for name in images}),
+        shift=all(
+            alike({name: moved(given[name], down * y, right * x) for name, (y, x) in furthest.items()})
+            for down, right in ((-1, -1), (-1, 1), (1, -1), (1, 1))
+        ),
         mix=mixable,
     )

@@ -23,7 +23,10 @@ from .devices import given_back, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
+from .loss_names import LABELS
 from .losses import LossOptions
+from .losses.labels import Labels
+from .losses.registry import Term
 from .measured import Measured
 from .norms import settle, takes_norms, view_with_norms
 from .pairs import Pair, make_pair
@@ -172,10 +175,16 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     if fabric.world_size > 1:
         spread_norms(pair.student)
     teacher = teacher_view(pair, terms)
-    judges = frozenset(tensors_of(judging(terms)))
+    graduates = job.training.graduates and _stand_alone(terms, pair, job.pool.total)
+    if graduates and fabric.global_rank == 0:
+        told(
+            "labels are enough: the teacher leads in the first half of the steps, and 'held out' is of labels", 0, None
+        )
+    judges = frozenset(tensors_of(judging(terms, graduates=graduates)))
     feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
-    learner = Learner(pair, terms, frugal(student) if job.training.checkpoint_activations else student)
+    trained = frugal(student) if job.training.checkpoint_activations else student
+    learner = Learner(pair, terms, trained, graduates=graduates)
     metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
     names = [ref.name for ref in job.metrics]
     loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
@@ -184,6 +193,11 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
         save({"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
     fabric.barrier()
     return outcome
+
+
+def _stand_alone(terms: Mapping[str, tuple[float, Term]], pair: Pair, samples: int) -> bool:
+    term = terms[LABELS][1]
+    return isinstance(term, Labels) and term.stands_alone(pair.first, samples)
 
 
 def _is_long(job: Job) -> bool:

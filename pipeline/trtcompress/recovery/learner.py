@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from trtcompress_graph.torch_view import learned_scales
 
+from .loss_names import LABELS
 from .losses import LossOptions, find_loss
 from .losses.registry import Seen, Term
 from .pairs import Pair
@@ -29,31 +30,52 @@ class Learner(nn.Module):
 
     Attributes:
         scales: of the quantization, where they are trained too.
+        graduates: labels count to the end and all else leads up to there, see `leading.py`.
     """
 
-    def __init__(self, pair: Pair, terms: Mapping[str, tuple[float, Term]], student: nn.Module) -> None:
+    def __init__(
+        self, pair: Pair, terms: Mapping[str, tuple[float, Term]], student: nn.Module, *, graduates: bool = False
+    ) -> None:
         super().__init__()
         self.student = student
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
         self._weights = {name: weight for name, (weight, _) in terms.items()}
-        self._judges = judging(terms).keys()
+        self._judges = judging(terms, graduates=graduates).keys()
+        self.graduates = graduates
         self.scales = learned_scales(pair.student)
 
     def forward(
-        self, inputs: Sequence[Tensor], teacher: Mapping[str, Tensor], labels: Tensor | None, judged: bool = False
+        self,
+        inputs: Sequence[Tensor],
+        teacher: Mapping[str, Tensor],
+        labels: Tensor | None,
+        led: float = 1.0,
+        *,
+        judged: bool = False,
     ) -> Tensor:
-        """The loss of a batch: of all terms, or (`judged`) of those that look at the outputs."""
+        """The loss of a batch: of all terms, or (`judged`) of those that say how good a student is.
+
+        Args:
+            inputs: in the order of the model.
+            teacher: its answers; none are needed where it does not lead.
+            labels: of the samples.
+            led: weight of what the teacher says, where a student graduates.
+            judged: of unchanged samples that it is judged on.
+        """
         answers = self.student(*inputs)
         # Of a batch that was filled up with copies the teacher's answers are those of the samples
         answers = {name: _first(a, teacher.get(name)) for name, a in answers.items()}
         with torch.autocast(inputs[0].device.type, enabled=False):
             seen = Seen(_wide(answers), _wide(teacher), labels)
-            parts = [
-                self._weights[name] * term(seen)
-                for name, term in self.terms.items()
-                if not judged or name in self._judges
-            ]
-            return torch.stack(parts).sum()
+            weights = self._weights if judged else self._led(led)
+            taken = self._judges if judged else [name for name, weight in weights.items() if weight]
+            return torch.stack([weights[name] * self.terms[name](seen) for name in taken]).sum()
+
+    def _led(self, led: float) -> dict[str, float]:
+        return {
+            name: weight if name == LABELS or not self.graduates else led * weight
+            for name, weight in self._weights.items()
+        }
 
 
 def _first(answer: Tensor, wanted: Tensor | None) -> Tensor:
@@ -79,8 +101,10 @@ def make_terms(pair: Pair, losses: Sequence[tuple[str, float]], options: LossOpt
     return {name: (weight, find_loss(name).make(pair, options)) for name, weight in losses}
 
 
-def judging(terms: Mapping[str, tuple[float, Term]]) -> dict[str, tuple[float, Term]]:
-    """Those that a student is judged by: what looks at the outputs, or all where none does."""
+def judging(terms: Mapping[str, tuple[float, Term]], *, graduates: bool = False) -> dict[str, tuple[float, Term]]:
+    """Those that a student is judged by: what looks at the outputs, or all where none does; labels if it graduates."""
+    if graduates:
+        return {LABELS: terms[LABELS]}
     final = {name: (weight, term) for name, (weight, term) in terms.items() if term.final}
     return final or dict(terms)
 

@@ -19,6 +19,7 @@ from .augment import Changes
 from .batches import WIDE, Share
 from .checkpoint import cloned, load, save
 from .feed import Feed
+from .leading import lead
 from .learner import Learner
 from .norms import by_batch
 from .optimizer import FIRST_RATE, RATES, Average, make_optimizer, pace_of, schedule, set_rate
@@ -128,8 +129,9 @@ class Loop:
             self._restore(found)
         self._clock = time.perf_counter()
         while self._facts["step"] < self._facts["total"] and self._facts["quiet"] < self._training.patience:
-            share = self._facts["scale"] * schedule(self._facts["step"], self._facts["total"])
-            if not self._advance(self._facts["step"], self._facts["rate"], share):
+            step, total = self._facts["step"], self._facts["total"]
+            share = self._facts["scale"] * schedule(step, total)
+            if not self._advance(step, self._facts["rate"], share, self._led(step, total)):
                 self._go_back()
                 continue
             self._facts["step"] += 1
@@ -204,7 +206,7 @@ class Loop:
             seconds = []
             for step in range(TIMED):
                 started = time.perf_counter()
-                self._advance(step, LOW, 1.0)
+                self._advance(step, LOW, 1.0, 1.0)
                 seconds.append(time.perf_counter() - started)
             self._restore(self._good)
             size, found = self._feed.batches.size, self._fabric.broadcast(sorted(seconds)[TIMED // 2])
@@ -259,19 +261,22 @@ class Loop:
             self._best = cloned(self._average.values)
         return self._fabric.broadcast(rate), steps * tried, tried
 
+    def _led(self, step: int, total: int) -> float:
+        return lead(step, total) if self._inner.graduates else 1.0
+
     def _trained(self, rate: float, steps: int) -> float:
         """Loss on what is held out after a short training; infinite where it went astray."""
         for step in range(steps):
-            if not self._advance(step, rate, schedule(step, steps)):
+            if not self._advance(step, rate, schedule(step, steps), self._led(step, steps)):
                 return math.inf
         loss = self._loss_held_out(average=False)
         return loss if math.isfinite(loss) else math.inf
 
-    def _advance(self, step: int, rate: float, share: float) -> bool:
+    def _advance(self, step: int, rate: float, share: float, led: float) -> bool:
         """One step at a share of its rate; False where loss or gradient is not finite. Nothing has changed then."""
         set_rate(self._raw, rate * share, self._facts.get("pace", 0.0) * share)
         self._optimizer.zero_grad()
-        examples = self._feed.training(step, self._share)
+        examples = self._feed.training(step, self._share, led)
         parts = self._feed.batches.parts(step, self._share)
         summed = torch.zeros((), device=self._fabric.device)
         statistics = Step(self._inner.student, parts)
@@ -280,7 +285,7 @@ class Loop:
             with self._fabric.no_backward_sync(self._learner, enabled=not last and self._share.world > 1):
                 statistics.before(part)
                 with by_batch(self._inner.student, part.width if self._norms else 0, part):
-                    loss = self._learner(example.inputs, example.answers, example.labels)
+                    loss = self._learner(example.inputs, example.answers, example.labels, led)
                     loss = loss * (self._share.world * part.counted) / part.total  # processes are averaged
                 statistics.behind(part)
                 self._fabric.backward(loss)

@@ -6,7 +6,9 @@ from trtcompress_graph.errors import UsageError
 
 NAMES = ("logits", "labels", "features", "attention", "relations", "affinity")
 
-LABELLED = frozenset(["labels"])
+LABELS = "labels"
+
+LABELLED = frozenset([LABELS])
 """Losses that need labels."""
 
 COMPARING = frozenset(["relations", "affinity"])

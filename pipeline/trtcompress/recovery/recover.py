@@ -145,11 +145,12 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
 
 def training_of(settings: RecoverSettings) -> Training:
     """The settings as the training takes them."""
-    from .loss_names import weighted
+    from .loss_names import LABELS, weighted
 
     losses = tuple(weighted(settings.loss).items())
-    if settings.labels and "labels" not in dict(losses):
-        losses = (*(losses or (("logits", 1.0),)), ("labels", 1.0))
+    graduates = settings.labels and LABELS not in dict(losses)  # who gives losses of their own has weighed them
+    if graduates:
+        losses = (*(losses or (("logits", 1.0),)), (LABELS, 1.0))
     return Training(
         losses=losses,
         temperature=settings.temperature,
@@ -171,6 +172,7 @@ def training_of(settings: RecoverSettings) -> Training:
         checkpoint_activations=settings.checkpoint_activations,
         norms=settings.batchnorm,
         learn_scales=settings.learn_scales and settings.function is None,
+        graduates=graduates,
         seed=settings.seed,
     )
 

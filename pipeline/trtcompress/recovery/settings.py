@@ -30,6 +30,7 @@ class Training:
         checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
         norms: BatchNorm is put back where batches are wide enough, and trained with.
         learn_scales: under quantization, scales are trained too.
+        graduates: the teacher leads only at first, where labels can stand alone; see `leading.py`.
         devices: processes, one a device; 0: all devices of an accelerator, one CPU process.
     """
 
@@ -53,6 +54,7 @@ class Training:
     checkpoint_activations: bool = False
     norms: bool = True
     learn_scales: bool = True
+    graduates: bool = False
     seed: int = 0
 
 

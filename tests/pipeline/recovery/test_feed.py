@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_views import pair_of, pool_of, samples
+from tiny_views import Counted, pair_of, pool_of, samples
 from trtcompress.recovery.augment import Changes
 from trtcompress.recovery.batches import Batches, Share
 from trtcompress.recovery.feed import Feed, trusted_changes
@@ -65,18 +65,6 @@ def test_the_loss_is_that_of_the_samples_alone(feed, tmp_path):
     assert torch.allclose(*losses)
 
 
-class Counted(torch.nn.Module):
-    """Counts how often it answers."""
-
-    def __init__(self, answering: torch.nn.Module) -> None:
-        super().__init__()
-        self.answering, self.asked = answering, 0
-
-    def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.asked += 1
-        return self.answering(*inputs)
-
-
 @pytest.mark.parametrize(("kept", "asked"), [(1 << 20, 3), (100, 4), (0, 6)], ids=["all", "some", "none"])
 def test_the_teacher_answers_once_to_what_is_held_out(feed, monkeypatch, kept, asked):
     monkeypatch.setattr("trtcompress.recovery.feed.KEPT", kept)
@@ -110,6 +98,25 @@ def test_a_change_that_the_teacher_answers_differently_to_is_left_out(tmp_path, 
     pool = fill(some, (TensorSpec("x", "float32", ("batch", 1, 16, 16)),), tmp_path, "samples")
     found = trusted_changes(Batches(pool, 16, 0), Mirror(alike), ("y",), {"x": "image"}, mix=False)
     assert found.flip is alike
+
+
+class Falling(torch.nn.Module):
+    """Hears where an image is dark, and only what falls: moved up it says another thing, moved down the same."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": x[:, :, :8].sum((1, 2, 3), keepdim=False)[:, None]}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_images_are_moved_only_where_the_teacher_bears_it_to_every_side(tmp_path, seed):
+    """Whatever the seed: one random offset may be none at all."""
+    chance = np.random.default_rng(0)
+    some = [Sample({"x": chance.normal(size=(1, 1, 16, 16)).astype(np.float32)}) for _ in range(32)]
+    for sample in some:
+        sample.inputs["x"][:, :, :8] = 0.01 * sample.inputs["x"][:, :, :8]  # what comes in from below is loud
+    pool = fill(some, (TensorSpec("x", "float32", ("batch", 1, 16, 16)),), tmp_path, "samples")
+    found = trusted_changes(Batches(pool, 16, seed), Falling(), ("y",), {"x": "image"}, mix=False)
+    assert not found.shift
 
 
 def test_mixed_samples_have_no_labels_and_the_teacher_tells(feed):

@@ -88,10 +88,10 @@ from trtcompress.recovery.loop import Loop
 held = runpy.run_path(sys.argv[1])
 advance = Loop._advance
 
-def advance_or_die(self, step, rate, share):  # in the middle of a step, behind the third checkpoint
+def advance_or_die(self, step, rate, share, led):  # in the middle of a step, behind the third checkpoint
     if step == 22:
         os.kill(os.getpid(), signal.SIGKILL)
-    return advance(self, step, rate, share)
+    return advance(self, step, rate, share, led)
 
 Loop._advance = advance_or_die
 held["loop_of"](pathlib.Path(sys.argv[2]), held["SHORT"])[0].run()
@@ -173,9 +173,9 @@ def test_minutes_become_steps(tmp_path, monkeypatch, minutes, slower, steps):
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes, patience=1000))
     advance, judge = loop._advance, loop._loss_held_out
 
-    def advanced(step: int, rate: float, share: float) -> bool:
+    def advanced(step: int, rate: float, share: float, led: float) -> bool:
         seconds[0] += 0.01 * (slower if step > 250 else 1)
-        return advance(step, rate, share)
+        return advance(step, rate, share, led)
 
     def judged(average: bool = True) -> float:
         seconds[0] += 0 if average else 0.05  # the average is judged by a call of the same

@@ -11,6 +11,9 @@ from torch import Tensor
 _CLASSES = ("top1", "top5", "f1")
 """Metrics that are about classes."""
 
+A_CLASS = 10
+"""Samples a class under which they are few."""
+
 _SURE = 0.7
 """Softmax of class scores has, on average, less entropy than this share of that of a uniform distribution."""
 

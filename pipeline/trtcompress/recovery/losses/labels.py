@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from trtcompress_graph.errors import DataError
 
-from .answers import Kind, kind_of, spread
+from .answers import A_CLASS, Kind, kind_of, spread
 from .registry import LossOptions, Seen, Term, loss
 
 if TYPE_CHECKING:
@@ -52,6 +52,17 @@ class Labels(Term):
         """Whether labels are classes of the last axis of the answers, and not numbers."""
         whole = not labels.is_floating_point()
         return self._kind is not Kind.NUMBERS and whole and labels.shape == answers.shape[:-1]
+
+    def stands_alone(self, seen: Seen, samples: int) -> bool:
+        """Whether labels say enough without a teacher: classes, with samples enough of each.
+
+        Args:
+            seen: a first batch.
+            samples: that there are in all.
+        """
+        answers = seen.teacher[self.tensors[0]]
+        classed = seen.labels is not None and self.names_classes(answers, seen.labels)
+        return classed and samples >= A_CLASS * answers.shape[-1]
 
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .answers import Kind, kind_of, spread
+from .answers import A_CLASS, Kind, kind_of, spread
 from .registry import LossOptions, Seen, Term, loss
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ def logits(pair: Pair, options: LossOptions) -> Term:
 
 USUAL, FEW = 2.0, 8.0
 """Temperature, and that for few samples: the softer, the more of the scores of all classes is learned from each."""
-
-A_CLASS = 10
-"""Samples a class under which they are few."""
 
 WIDE = 4.0
 """Class scores that lie more widely than this (standard deviation over the classes) get a temperature that makes up
