@@ -172,10 +172,10 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     placed(pair, fabric.device)
     if norms:
         settle(pair.student, job, fabric.device)
-    if fabric.world_size > 1:
+    if norms and fabric.world_size > 1:
         spread_norms(pair.student)
     teacher = teacher_view(pair, terms)
-    graduates = job.training.graduates and _stand_alone(terms, pair, job.pool.total)
+    graduates = job.training.graduates and _stand_alone(terms, pair, job.pool)
     if graduates and fabric.global_rank == 0:
         told(
             "labels are enough: the teacher leads in the first half of the steps, and 'held out' is of labels", 0, None
@@ -195,9 +195,9 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     return outcome
 
 
-def _stand_alone(terms: Mapping[str, tuple[float, Term]], pair: Pair, samples: int) -> bool:
+def _stand_alone(terms: Mapping[str, tuple[float, Term]], pair: Pair, pool: Pool) -> bool:
     term = terms[LABELS][1]
-    return isinstance(term, Labels) and term.stands_alone(pair.first, samples)
+    return isinstance(term, Labels) and pool.labels is not None and term.stands_alone(pair.first, pool.labels)
 
 
 def _is_long(job: Job) -> bool:

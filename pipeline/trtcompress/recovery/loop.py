@@ -62,6 +62,7 @@ class Outcome:
         before, after: loss on the samples that are held out, of the student as it came and of the best one.
         metric: of the best one on the same samples, where there are labels and a metric.
         rollbacks: how often numbers were not finite.
+        by_labels: losses are of labels alone, and not of the teacher's answers.
     """
 
     steps: int
@@ -72,6 +73,7 @@ class Outcome:
     metric_before: float | None
     metric: float | None
     rollbacks: int
+    by_labels: bool = False
 
 
 class Loop:
@@ -395,6 +397,7 @@ class Loop:
             metric_before=facts["metric_before"],
             metric=facts["metric"],
             rollbacks=facts["rollbacks"],
+            by_labels=self._inner.graduates,
         )
 
     def _with(self, metric: float | None) -> str:

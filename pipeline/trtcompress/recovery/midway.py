@@ -1,4 +1,4 @@
-"""The state of a block that is being fitted, on disk: a kill costs half a minute of it and changes nothing."""
+"""The state of a block that is being fitted, on disk: a kill costs little of it and changes nothing."""
 
 from __future__ import annotations
 

@@ -179,6 +179,8 @@ def training_of(settings: RecoverSettings) -> Training:
 
 def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     """Train, and leave the weights in the job's folder; None with the user's own loop."""
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
     from .blockwise import fit_blocks
     from .checkpoint import save
     from .devices import make_fabric
@@ -197,7 +199,15 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         if minutes is not None:
             job = replace(job, training=replace(job.training, minutes=max(minutes - spent, 0.5 * minutes)))
     alone = job.training.devices == 1
-    found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
+    try:
+        found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
+    except (
+        ProcessRaisedException,
+        ProcessExitedException,
+    ) as error:  # its first line tells nothing, its last one what was raised
+        said = str(error).strip().splitlines()[-1]
+        hint = "--devices 1 trains in one process; TRTCOMPRESS_TRACEBACK=1 shows where it was"
+        raise RecoverError(f"a process of the training failed: {said}", where="recover", hint=hint) from error
     if isinstance(found, TrtCompressError):
         raise found
     return Outcome(**found)
@@ -275,7 +285,8 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
     notes = (*notes, *_notes(job))
     if outcome.after >= outcome.before:
-        notes = (*notes, "no step of the training brought it nearer to the teacher on samples that were held out")
+        what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
+        notes = (*notes, f"no step of the training {what} on samples that were held out")
     if outcome.rollbacks:
         notes = (*notes, f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time")
     return Recovered(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,10 +89,13 @@ def test_a_resting_teacher_is_not_asked_and_nothing_is_mixed(tmp_path):
     assert any(one.labels is None for one in leading)
 
 
-def test_labels_stand_alone_where_there_are_samples_enough_of_each_class(tmp_path):
+@pytest.mark.parametrize(
+    ("a_class", "alone"), [((10, 10, 10, 10), True), ((90, 90, 90, 9), False), ((40, 40, 0, 40), False)]
+)
+def test_labels_stand_alone_where_there_are_enough_of_each_class(tmp_path, a_class, alone):
     pair, _, _ = pair_of(pool_of(tmp_path))
     term = make_terms(pair, BOTH, LossOptions())["labels"][1]
     assert isinstance(term, Labels)
-    assert term.stands_alone(pair.first, 40)
-    assert not term.stands_alone(pair.first, 39), "four classes"
-    assert not term.stands_alone(replace(pair.first, labels=pair.first.teacher["y"]), 1000), "numbers"
+    labels = [np.array(place) for place, count in enumerate(a_class) for _ in range(count)]
+    assert term.stands_alone(pair.first, [*labels, np.array(-100)]) is alone
+    assert not term.stands_alone(replace(pair.first, labels=pair.first.teacher["y"]), labels), "numbers"

@@ -119,6 +119,49 @@ def test_two_processes_train_as_one(place, norms, near):
     assert np.linalg.norm(two - one) < near * np.linalg.norm(one - start)
 
 
+def write_fixed(path: Path, seed: int) -> None:
+    """Batches of 16 images through a BatchNorm that no convolution can take in."""
+    chance = np.random.default_rng(seed)
+    weights = {
+        "w": chance.normal(size=(4, 3, 1, 1)),
+        **{name: chance.uniform(0.5, 1.5, 4) for name in ("scale", "bias", "mean", "variance")},
+        "last": chance.normal(size=(4, 5)),
+    }
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["conv"]),
+        onnx.helper.make_node("Relu", ["conv"], ["relu"]),
+        onnx.helper.make_node("BatchNormalization", ["relu", "scale", "bias", "mean", "variance"], ["norm"]),
+        onnx.helper.make_node("Sigmoid", ["norm"], ["sigmoid"]),
+        onnx.helper.make_node("ReduceMean", ["sigmoid"], ["mean_of"], axes=[2, 3], keepdims=0),
+        onnx.helper.make_node("MatMul", ["mean_of", "last"], ["y"]),
+    ]
+    ends = (("x", [16, 3, 8, 8]), ("y", [16, 5]))
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends)
+    held = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "fixed", [x], [y], held)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_two_processes_leave_norms_alone_that_one_leaves_alone(tmp_path):
+    """A fixed batch: each runs batches of its own. Statistics must stay, and were once moved without any batch."""
+    for seed, name in enumerate(("student", "teacher")):
+        write_fixed(tmp_path / f"{name}.onnx", seed)
+    np.savez(tmp_path / "images.npz", x=np.random.default_rng(2).normal(size=(128, 3, 8, 8)).astype(np.float32))
+    held = [initializers(tmp_path / "student.onnx")]
+    for devices in (1, 2):
+        ran = trtcompress(
+            *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx"),
+            *("--data", tmp_path / "images.npz", "-o", tmp_path / f"by{devices}.onnx", "--devices", devices),
+            *("--batch", "32", "--epochs", "4", "--lr", "1e-2", "--no-batchnorm", "--no-blockwise", "--no-augment"),
+        )
+        assert ran.code == 0, ran.err
+        held.append(initializers(tmp_path / f"by{devices}.onnx"))
+    start, one, two = held
+    assert all(np.array_equal(start[name], two[name]) for name in ("mean", "variance"))
+    assert not np.array_equal(start["w"], two["w"])
+    assert all(np.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
 def test_mixed_precision_and_labels_and_a_metric(place):
     write_images(place / "labelled.npz", 256, labels=True)
     ran = trtcompress(

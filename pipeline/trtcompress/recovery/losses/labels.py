@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,16 +56,19 @@ class Labels(Term):
         whole = not labels.is_floating_point()
         return self._kind is not Kind.NUMBERS and whole and labels.shape == answers.shape[:-1]
 
-    def stands_alone(self, seen: Seen, samples: int) -> bool:
-        """Whether labels say enough without a teacher: classes, with samples enough of each.
+    def stands_alone(self, seen: Seen, labels: Sequence[NDArray[Any]]) -> bool:
+        """Whether labels say enough without a teacher: classes, and so many of each that none is learnt by heart.
 
         Args:
             seen: a first batch.
-            samples: that there are in all.
+            labels: of all samples.
         """
         answers = seen.teacher[self.tensors[0]]
-        classed = seen.labels is not None and self.names_classes(answers, seen.labels)
-        return classed and samples >= A_CLASS * answers.shape[-1]
+        if seen.labels is None or not self.names_classes(answers, seen.labels):
+            return False
+        flat = np.concatenate([label.ravel() for label in labels]).astype(np.int64)
+        counts = np.bincount(flat[flat != IGNORED], minlength=answers.shape[-1])
+        return int(counts.min()) >= A_CLASS
 
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""
