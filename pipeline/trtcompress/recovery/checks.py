@@ -14,6 +14,7 @@ from .job import FIRST, Job, Subjects, open_subjects
 from .learner import make_terms
 from .loss_names import COMPARING, LABELLED
 from .losses.labels import IGNORED, Labels
+from .pool import Pool
 
 _NUMBERS = "iubf"
 """Kinds of arrays that hold numbers."""
@@ -62,9 +63,8 @@ def _check_labels(job: Job, loss: str) -> None:
     """Labels are there, are numbers, and those of samples that share a batch have one shape."""
     pool, hint = job.pool, "give one label for each sample, or learn from the teacher's outputs alone"
     if pool.labels is None:
-        lacking = "the samples have none" if pool.unlabelled is None else f"sample {pool.unlabelled} has none"
         hint = "add an array 'labels', or learn from the teacher's outputs alone"
-        raise DataError(f"the loss '{loss}' needs labels, and {lacking}", where=pool.source, hint=hint)
+        raise DataError(f"the loss '{loss}' needs labels, and {lacking(pool)}", where=pool.source, hint=hint)
     for place, label in enumerate(pool.labels):
         if label.dtype.kind not in _NUMBERS:
             raise DataError(f"its label is no number: {label!r:.60}", where=f"{pool.source}: sample {place}", hint=hint)
@@ -80,6 +80,11 @@ def _check_labels(job: Job, loss: str) -> None:
                     where=f"{pool.source}: sample {place}",
                     hint="pad the labels to one length; a class of -100 does not count",
                 )
+
+
+def lacking(pool: Pool) -> str:
+    """Why samples count as unlabelled."""
+    return "the samples have none" if pool.unlabelled is None else f"sample {pool.unlabelled} has none"
 
 
 def _check_fit(job: Job, subjects: Subjects, term: Labels) -> None:

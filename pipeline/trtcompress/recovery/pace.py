@@ -11,6 +11,9 @@ JUDGING = 0.2
 FEW = 120
 """Steps under which the batch is rather halved."""
 
+SCANT = 20
+"""Steps under which a training hardly was one."""
+
 
 def fitting(budget: float, step: float, judging: float) -> tuple[int, int]:
     """Steps and judgements that fit into a time.

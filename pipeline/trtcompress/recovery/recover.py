@@ -15,6 +15,7 @@ from trtcompress_graph.model import Model
 from ..config import RecoverSettings
 from ..digests import library_version
 from ..stage import FunctionRef, MetricRef
+from .pace import SCANT
 from .settings import USUAL_BATCH, Training, fits_blocks
 
 if TYPE_CHECKING:
@@ -247,6 +248,8 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
 
 def _parts(job: Job) -> Iterator[str]:
     """What the samples are for."""
+    from .checks import lacking
+
     held = sum(len(rows) for rows in job.batches.held)
     measured = job.metrics[0].name if job.metrics and job.pool.labels is not None else None
     if held:
@@ -258,6 +261,8 @@ def _parts(job: Job) -> Iterator[str]:
     else:
         too = "" if measured is None else f", by {measured} too"
         yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from{too}"
+    if job.metrics and job.pool.labels is None:
+        yield f"{job.metrics[0].name} is not told: it needs labels, and {lacking(job.pool)}"
     if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
         yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
 
@@ -284,6 +289,9 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
     if outcome is None:
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
     notes = (*notes, *_notes(job))
+    if job.training.minutes is not None and outcome.steps < SCANT:
+        few = f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
+        notes = (*notes, few)
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
         notes = (*notes, f"no step of the training {what} on samples that were held out")

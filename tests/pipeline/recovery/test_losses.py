@@ -127,6 +127,14 @@ def test_labels():
     right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
     term = Labels("y", Kind.SCORES)
     assert float(term(Seen({"y": scores}, {}, right))) < 0.1 < float(term(Seen({"y": scores}, {}, wrong)))
+    for one_hot in (torch.eye(2), torch.eye(2, dtype=torch.int64)):
+        assert torch.allclose(term(Seen({"y": scores}, {}, one_hot)), term(Seen({"y": scores}, {}, right)))
+    sure = Labels("y", Kind.PROBABILITIES)
+    assert torch.allclose(sure(Seen({"y": scores.softmax(-1)}, {}, torch.eye(2))), term(Seen({"y": scores}, {}, right)))
+    half = torch.full((2, 2), 0.5)
+    assert float(term(Seen({"y": scores}, {}, half))) > float(term(Seen({"y": 0 * scores}, {}, half))), (
+        "shares of classes"
+    )
     chances = Labels("y", Kind.NUMBERS)
     assert float(chances(Seen({"y": torch.tensor([[0.9], [0.2]])}, {}, torch.tensor([1, 0])))) == pytest.approx(
         -(torch.log(torch.tensor(0.9)) + torch.log(torch.tensor(0.8))).item() / 2

@@ -162,6 +162,13 @@ def test_two_processes_leave_norms_alone_that_one_leaves_alone(tmp_path):
     assert all(np.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
+def test_what_cannot_be_told_and_what_is_hardly_a_training_is_said(place):
+    ran = recover(place, "short.onnx", "--minutes", "0.001", "--metric", "top1", "--no-blockwise")
+    assert ran.code == 0, ran.err
+    assert "top1 is not told: it needs labels, and the samples have none" in ran.err
+    assert "0.001 minutes were enough for 1 steps only: give it more" in ran.err
+
+
 def test_mixed_precision_and_labels_and_a_metric(place):
     write_images(place / "labelled.npz", 256, labels=True)
     ran = trtcompress(

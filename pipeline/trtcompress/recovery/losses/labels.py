@@ -26,7 +26,10 @@ IGNORED = -100
 
 @loss("labels")
 def labels(pair: Pair, options: LossOptions) -> Term:
-    """The samples' own labels: cross-entropy for classes, binary for 0 and 1, squared error for numbers."""
+    """The samples' own labels: cross-entropy for classes, binary for 0 and 1, squared error for numbers.
+
+    Classes are numbered, or labels hold the share of each (one-hot ones do).
+    """
     named = next((text.partition(":")[2] for text in options.metrics if ":" in text), "")
     name = named if named in pair.answers else pair.answers[0]
     kind = kind_of(name, pair.first.teacher[name], options.metrics, name == pair.answers[0])
@@ -85,7 +88,15 @@ class Labels(Term):
                 hint="give the class of each sample, or numbers of the output's shape",
             )
         wanted_floats, wanted = wanted.is_floating_point(), wanted.reshape(answers.shape).float()
+        if self._kind is not Kind.NUMBERS and shares_classes(wanted):
+            scores = answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
+            return -(wanted * functional.log_softmax(scores, -1)).sum(-1).mean()
         chances = bool(((answers >= 0) & (answers <= 1)).all()) and bool(((wanted >= 0) & (wanted <= 1)).all())
         if not wanted_floats and chances:
             return functional.binary_cross_entropy(answers, wanted)
         return (answers - wanted).square().mean() / self.spread
+
+
+def shares_classes(labels: Tensor) -> bool:
+    """Whether labels hold the share of each class along the last axis, as one-hot ones do."""
+    return bool((labels >= 0).all()) and bool(((labels.sum(-1) - 1).abs() < 1e-3).all())
