@@ -9,6 +9,7 @@ import pytest
 from trtcompress_engines.triton import installed
 from trtcompress_engines.triton.installed import find_server
 from trtcompress_engines.triton.server import running
+from trtcompress_engines.triton.server_packages import with_way_out
 from trtcompress_graph.errors import MissingPathError, ServingError, UsageError
 
 SCRIPT = f"""#!{sys.executable}
@@ -102,3 +103,10 @@ def test_a_server_that_does_not_start(image: Path):
         running(image.parent, find_server(image), start_seconds=0.3),
     ):
         pass
+
+
+def test_a_server_without_the_backend_is_told_of_another_package():
+    told = "Invalid argument: unable to find backend library for backend 'onnxruntime', try specifying runtime"
+    assert "--format triton-python" in with_way_out(told)
+    assert "no backend 'onnxruntime'" in with_way_out(told)
+    assert with_way_out("out of memory") == "out of memory"

@@ -378,6 +378,7 @@ FUNCTIONS = {
         2,
     ),
     "import": ("import no_such_package\n\n\ndef f(o): return o", "'bad:f' cannot be imported: ModuleNotFoundError", 4),
+    "file": ("L = open('labels.txt').read()\ndef f(o): return o", "a file goes along by `triton: {sources: [", 4),
     "raises": ("def f(o): return o['logit']", "bad:f failed: KeyError: 'logit'", 4),
     "list": ("def f(o): return [o['logits']]", "bad:f returned list, not a dict of arrays", 4),
     "empty": ("def f(o): return {}", "bad:f returned nothing, not a dict of arrays", 4),

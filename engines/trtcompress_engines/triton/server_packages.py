@@ -15,6 +15,7 @@ OPTION = "--server-packages"
 
 _HINT = f"pip install --target server-packages 'numpy<2' pillow, then {OPTION} server-packages"
 _NUMPY_2 = "cannot read bytes with numpy"
+_NO_BACKEND = re.compile(r"unable to find backend library for backend '(\w+)'")
 _MISSING = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -50,7 +51,12 @@ def _project(name: str) -> str:
 
 
 def with_way_out(why: str) -> str:
-    """Why a model was not loaded, and what to do where the packages of the server's Python are at fault."""
+    """Why a model was not loaded, and what to do where a package of the server's Python or a backend is missing."""
+    if match := _NO_BACKEND.search(why):
+        return (
+            f"this server has no backend '{match[1]}': take one that has, or pack for its Python backend, trtcompress "
+            "package BUILD_DIR --format triton-python -o REPOSITORY"
+        )
     if _NUMPY_2 in why:
         return f"{why.rstrip()}; for a server that is started here: {_HINT}"
     if match := _MISSING.search(why):

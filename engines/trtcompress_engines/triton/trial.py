@@ -27,6 +27,13 @@ SECONDS = 300
 
 _WHERE = "triton.postprocess"
 _HINT = "it gets a dict of arrays by the names of the engine's outputs, and returns a dict of arrays"
+_HINTS = {
+    "UnicodeDecodeError": "a server reads files as ASCII where no encoding is given: open(..., encoding='utf-8')",
+    "FileNotFoundError": "a file goes along by `triton: {sources: [labels.txt]}` and lies beside the module then: "
+    "open(Path(__file__).with_name('labels.txt'))",
+    "ModuleNotFoundError": "modules of the project go along; what else it imports has to be installed, here and there",
+}
+"""What to do about some errors."""
 
 Made = Mapping[str, tuple[str, tuple[int, ...]]]
 """Type and shape by name."""
@@ -63,8 +70,8 @@ def try_function(function: str, code: Mapping[str, Path], fed: Sequence[Mapping[
             told = folder / "error.txt"
             last = ran.stderr.strip().splitlines()[-1:] or [f"it ended the process with {ran.returncode}"]
             what = told.read_text(encoding="utf-8") if told.is_file() else f"{function} failed: {last[0]}"
-            hint = "a server reads files as ASCII where no encoding is given: open(..., encoding='utf-8')"
-            raise CompileError(what, where=_WHERE, hint=hint if "UnicodeDecodeError" in what else _HINT)
+            hint = next((hint for error, hint in _HINTS.items() if error in what), _HINT)
+            raise CompileError(what, where=_WHERE, hint=hint)
         found = json.loads((folder / "made.json").read_text(encoding="utf-8"))
     return [{name: (one["dtype"], tuple(one["shape"])) for name, one in made.items()} for made in found]
 
