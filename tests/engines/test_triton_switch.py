@@ -190,7 +190,7 @@ def test_what_fails_midway_leaves_the_old_version_whole(tmp_path: Path, monkeypa
 
 
 def names(repository: Path) -> set[str]:
-    return {path.name for path in repository.iterdir()}
+    return {path.name for path in repository.iterdir() if path.is_dir()}
 
 
 def test_models_of_a_version_go_with_it(tmp_path: Path, monkeypatch):
@@ -214,6 +214,69 @@ def test_models_of_a_version_go_with_it(tmp_path: Path, monkeypatch):
     add_versions(chain(tmp_path / "5", 5), repository)
     assert names(repository) == {"net", "net_a_v10", "net_b_v10", "net_a_v11", "net_b_v11"}
     check_repository(repository)
+
+
+@pytest.mark.parametrize("last", ["ensemble", "plain"])
+def test_steps_of_the_first_package_go_once_they_are_old_enough(last: str, tmp_path: Path, monkeypatch):
+    """They have no version in their names; nor has a plain model steps by whose names they could be found."""
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
+    repository = chain(tmp_path / "1", 1)
+    shutil.copytree(repository / "net_a", repository / "net_c")  # somebody else's
+    for value in (2, 3):
+        add_versions(chain(tmp_path / str(value), value), repository)
+    assert {"net_a", "net_b"} < names(repository), "may be loading"
+    if last == "plain":
+        add_versions(plain(tmp_path / "4", 4), repository)
+        assert {"net_a", "net_b", "net_a_v2", "net_a_v3"} < names(repository)
+        monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
+        add_versions(plain(tmp_path / "5", 5), repository)
+        add_versions(plain(tmp_path / "6", 6), repository)
+        assert names(repository) == {"net", "net_c"}
+    else:
+        monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
+        add_versions(chain(tmp_path / "4", 4), repository)
+        assert names(repository) == {"net", "net_a_v3", "net_b_v3", "net_a_v4", "net_b_v4", "net_c"}
+    assert not (repository / asked_models.LEFT).exists()
+
+
+def plain(folder: Path, value: float) -> Path:
+    """A repository of `net` alone, no ensemble."""
+    folder.mkdir(parents=True)
+    where = {"name": "net", "format": "triton-python", "options": TritonOptions()}
+    engine = engine_of(plus(folder / "net.onnx", value, "x", "z"))
+    write_repository(engine, CPU, folder / "r", axes={"x": {"batch": AxisRange(1, 2, 4)}}, **where)
+    return folder / "r"
+
+
+def test_a_model_of_a_dropped_version_that_is_gone_already(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
+    repository = tmp_path / "served"
+    for value in (1, 2):
+        add_versions(chain(tmp_path / str(value), value), repository)
+    shutil.rmtree(repository / "net_b_v1")
+    assert [s.version for s in add_versions(chain(tmp_path / "3", 3), repository)] == [3]
+    check_repository(repository)
+
+
+def test_an_engine_that_became_an_ensemble_is_not_asked_by_the_old_version(tmp_path: Path, monkeypatch):
+    """Before, towers were engines of the name that is their ensemble's now."""
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
+    repository, new = chain(tmp_path / "1", 1), chain(tmp_path / "2", 2)
+    (new / "net_a").rename(new / "net_a_model")
+    graph = plus(tmp_path / "a.onnx", 2, "x", "y")
+    write_chain(new, "net_a", [Link("net_a_model", graph.inputs, graph.outputs)], Batching(4))
+    text = (new / "net/config.pbtxt").read_text()
+    (new / "net/config.pbtxt").write_text(text.replace('"net_a"', '"net_a_model"'))
+    assert [s.name for s in add_versions(new, repository)] == ["net", "net_a"]
+    with pytest.raises(UsageError, match="version 1 asks 'net_a', which was an engine then and is an ensemble") as told:
+        roll_back(repository, "net")
+    assert told.value.hint.startswith(f"trtcompress rollback {repository} --model net_a,")
+    assert served_version(repository / "net", parse_config(repository / "net/config.pbtxt")) == 2
+    roll_back(repository, "net_a")
+    roll_back(repository, "net")
+    check_repository(repository)
+    assert asked_in(repository, served=True) == {"net_a", "net_b"}
 
 
 def test_settings_of_a_model_that_is_asked_stay_its_own(tmp_path: Path, monkeypatch):

@@ -22,6 +22,9 @@ from .versions import served_version, versions
 
 CONFIG = "config.pbtxt"
 
+LEFT = ".left-models"
+"""In a repository: models that no version asks any more and that were too young to remove, one a line."""
+
 LOADED_SECONDS = 600.0
 """Younger models are not removed: Triton's python backend hangs for ever, and with it a server that polls, when the
 folder of a model vanishes while it is loaded."""
@@ -83,20 +86,43 @@ def greatest_number(repository: Path, names: Iterable[str]) -> int:
     return max((int(number) for _, number in _numbered(repository, names)), default=0)
 
 
-def sweep(repository: Path, dropped: Iterable[str], names: Iterable[str]) -> None:
+def sweep(repository: Path, dropped: Iterable[str], names: Iterable[str], clients: Iterable[str]) -> None:
     """Remove models that no version of an ensemble asks any more, but for those that a server may be loading.
+
+    What is too young is noted in `LEFT`, for the next switch: its name alone does not tell that it was asked once.
 
     Args:
         repository: folder of models.
-        dropped: models that were asked by versions that are gone.
-        names: models of which others, called by a version, may be left: of a switch that failed, or too young then.
+        dropped: models that were asked by versions that are gone; they need not be there.
+        names: models of which others, called by a version, may be left of a switch that failed.
+        clients: models that clients ask for, which stay in any case.
     """
-    left = {folder for folder, _ in _numbered(repository, names)} | {repository / name for name in dropped}
-    needed = asked_in(repository, served=True) | asked_in(repository, served=False)
-    for folder in sorted(left):
-        if folder.name not in needed and _age(folder) > LOADED_SECONDS:
-            with suppress(OSError):  # what stays costs memory; it is looked for again at the next switch
+    called = {folder.name for folder, _ in _numbered(repository, names)} | set(dropped) | _noted(repository)
+    if not called:
+        return
+    needed = asked_in(repository, served=True) | asked_in(repository, served=False) | set(clients)
+    left = [folder for folder in _models(repository) if folder.name in called - needed]
+    for folder in left:
+        with suppress(OSError):  # what stays costs memory; it is looked for again at the next switch
+            if _age(folder) > LOADED_SECONDS:
                 take_away(folder)
+    _note(repository, [folder.name for folder in left if folder.is_dir()])
+
+
+def _noted(repository: Path) -> set[str]:
+    try:
+        return set((repository / LEFT).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def _note(repository: Path, names: Iterable[str]) -> None:
+    text = "".join(f"{name}\n" for name in names)
+    with suppress(OSError):  # the switch is done; without the note these models stay
+        if text:
+            (repository / LEFT).write_text(text, encoding="utf-8")
+        else:
+            (repository / LEFT).unlink(missing_ok=True)
 
 
 def _age(folder: Path) -> float:

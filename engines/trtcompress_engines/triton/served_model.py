@@ -92,7 +92,10 @@ def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
         if name not in there:
             hint = f"it has: {', '.join(there)}"
             raise UsageError(f"the repository has no model '{name}'", where=f"--model {name}", hint=hint)
-    return list(wanted) or [name for name in there if name not in _for_going_back(repository)]
+    if wanted:
+        return list(wanted)
+    old = _for_going_back(repository)
+    return [name for name in there if name not in old]
 
 
 def _for_going_back(repository: Path) -> frozenset[str]:

@@ -90,8 +90,7 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
                 rename_asked(configs[folder.name], names)
                 plan.write(made / folder.name, folder, configs[folder.name])
             dropped = [name for plan in plans for name in plan.dropped_steps()]
-        if dropped or asked:
-            sweep(repository, dropped, asked)
+        sweep(repository, dropped, asked, switched)
         return [plan.switched() for plan in plans]
 
 
@@ -139,6 +138,12 @@ def _wanted(folder: Path, version: int | None) -> int:
         if not (folder.parent / name / CONFIG).is_file():
             what = f"version {version} asks the model '{name}', which is not there any more"
             raise UsageError(what, where=str(folder / str(version)), hint="package that build again")
+        if version != now and is_ensemble(parse_config(folder.parent / name / CONFIG)):
+            raise UsageError(
+                f"version {version} asks '{name}', which was an engine then and is an ensemble of a later build now",
+                where=str(folder / str(version)),
+                hint=f"trtcompress rollback {folder.parent} --model {name}, then this again",
+            )
     return version
 
 
