@@ -127,7 +127,7 @@ def build_all(loaded: Loaded, options: BuildOptions, listener: Listener) -> Buil
         plan = plan_build(loaded, store, options.until)
         build_dir = (Path(options.out) / loaded.config.name).resolve()
         check_writable(build_dir)
-        try_function(loaded, plan, store)
+        try_function(loaded, plan, store, options.until)
         listener.planned(plan)
         run = (options.run_plan or run_plan)(plan, store, listener, jobs=options.jobs or usable_cores())
         validations = _by_target(run, "validation")

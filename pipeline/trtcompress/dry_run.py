@@ -21,7 +21,7 @@ def dry_run(
     The user's function behind the served engine is tried, where that can be done before a build; else that is told.
     """
     plan = plan_build(loaded, store, until)
-    if untried := try_function(loaded, plan, store):
+    if untried := try_function(loaded, plan, store, until):
         tell(untried)
     values = dict(plan.given)
     for step in plan.steps:

@@ -190,7 +190,11 @@ def _until(stages: Sequence[Stage | Reserved], until: str | None) -> Sequence[St
     names = [stage.name for stage in stages]
     if until not in names:
         raise UsageError(f"there is no stage '{until}'", where="--until", hint=f"the stages are: {', '.join(names)}")
-    return stages[: names.index(until) + 1]
+    kept = stages[: names.index(until) + 1]
+    if "package" in (stage.name for stage in kept):
+        return kept
+    # the function behind the served engine is tried for the package's sake; alone where it is asked for
+    return [stage for stage in kept if stage.name != "postprocess" or until == "postprocess"]
 
 
 def _steps(

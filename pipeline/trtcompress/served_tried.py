@@ -21,11 +21,12 @@ LATER = (
 )
 
 
-def try_function(loaded: Loaded, plan: Plan, store: Store) -> str:
+def try_function(loaded: Loaded, plan: Plan, store: Store, until: str | None = None) -> str:
     """Call the function on what an ONNX file gives for some samples, as the package stage does at the end.
 
     Costs one inference of a few samples on ONNX Runtime and a process for the function; what did once is remembered in
-    the store. A model of PyTorch has the stage `postprocess` for it.
+    the store. A model of PyTorch has the stage `postprocess` for it. A build that packs nothing does not try it, unless
+    it goes `until` that stage.
 
     Returns:
         Empty, or why it was not tried.
@@ -36,7 +37,8 @@ def try_function(loaded: Loaded, plan: Plan, store: Store) -> str:
         CompileError: the function cannot be imported, fails, or returns what cannot be served.
     """
     settings = PostprocessSettings.asked(loaded.config)
-    if settings is None or not any(step.stage.name == "package" for step in plan.steps):
+    asked = until == postprocess.name or any(step.stage.name == "package" for step in plan.steps)
+    if settings is None or not asked:
         return ""
     if not tried_before(loaded.config):
         return LATER

@@ -29,7 +29,7 @@ from trtcompress_engines.triton.reference import has_reference
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import Server, running
 from trtcompress_engines.triton.switching import add_versions, roll_back
-from trtcompress_engines.triton.versions import served_version
+from trtcompress_engines.triton.versions import served_version, versions
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import CompileError, RepositoryError
 from trtcompress_graph.load import read_model
@@ -366,6 +366,22 @@ def test_versions_go_between_a_plain_model_and_an_ensemble(tmp_path: Path):
     assert {step.model_name for step in config.ensemble_scheduling.step} == set(third)
 
 
+def test_an_ensemble_keeps_two_versions_and_says_so(tmp_path: Path):
+    repository, notes = tmp_path / "served", []
+    for kind, triton in (("plain", "{}"), ("other", "{max_queue_delay_us: 900}"), ("images", "{preprocess: true}")):
+        config = project(tmp_path / kind, triton)
+        assert build(config).code == 0
+        told = done(
+            *("package", config.parent / "out/net", "--target", "cpu", "-o", repository, "--json"),
+            *("--new-version", "--keep", 1),
+            cwd=config.parent,
+        )
+        notes.append([note for note in told.json["notes"] if "keeps" in note])
+    told = "cpu: net keeps 2 versions, not 1: it is or was an ensemble, and a server may still ask the models of the"
+    assert notes == [[], [], [f"{told} version before"]]
+    assert versions(repository / "net") == (2, 3)
+
+
 # --- what is wrong
 
 
@@ -429,6 +445,10 @@ def test_a_function_that_does_is_tried_once_before_builds(tmp_path: Path):
         assert marks.read_text() == "x" * processes
     (config.parent / "good.py").write_text("def f(o): return 3\n")
     assert build(config, "--until", "validate").code == 0, "it is not asked for"
+    for more in ((), ("--dry-run",)):
+        ran = build(config, "--until", "postprocess", *more)
+        assert (ran.code, ran.out) == (4, ""), "by that name it is"
+        assert "good:f returned int" in ran.err
     assert build(config).code == 4
 
 
@@ -478,6 +498,8 @@ def test_behind_a_network_of_pytorch_it_is_tried_right_after_the_export(tmp_path
     assert "bad:f failed: KeyError: 'logits' (the outputs are:" in ran.err
     assert "export: done" in ran.err or "export:" in ran.err
     assert "simplify: started" not in ran.err
+    assert build(config, "--until", "simplify").code == 0, "it is not asked for"
+    assert build(config, "--until", "postprocess").code == 4
     (tmp_path / "bad.py").write_text("def f(o): return {'a': next(iter(o.values()))}\n")
     ran = build(config)
     assert ran.code == 0, ran.err

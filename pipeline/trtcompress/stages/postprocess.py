@@ -16,7 +16,7 @@ from ..stage import DataRef, FunctionRef, StageSettings, on_this_machine, stage
 
 @dataclass(frozen=True)
 class Answered:
-    """The function does; the package stage tells of what it returns."""
+    """A marker: the function was called and its answer can be served."""
 
 
 class PostprocessSettings(StageSettings):
@@ -28,7 +28,7 @@ class PostprocessSettings(StageSettings):
 
     @classmethod
     def of(cls, config: BuildConfig) -> Self | None:
-        """Without a function there is nothing to try; what an ONNX file gives is known before (`served_asked.py`)."""
+        """Without a function there is nothing to try; what an ONNX file gives is known before (`served_tried.py`)."""
         return None if tried_before(config) else cls.asked(config)
 
     @classmethod
