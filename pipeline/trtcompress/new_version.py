@@ -21,7 +21,7 @@ def repack_as_new_version(
         form: kind of repository.
         names: targets; all without any.
         repository: of one target, or the folder of those of several.
-        keep: versions to leave there, the new one included.
+        keep: versions to leave there, the new one included; an ensemble keeps at least two, which is noted.
     """
     from trtcompress_engines.triton.switching import add_versions, numbers
 
@@ -31,7 +31,12 @@ def repack_as_new_version(
         for package in made.packages:
             place = repository / Path(package.repository).relative_to(folder)
             model = place / Path(package.model).name
-            notes.append(f"{package.target}: version of {numbers(add_versions(Path(package.repository), place, keep))}")
+            switched = add_versions(Path(package.repository), place, keep)
+            notes.append(f"{package.target}: version of {numbers(switched)}")
+            for one in switched:
+                if one.version != one.former and len(one.versions) > keep:
+                    why = "it is or was an ensemble, and a server may still ask the models of the version before"
+                    notes.append(f"{package.target}: {one.name} keeps {len(one.versions)} versions, not {keep}: {why}")
             packages.append(package.model_copy(update={"repository": str(place), "model": str(model)}))
     return replace(made, packages=tuple(packages), notes=(*made.notes, *notes))
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--keep",
     type=click.IntRange(1),
     metavar="N",
-    help="With --new-version: versions to leave there, the new one included. [default: 2]",
+    help="With --new-version: versions to leave there, the new one included; of an ensemble at least 2. [default: 2]",
 )
 @options.output("Model repository or kit to write; with several targets one in it for each.", options.FOLDER)
 @options.as_json

@@ -13,7 +13,11 @@ from .main import say
 @click.command(name="rollback")
 @click.argument("repository", metavar="REPO", type=options.FOLDER)
 @click.option(
-    "--model", "name", metavar="NAME", required=True, help="The model; an ensemble goes back with its towers."
+    "--model",
+    "name",
+    metavar="NAME",
+    required=True,
+    help="The model that clients ask for; with an ensemble go the ensembles that ask only models that it asks.",
 )
 @click.option("--version", type=click.IntRange(1), metavar="N", help="This version. [default: the one before]")
 @options.as_json
