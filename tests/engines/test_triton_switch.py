@@ -182,6 +182,7 @@ def test_what_fails_midway_leaves_the_old_version_whole(tmp_path: Path, monkeypa
             assert asked_in(repository, served=True) == {"net_a_v1", "net_b_v1"}
             assert parse_config(repository / "net/config.pbtxt").version_policy.specific.versions == [1]
             time.sleep(3)
+        assert (repository / asked_models.LEFT).read_text() == "net_a_v2\nnet_b_v2\n", "put, and may be loading"
         add_versions(new, repository)
         until(askers, 202)
     for one in askers:
@@ -237,6 +238,26 @@ def test_steps_of_the_first_package_go_once_they_are_old_enough(last: str, tmp_p
         add_versions(chain(tmp_path / "4", 4), repository)
         assert names(repository) == {"net", "net_a_v3", "net_b_v3", "net_a_v4", "net_b_v4", "net_c"}
     assert not (repository / asked_models.LEFT).exists()
+
+
+def test_what_was_put_for_a_switch_that_failed_goes_later(tmp_path: Path, monkeypatch):
+    """Also where no ensemble of that name follows."""
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
+    repository = tmp_path / "served"
+    add_versions(plain(tmp_path / "1", 1), repository)
+    made = chain(tmp_path / "2", 2)
+
+    def interrupt(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switching, "write_config", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            add_versions(made, repository)
+    assert names(repository) == {"net", "net_a_v2", "net_b_v2"}
+    monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
+    add_versions(plain(tmp_path / "3", 3), repository)
+    assert names(repository) == {"net"}
 
 
 def plain(folder: Path, value: float) -> Path:

@@ -109,6 +109,11 @@ def sweep(repository: Path, dropped: Iterable[str], names: Iterable[str], client
     _note(repository, [folder.name for folder in left if folder.is_dir()])
 
 
+def left_over(repository: Path, names: Iterable[str]) -> None:
+    """Note models that were put for a switch that failed; a server may be loading them."""
+    _note(repository, sorted({*names, *_noted(repository)}))
+
+
 def _noted(repository: Path) -> set[str]:
     try:
         return set((repository / LEFT).read_text(encoding="utf-8").splitlines())

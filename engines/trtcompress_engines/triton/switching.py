@@ -23,6 +23,7 @@ from .asked_models import (
     config_of_version,
     greatest_number,
     is_ensemble,
+    left_over,
     named_for,
     rename_asked,
     sweep,
@@ -54,7 +55,8 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
     Each model switches in one step; a server that polls sees the old version or the new one, and one that is told to
     load a model gets either. An ensemble does so with the models that it asks: `NAME_vN` of them are put first, and
     those of the version before stay, loaded, as long as it can be gone back to. Where it fails, the old version is
-    served as before; what was put for the new one goes at a later switch. Where all are what is served already, byte
+    served as before; what was put for the new one stays, since a server may be loading it, and goes at a later switch
+    (see `sweep`). Where all are what is served already, byte
     for byte, nothing changes. Else each gets a new version, so that ensembles that ask the same models go back
     together.
 
@@ -85,11 +87,15 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
         if names:
             _put_asked(made, repository, names)
         plans = [_Added.of(repository / name, configs[name], number, keep) for name in switched]
-        with written([plan.place for plan in plans]) as folders:
-            for plan, folder in zip(plans, folders, strict=True):
-                rename_asked(configs[folder.name], names)
-                plan.write(made / folder.name, folder, configs[folder.name])
-            dropped = [name for plan in plans for name in plan.dropped_steps()]
+        try:
+            with written([plan.place for plan in plans]) as folders:
+                for plan, folder in zip(plans, folders, strict=True):
+                    rename_asked(configs[folder.name], names)
+                    plan.write(made / folder.name, folder, configs[folder.name])
+                dropped = [name for plan in plans for name in plan.dropped_steps()]
+        except BaseException:
+            left_over(repository, names.values())
+            raise
         sweep(repository, dropped, asked, switched)
         return [plan.switched() for plan in plans]
 
