@@ -67,10 +67,10 @@ def import_results(
         validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
         _with_plans(build_dir, validation, results)
         _retarget(facts, validation)
-        stale = tell_stale(build_dir, facts, target, config.package)
+        stale = tell_stale(build_dir, facts, target, config)
         _write(build_dir, facts)
         if stale:
-            pack_stale(build_dir, facts, target, stale)
+            pack_stale(build_dir, facts, target, stale, config.name, base)
             _write(build_dir, facts)
     notes = [validation["choice"]["told"], *facts["devices"][target]["notes"], *_of_packages(facts, target)]
     if before != validation["shipped"]:

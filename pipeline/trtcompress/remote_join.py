@@ -14,21 +14,17 @@ from trtcompress_graph.target import Engine, Target
 from .as_built import shipped_as_built
 from .asked import known_targets
 from .assemble import only_writer
-from .config import BuildConfig, Loaded, PackageFormat
+from .config import BuildConfig, Loaded
 from .kit_import import import_results
-from .packed_again import note_packed, serves
+from .packed_again import SERVED
 from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
 from .remote_host import Host, Hosts, choose, fits
 from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
 from .remote_record import read_record
-from .remote_report import tell_in_report, tell_packed
-from .repack import repack
+from .remote_report import pack_and_tell, tell_in_report
 from .report import REPORT
 from .revalidate import shipped_engines
-
-SERVED: tuple[PackageFormat, ...] = ("triton",)
-"""Formats that serve a plan of TensorRT; `triton-python` does not, and a kit builds its own."""
 
 _ELSEWHERE = ("local", "kit")
 """How the engines of such targets are made."""
@@ -145,8 +141,9 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
                 continue
             brought[target.name] = plans[shipped]
             folders = {form: build_dir / form / target.name for form in loaded.config.package if form in SERVED}
-            _pack(build_dir, target.name, folders, brought[target.name].plan)
-            tell_packed(build_dir, target.name, folders)
+            served = folders, brought[target.name].plan, loaded.config.name
+            for said in pack_and_tell(build_dir, target.name, *served, loaded.base):
+                tell(f"{target.name}: {said}")
         repositories[target.name] = tuple(folders.values())
     return Joined(brought, repositories, frozenset(measured), tuple(problems))
 
@@ -192,11 +189,3 @@ def _plans_of(
             return {engine.encoding: replace(plan, unmeasured=why)}, None
         measured = measure_there(build_dir, loaded, target, hosts, tell)
         return measured.brought, measured
-
-
-def _pack(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path], plan: Path) -> None:
-    """Pack a plan, unless that is done."""
-    for form, folder in folders.items():
-        if not serves(folder, plan):
-            repack(build_dir, form, (target,), folder)
-    note_packed(build_dir, folders)

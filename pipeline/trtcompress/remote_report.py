@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .as_built import graph_of
-from .config import PackageFormat
 from .digests import file_digest
 from .files import write_text
 from .kit_report import with_devices
 from .outcome import BuildResult
+from .packed_again import Folders, pack_shipped
 from .remote_build import Brought
 from .report import REPORT
 from .store import store_errors
@@ -41,18 +41,32 @@ def tell_in_report(build_dir: Path, target: str, plans: Mapping[str, Brought]) -
     _write(build_dir, facts)
 
 
-def tell_packed(build_dir: Path, target: str, folders: Mapping[PackageFormat, Path]) -> None:
-    """Say in the reports where the shipped engine of a target is packed.
+def pack_and_tell(
+    build_dir: Path, target: str, folders: Folders, plan: Path, name: str, base: Path | None
+) -> list[str]:
+    """Let repositories serve the shipped engine of a target, and say in the reports where it is packed.
+
+    Args:
+        build_dir: of a finished build.
+        target: whose engine it is.
+        folders: the repositories.
+        plan: of the engine.
+        name: under which clients ask for the model.
+        base: folder that relative paths of the config start from.
+
+    Returns:
+        What is to be known of how it was put there.
 
     Raises:
-        StoreError: the build folder cannot be written.
+        TrtCompressError: it cannot be packed, or the build folder cannot be written.
     """
     facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
-    for package in facts["packages"]:
-        if package["target"] == target:
-            package["folders"] |= {form: folder.relative_to(build_dir).as_posix() for form, folder in folders.items()}
-            package["notes"] = [note for note in package["notes"] if note.partition(":")[0] not in folders]
+    entry = next((package for package in facts["packages"] if package["target"] == target), None)
+    if entry is None or not folders:
+        return []
+    said = pack_shipped(build_dir, entry, folders, plan, name, base)
     _write(build_dir, facts)
+    return said
 
 
 def result_of(build_dir: Path) -> BuildResult:

@@ -30,7 +30,13 @@ class Repacked:
 
 
 def repack(
-    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path, *, archive: bool = False
+    build_dir: Path,
+    form: PackageFormat,
+    names: tuple[str, ...],
+    repository: Path,
+    *,
+    archive: bool = False,
+    base: Path | None = None,
 ) -> Repacked:
     """Write model repositories or kits: `repository` itself for one target, `repository/TARGET` for several.
 
@@ -40,6 +46,7 @@ def repack(
         names: of the targets; all where empty.
         repository: where to write.
         archive: a kit as `repository.tar.gz`.
+        base: folder that relative paths of the config start from; the current one where None.
 
     Raises:
         UsageError: the build has no such target, or this is no whole build folder.
@@ -62,7 +69,7 @@ def repack(
         if form == FORMAT:
             note, place = _kit(build_dir, config, target, folder, archive)
         else:
-            note, place = _served(build_dir, config, engine, target, folder, form)
+            note, place = _served(build_dir, config, engine, target, folder, form, base)
         if note:
             notes.append(f"{target.name}: {note}")
         else:
@@ -76,7 +83,13 @@ def repack(
 
 
 def _served(
-    build_dir: Path, config: BuildConfig, engine: Engine, target: Target, folder: Path, form: PackageFormat
+    build_dir: Path,
+    config: BuildConfig,
+    engine: Engine,
+    target: Target,
+    folder: Path,
+    form: PackageFormat,
+    base: Path | None,
 ) -> tuple[str, Path]:
     """Why nothing was packed, or empty; and the model's folder."""
     from .builder import recorded
@@ -93,7 +106,7 @@ def _served(
         axes=config.model.axes,
         triton=config.triton,
         builder=builder,
-        around=around_of(build_dir, config),
+        around=around_of(build_dir, config, base),
         build_dir=str(build_dir.resolve()),
     )
     return note, folder / config.name

@@ -18,10 +18,15 @@ from .stage import DataRef, FunctionRef
 _AGAIN = "run this in the folder of the config, or build again: trtcompress build CONFIG.yaml"
 
 
-def around_of(build_dir: Path, config: BuildConfig) -> Around:
+def around_of(build_dir: Path, config: BuildConfig, base: Path | None = None) -> Around:
     """The preprocessing of the config, and the user's function with the samples that it is tried on.
 
-    Function and samples are looked for from the current folder, and must be those of the build.
+    Function and samples must be those of the build.
+
+    Args:
+        build_dir: of the build.
+        config: of the build.
+        base: folder that both are looked for from; the current one where None.
 
     Raises:
         MissingPathError: they are not there, or have changed.
@@ -30,7 +35,8 @@ def around_of(build_dir: Path, config: BuildConfig) -> Around:
     section = calibration.preprocess.model_dump(mode="json") if triton.preprocess and calibration.preprocess else None
     if triton.postprocess is None:
         return Around(section)
-    base, function, data = Path.cwd(), triton.postprocess, config.data.evaluation or calibration
+    base = base or Path.cwd()
+    function, data = triton.postprocess, config.data.evaluation or calibration
     code = _same(build_dir, "postprocess", function, lambda files: source_digest(function, base, triton.sources, files))
     digest = _same(
         build_dir, "evaluation", data.source, lambda files: data_digest(data.source, base, data.sources, files)

@@ -83,6 +83,10 @@ def hosts_of(remotes: tuple[str, ...], loaded: Loaded, options: BuildOptions) ->
 
     if options.until:
         raise UsageError("--remote does nothing with --until", where="--remote", hint="leave one of them out")
+    if loaded.config.triton.towers:
+        what = "--remote brings the engine of the whole model, and triton.towers serves an engine of each tower"
+        hint = "leave triton.towers out to serve the whole, or --remote out, and build the towers there by hand"
+        raise UsageError(what, where="triton.towers", hint=hint)
     return find_hosts(remotes, targets_of(loaded.config), Path(options.out) / loaded.config.name)
 
 
