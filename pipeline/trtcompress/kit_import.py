@@ -18,14 +18,13 @@ from .asked import known_targets
 from .assemble import MANIFEST, only_writer
 from .codec import encode
 from .config import BuildConfig
-from .digests import file_digest
 from .files import write_text
 from .kit_choice import choose_measured, gate_of
+from .kit_record import retarget, with_plans
 from .kit_report import with_devices
 from .kit_results import KitEngine, KitResults, metric_result, read_results
 from .kit_scores import KeptOutputs, missing
 from .outcome import BuildResult
-from .packaging import BROUGHT
 from .packed_again import pack_stale, tell_stale
 from .report import REPORT
 from .report.junit import junit_xml
@@ -65,8 +64,8 @@ def import_results(
         scores = KeptOutputs(build_dir, config, resolve_target(target, known_targets(config)), path.parent, base)
         before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")
         validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
-        _with_plans(build_dir, validation, results)
-        _retarget(facts, validation)
+        with_plans(build_dir, validation, results)
+        retarget(facts, validation)
         stale = tell_stale(build_dir, facts, target, config)
         _write(build_dir, facts)
         if stale:
@@ -210,40 +209,6 @@ def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> 
     """Engines of the build that the device did not measure."""
     names = [candidate["engine"]["encoding"] for candidate in validation["candidates"]]
     return [f"{name} was not measured: it was not built there" for name in names if name not in measured]
-
-
-def _with_plans(build_dir: Path, validation: Mapping[str, Any], results: KitResults) -> None:
-    """Name the plans that were measured, where they lie beside their graphs."""
-    measured = {engine.encoding: engine.sha256 for engine in results.engines}
-    for candidate in validation["candidates"]:
-        engine = candidate["engine"]
-        plan = build_dir / "engines" / validation["target"] / engine["encoding"] / BROUGHT
-        if engine["encoding"] in measured and plan.is_file() and file_digest(plan) == measured[engine["encoding"]]:
-            own = {"path": plan.relative_to(build_dir).as_posix(), "sha256": measured[engine["encoding"]]}
-            candidate["engine"] = {**engine, "graph_sha256": graph_of(candidate), **own}
-
-
-def _retarget(facts: dict[str, Any], validation: Mapping[str, Any]) -> None:
-    """Bring what `build --json` prints of the target, and the verdict, up to date."""
-    shipped = next(c for c in validation["candidates"] if c["engine"]["encoding"] == validation["shipped"])
-    speed = shipped["speeds"][shipped["headline"]] if shipped["speeds"] else None
-    target = next(t for t in facts["targets"] if t["target"] == validation["target"])
-    target |= {
-        "engine": str(Path(facts["build_dir"], shipped["engine"]["path"])),
-        "sha256": shipped["engine"]["sha256"],
-        "size_bytes": shipped["size_bytes"],
-        "latency_ms": {name: speed["engine"][name] for name in ("p50", "p90", "p99")} if speed else None,
-        "speedup": speed["speedup"] if speed else None,
-        "metrics": {m["name"]: {key: m[key] for key in ("reference", "value", "ci")} for m in shipped["metrics"]},
-        "gates": [{key: gate[key] for key in ("gate", "limit", "value", "verdict")} for gate in shipped["gates"]],
-    }
-    chosen = [
-        candidate["verdict"]
-        for one in facts["validations"]
-        for candidate in one["candidates"]
-        if candidate["engine"]["encoding"] == one["shipped"]
-    ]
-    facts["verdict"] = "fail" if "fail" in chosen else "pass" if set(chosen) == {"pass"} else "not_measured"
 
 
 def _build(build_dir: Path) -> tuple[dict[str, Any], BuildConfig]:
