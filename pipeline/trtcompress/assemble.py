@@ -16,6 +16,7 @@ from trtcompress_graph.target import Engine
 from .compiling import ENGINE, write_engine
 from .digests import file_digest
 from .files import place, sweep, write_text
+from .kept_versions import has_versions
 from .outcome import Deployed
 from .runner import VALUE, Run
 from .store import ENTRY, Store, store_errors
@@ -24,6 +25,8 @@ from .validation import Validation, deployed_file
 MANIFEST = "manifest.json"
 PLACING = ".placing.json"
 """Names of the files of a build that is being put in place: after a kill, the next build knows them for its own."""
+
+_REPOSITORIES = ("triton/", "triton-python/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ def only_writer(build_dir: Path) -> Iterator[None]:
 def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     """Copy what each step made to its place; what an earlier build left there and this one did not make goes.
 
+    A repository that holds versions beside each other stays (see `has_versions`).
+
     Raises:
         StoreError: the build folder cannot be written.
     """
@@ -79,8 +84,8 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     engines = {folders[entry] / ENGINE: value for entry, value in values if isinstance(value, Engine)}
     with store_errors(build_dir):
         sources, states = _stored_files(folders)
-        before = _names(build_dir / MANIFEST) | _names(build_dir / PLACING)
         ours = {path.relative_to(build_dir).as_posix() for path in (*sources, *engines)}
+        before = _without_versions(_names(build_dir / MANIFEST) | _names(build_dir / PLACING), ours, build_dir)
         write_text(build_dir / PLACING, json.dumps({"files": sorted(before | ours)}))
         for path, source in sources.items():
             place(source, path)
@@ -121,6 +126,19 @@ def _names(note: Path) -> set[str]:
         return {str(name) for name in json.loads(note.read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+def _without_versions(names: set[str], ours: set[str], build_dir: Path) -> set[str]:
+    """Without the files of repositories with versions where this build packs none: they could not be made again."""
+    packed = {_repository(name) for name in ours}
+    others = {_repository(name) for name in names if name.startswith(_REPOSITORIES)} - packed
+    held = {place for place in others if has_versions(build_dir / place)}
+    return {name for name in names if _repository(name) not in held}
+
+
+def _repository(name: str) -> str:
+    """`FORMAT/TARGET` of a file in a build folder."""
+    return "/".join(name.split("/")[:2])
 
 
 def _remove(build_dir: Path, names: set[str]) -> None:

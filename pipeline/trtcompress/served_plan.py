@@ -10,6 +10,7 @@ from trtcompress_graph.errors import RepositoryError
 
 from .config import PackageFormat
 from .digests import file_digest
+from .kept_versions import has_versions
 from .packaging import BROUGHT
 from .repack import repack
 
@@ -85,13 +86,9 @@ def put(
 
 def _kept(folder: Path, name: str) -> int:
     """How many versions lie there that an exchange of the model would lose; 0 where there is nothing to lose."""
-    from trtcompress_engines.triton.version_folders import BEFORE, TUNING
     from trtcompress_engines.triton.versions import versions
 
-    ours = [path for path in folder.iterdir() if path.is_dir() and f"{path.name}_".startswith(f"{name}_")]
-    several = any(versions(path) not in ((), (1,)) for path in ours)
-    tuned = any((path / file).is_file() for path in ours for file in (BEFORE, TUNING))
-    steps = any(re.fullmatch(rf"{re.escape(name)}_.+_v\d+", path.name) for path in ours)
-    if not (several or tuned or steps):
+    steps = any(re.fullmatch(rf"{re.escape(name)}_.+_v\d+", path.name) for path in folder.iterdir())
+    if not (steps or has_versions(folder)):
         return 0
     return len(versions(folder / name)) if (folder / name).is_dir() else 1

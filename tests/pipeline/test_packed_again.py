@@ -254,6 +254,26 @@ def test_no_command_is_printed_that_cannot_work(project: Project, build: Path):
     assert "trtcompress package" not in said
 
 
+def test_a_build_that_runs_again_keeps_versions(
+    project: Project, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, model = served(build), build / "triton/h100/small"
+    new_version(build, other(first), project.folder)
+    again = ("build", project.folder / "small.yaml", "--out", tmp_path, "--store", project.folder / "store")
+    done(*again)  # nothing is packed for the card here
+    assert (versions(model), served(build)) == ((1, 2), other(first))
+    with serving(tmp_path / "ssh", monkeypatch) as server:
+        server.program("python3", PYTHON)
+        for _ in range(2):
+            done(*again, "--remote", server.address)
+            assert served(build) == report(build)["validations"][0]["shipped"]
+            check_repository(build / "triton/h100")
+            manifest_is_whole(build)
+    assert now(model) == (2 if served(build) == other(first) else 3)
+    done("rollback", build / "triton/h100", "--model", "small")
+    check_repository(build / "triton/h100")
+
+
 def test_towers_and_remote_are_refused_before_work(project: Project, tmp_path: Path):
     towers = ("--set", "triton={towers: {one: [logits], other: [logits]}}")
     made = ("--out", tmp_path / "out", "--store", tmp_path / "store", "--remote", "me@nowhere.invalid")
