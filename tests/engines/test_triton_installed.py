@@ -8,6 +8,7 @@ import pytest
 
 from trtcompress_engines.triton import installed
 from trtcompress_engines.triton.installed import find_server
+from trtcompress_engines.triton.served_model import model_names
 from trtcompress_engines.triton.server import running
 from trtcompress_engines.triton.server_packages import with_way_out
 from trtcompress_graph.errors import MissingPathError, ServingError, UsageError
@@ -110,3 +111,10 @@ def test_a_server_without_the_backend_is_told_of_another_package():
     assert "--format triton-python" in with_way_out(told)
     assert "no backend 'onnxruntime'" in with_way_out(told)
     assert with_way_out("out of memory") == "out of memory"
+
+
+def test_a_folder_of_repositories_names_them(tmp_path):
+    (tmp_path / "cpu" / "net").mkdir(parents=True)
+    (tmp_path / "cpu" / "net" / "config.pbtxt").write_text("")
+    with pytest.raises(UsageError, match=f"it holds repositories: {tmp_path / 'cpu'}"):
+        model_names(tmp_path)

@@ -86,7 +86,8 @@ def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
         raise MissingPathError("no such model repository", where=str(repository), hint="trtcompress package")
     there = sorted(entry.name for entry in repository.iterdir() if (entry / "config.pbtxt").is_file())
     if not there:
-        hint = "trtcompress package BUILD_DIR -o REPO"
+        inner = sorted(str(entry) for entry in repository.iterdir() if any(entry.glob("*/config.pbtxt")))
+        hint = f"it holds repositories: {', '.join(inner)}" if inner else "trtcompress package BUILD_DIR -o REPO"
         raise UsageError("there is no model in this repository", where=str(repository), hint=hint)
     for name in wanted:
         if name not in there:
