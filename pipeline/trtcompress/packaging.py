@@ -79,7 +79,7 @@ def pack(
         Empty, or why there is nothing to pack: the engine is not built yet.
     """
     if not engine.built:
-        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, form, build_dir)}"
+        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, build_dir)}"
     from trtcompress_engines.triton.repository import write_repository
 
     options = triton_options(triton)
@@ -113,14 +113,16 @@ def triton_options(triton: TritonSettings) -> TritonOptions:
     )
 
 
-def how_to_go_on(engine: Engine, form: PackageFormat, build_dir: str, repository: str = "repository") -> str:
-    """From an engine that can only be built on another machine to a served model, step by step."""
+def how_to_go_on(engine: Engine, build_dir: str, repository: str = "repository") -> str:
+    """From an engine that can only be built on another machine to a served model, step by step.
+
+    Such an engine is TensorRT's, which is served in the format `triton` alone.
+    """
     folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
-    more = "" if form == "triton" else f" --format {form}"
     return (
         f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "
         f"2. {engine.details.get('how_to_build', 'build it there')}; 3. copy {BROUGHT} back to {folder}/; "
-        f"4. trtcompress package {build_dir} --target {engine.target}{more} -o {repository}"
+        f"4. trtcompress package {build_dir} --target {engine.target} -o {repository}"
     )
 
 

@@ -189,8 +189,8 @@ def _with_hint(error: TrtCompressError) -> str:
     return f"{error.what}; {error.hint}" if error.hint else error.what
 
 
-def _next_step(engine: Engine, form: PackageFormat, build_dir: Path, folder: Path | None) -> str:
+def _next_step(engine: Engine, build_dir: Path, folder: Path | None) -> str:
     """What to type next."""
     if not engine.built:
-        return how_to_go_on(engine, form, str(build_dir), str(folder or "repository"))
+        return how_to_go_on(engine, str(build_dir), str(folder or "repository"))
     return f"trtcompress package {build_dir} --target {engine.target} -o {folder or 'repository'}"
