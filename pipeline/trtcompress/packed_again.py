@@ -68,7 +68,7 @@ def tell_stale(build_dir: Path, facts: dict[str, Any], target: str, config: Buil
             note_packed(build_dir, {form: folder})  # it may have been packed by hand
             continue
         where = f"{folder} serves another engine than {encoding}" if folder else "not packed"
-        step = _next_step(found, form, build_dir, folder) if found else "build again, then import the results again"
+        step = _next_step(found, build_dir, folder) if found else "build again, then import the results again"
         _set_note(entry, form, "; ".join(text for text in (where, lacks, step) if text))
         if folder is not None and found is not None and found.built:
             stale[form] = folder
