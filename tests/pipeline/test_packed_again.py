@@ -205,7 +205,8 @@ def test_an_ensemble_follows_from_any_folder_and_keeps_its_versions(project: Pro
 def test_why_a_repository_was_not_packed_is_told_with_what_to_do(project: Project, steps: Path, tmp_path: Path):
     first = served(steps, "steps_model")
     said = imports(steps, other(first), tmp_path)
-    assert "it was not packed by itself: 'post:answer', which the build had for its postprocess, is not there" in said
+    why = "it was not packed by itself: 'post:answer', which the build had for its postprocess, is not there"
+    assert why in said, said
     assert "run this in the folder of the config" in said
     assert served(steps, "steps_model") == first
 
