@@ -101,12 +101,12 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(place, recovered):
     assert (place / "killed.onnx").read_bytes() == recovered.read_bytes()
 
 
-@pytest.mark.parametrize(("norms", "near"), [("--batchnorm", 0.02), ("--no-batchnorm", 1e-5)])
+@pytest.mark.parametrize(("norms", "near"), [("--batchnorm", 0.01), ("--no-batchnorm", 1e-6)])
 def test_two_processes_train_as_one(place, norms, near):
     """Batches of 45 and a last one of 43: each takes its part, and norms the statistics of both.
 
-    With norms rounding alone moves the weights by some thousandths: so much does one process, if its samples are in
-    another order. Statistics of each process's own samples moved them by 0.11.
+    With norms rounding grows: 0.0010 was measured with two threads and 0.0033 with one (without norms 2e-7), and 0.11
+    where each process took the statistics of its own samples.
     """
     how = ("--epochs", "6", "--batch", "45", "--optimizer", "sgd", "--lr", "1e-2", "--no-blockwise", "--no-augment")
     held = [initializers(place / "student.onnx")]
