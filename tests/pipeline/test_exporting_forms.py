@@ -133,6 +133,30 @@ def test_outputs_are_named_by_keys_or_places(body: str, names: list[str], export
     assert run(model.path, {"x": np.ones((3, 4), np.float32)})[0].shape == (3, 4)
 
 
+CHANNELS_LAST = """
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+    def forward(self, x):
+        return self.fc(nn.functional.adaptive_avg_pool2d(self.conv(x), 1).flatten(1))
+def make():
+    image = torch.randn(2, 3, 8, 8)
+    return Pooled(){module}, {{"x": image{image}}}
+"""
+
+
+@pytest.mark.parametrize("image", ["", ".to(memory_format=torch.channels_last)"])
+def test_channels_last_is_stored_as_any_other_layout(image: str, export: Any) -> None:
+    """Operators, bytes of the weights and answers: `export` compares those with PyTorch."""
+    usual = onnx.load(export(CHANNELS_LAST.format(module="", image=""), {"x": {"batch": BATCH}}).path).graph
+    module = ".to(memory_format=torch.channels_last)"
+    last = onnx.load(export(CHANNELS_LAST.format(module=module, image=image), {"x": {"batch": BATCH}}).path).graph
+    assert [node.op_type for node in last.node] == [node.op_type for node in usual.node]
+    assert {value.name: value for value in last.initializer} == {value.name: value for value in usual.initializer}
+
+
 def test_says_nothing_on_stdout(export: Any, capfd: pytest.CaptureFixture[str]) -> None:
     export(ONE.format(body="x + 1", inputs="torch.randn(1, 4)"))
     assert capfd.readouterr().out == ""

@@ -63,6 +63,8 @@ def _trace(network: Network, inputs: Mapping[str, Any], on: str) -> ir.Model:
     import torch
 
     shapes = {name: _dims(network, name, tensor.shape) for name, tensor in inputs.items()}
+    inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
+    _lay_out(network.module)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -85,6 +87,13 @@ def _trace(network: Network, inputs: Mapping[str, Any], on: str) -> ir.Model:
     if program is None:
         raise ExportError("PyTorch exported nothing", where=network.source, hint="pip install --upgrade torch")
     return program.model
+
+
+def _lay_out(module: Any) -> None:
+    """Store what is `channels_last` as ONNX does: PyTorch else traces strides, as Gathers of computed places."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() > 3 and not tensor.is_contiguous():
+            tensor.data = tensor.data.contiguous()
 
 
 def _dims(network: Network, name: str, shape: tuple[int, ...]) -> dict[int, Any]:

@@ -40,7 +40,7 @@ class ExportSettings(StageSettings):
 
 @stage(
     output="exported",
-    version=2,
+    version=3,
     leaves="models/exported",
     libs=("torch", "onnx", "onnx-ir", "onnxscript", "transformers"),
 )
