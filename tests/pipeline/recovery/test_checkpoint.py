@@ -9,8 +9,8 @@ import pytest
 
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
-from trtcompress.recovery import job as job_module
 from trtcompress.recovery.checkpoint import holds_training, load, open_folder, save
+from trtcompress.recovery.judge import Judge
 from trtcompress_graph.errors import UsageError
 
 FACTS = {"version": 1, "student": "ab", "settings": {"lr": 0.1, "epochs": 3.0, "loss": ["logits"]}}
@@ -61,7 +61,7 @@ def killed(tmp_path, monkeypatch) -> list[object]:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_module.Loop, "_judge", die)  # behind the checkpoint of the start
+        patch.setattr(Judge, "judge", die)  # behind the checkpoint of the start
         assert trtcompress(*command, "--epochs", "4").code == 130
     assert state(tmp_path).is_file()
     return command

@@ -27,10 +27,10 @@ from trtcompress.recovery.batches import held_out
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.devices import make_fabric
 from trtcompress.recovery.job import BLOCKS, TRAINED, Job, load_weights, train
-from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.pairs import Pair
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
+from trtcompress.recovery.state import STATE
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import read_model
 from trtcompress_graph.torch_view import to_onnx, to_torch
@@ -95,8 +95,8 @@ def test_the_same_run_gives_the_same_bits(tmp_path):
 
 def test_gradients_too_large_for_float16_lower_the_scale_and_leave_the_step_out(tmp_path, monkeypatch):
     loop, pair = loop_of(tmp_path, replace(SHORT, precision="16-mixed"), TERMS)
-    scaler = loop._fabric.strategy.precision.scaler
-    forward, seen, scales = loop._inner.forward, 0, []
+    scaler = loop.state.fabric.strategy.precision.scaler
+    forward, seen, scales = loop.state.inner.forward, 0, []
 
     def steep(*arguments, judged=False, **named):
         nonlocal seen
@@ -105,7 +105,7 @@ def test_gradients_too_large_for_float16_lower_the_scale_and_leave_the_step_out(
         value = forward(*arguments, judged=judged, **named)
         return value * (1e34 / value.detach()) if seen == 20 and not judged else value
 
-    monkeypatch.setattr(loop._inner, "forward", steep)
+    monkeypatch.setattr(loop.state.inner, "forward", steep)
     found = loop.run()
     assert (found.steps, found.rollbacks) == (60, 0)
     assert scaler.get_scale() < max(scales), "it was lowered"
@@ -155,16 +155,16 @@ def test_memory_is_given_back(place):
 
 KILLED = """
 import os, signal, sys
-from trtcompress.recovery.loop import Loop
+from trtcompress.recovery.stepping import Stepper
 
-advance = Loop._advance
+advance = Stepper.advance
 
-def advance_or_die(self, step, rate, share):
-    if self._facts["step"] == 40 and "total" in self._facts:
+def advance_or_die(self, step, rate, share, led):
+    if self.state.facts["step"] == 40 and "total" in self.state.facts:
         os.kill(os.getpid(), signal.SIGKILL)
-    return advance(self, step, rate, share)
+    return advance(self, step, rate, share, led)
 
-Loop._advance = advance_or_die
+Stepper.advance = advance_or_die
 from trtcompress.cli.main import run
 run(sys.argv[1:])
 """

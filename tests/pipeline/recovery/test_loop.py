@@ -15,11 +15,12 @@ import torch
 
 from tiny_views import loop_of
 from trtcompress.recovery import loop as loop_module
+from trtcompress.recovery import outset
 from trtcompress.recovery.augment import Changes
 from trtcompress.recovery.checkpoint import load
-from trtcompress.recovery.loop import STATE
 from trtcompress.recovery.optimizer import Average, schedule
 from trtcompress.recovery.settings import Training, planned_steps
+from trtcompress.recovery.state import STATE
 from trtcompress_graph.errors import RecoverError
 
 TESTS = str(Path(__file__).parents[2])
@@ -41,7 +42,7 @@ def test_the_student_learns_and_the_best_one_is_left(tmp_path):
     assert found.after < 0.5 * found.before
     assert found.steps == 300
     assert not equal(before, weights(pair))
-    assert loop._loss_held_out(average=False) == pytest.approx(found.after)
+    assert loop.judge.loss(average=False) == pytest.approx(found.after)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -54,22 +55,22 @@ def test_the_probe_picks_a_rate_that_learns(tmp_path, optimizer):
 
 def test_the_training_goes_on_from_where_the_probe_came(tmp_path):
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=200, rate=None))
-    loop._begin()
-    assert loop._loss_held_out(average=False) < loop._facts["before"]
-    assert loop._loss_held_out() == loop._loss_held_out(average=False), "the average starts anew there"
-    assert loop._facts["best"] == loop._loss_held_out(), "what the trials found counts"
+    outset.lay_out(loop.stepper, loop.judge, lambda what: None)
+    assert loop.judge.loss(average=False) < loop.state.facts["before"]
+    assert loop.judge.loss() == loop.judge.loss(average=False), "the average starts anew there"
+    assert loop.state.facts["best"] == loop.judge.loss(), "what the trials found counts"
 
 
 @pytest.mark.parametrize(("shrinks", "size"), [(True, 16), (False, 64)])
 def test_where_the_minutes_are_short_a_step_takes_fewer_samples(tmp_path, monkeypatch, shrinks, size):
-    monkeypatch.setattr(loop_module, "FEW", 10**9)
+    monkeypatch.setattr(outset, "FEW", 10**9)
     training = Training(minutes=0.005, batch=64, rate=3e-3, shrinks=shrinks)
     loop, _ = loop_of(tmp_path, training)
     assert loop.run().steps > 0
-    assert loop._feed.batches.size == size
+    assert loop.state.feed.batches.size == size
     again, _ = loop_of(tmp_path, training)
-    again._restore(load(tmp_path / STATE))
-    assert again._feed.batches.size == size, "a resumed training takes the same batches"
+    again.state.restore(load(tmp_path / STATE))
+    assert again.state.feed.batches.size == size, "a resumed training takes the same batches"
 
 
 def test_the_same_run_gives_the_same_bits(tmp_path):
@@ -83,17 +84,17 @@ def test_the_same_run_gives_the_same_bits(tmp_path):
 
 KILLED = """
 import os, pathlib, runpy, signal, sys
-from trtcompress.recovery.loop import Loop
+from trtcompress.recovery.stepping import Stepper
 
 held = runpy.run_path(sys.argv[1])
-advance = Loop._advance
+advance = Stepper.advance
 
 def advance_or_die(self, step, rate, share, led):  # in the middle of a step, behind the third checkpoint
     if step == 22:
         os.kill(os.getpid(), signal.SIGKILL)
     return advance(self, step, rate, share, led)
 
-Loop._advance = advance_or_die
+Stepper.advance = advance_or_die
 held["loop_of"](pathlib.Path(sys.argv[2]), held["SHORT"])[0].run()
 """
 
@@ -127,25 +128,27 @@ def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path):
 
 def test_what_is_not_finite_rolls_back_and_halves_the_rate(tmp_path, monkeypatch):
     loop, pair = loop_of(tmp_path, SHORT)
-    forward, calls = loop._inner.forward, 0
+    forward, calls = loop.state.inner.forward, 0
 
     def poisoned(*arguments, judged=False, **named):
         nonlocal calls
         calls += not judged
         return forward(*arguments, judged=judged, **named) * (float("nan") if calls == 40 and not judged else 1.0)
 
-    monkeypatch.setattr(loop._inner, "forward", poisoned)
+    monkeypatch.setattr(loop.state.inner, "forward", poisoned)
     found = loop.run()
     assert (found.rollbacks, found.steps) == (1, 60)
-    assert loop._facts["scale"] == 0.5
+    assert loop.state.facts["scale"] == 0.5
     assert all(torch.isfinite(value).all() for value in weights(pair).values())
 
 
 def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monkeypatch):
     loop, pair = loop_of(tmp_path, SHORT)
-    forward = loop._inner.forward
+    forward = loop.state.inner.forward
     monkeypatch.setattr(
-        loop._inner, "forward", lambda *a, judged=False: forward(*a, judged=judged) * (1.0 if judged else float("inf"))
+        loop.state.inner,
+        "forward",
+        lambda *a, judged=False: forward(*a, judged=judged) * (1.0 if judged else float("inf")),
     )
     with pytest.raises(RecoverError, match="diverges") as raised:
         loop.run()
@@ -169,9 +172,10 @@ def test_it_ends_early_where_nothing_is_gained(tmp_path):
 def test_minutes_become_steps(tmp_path, monkeypatch, minutes, slower, steps):
     """By a clock that goes on by 10 ms a step and by 50 ms a judgement, or from the 250th step on more slowly."""
     seconds = [0.0]
-    monkeypatch.setattr(loop_module, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    for module in (loop_module, outset):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes, patience=1000))
-    advance, judge = loop._advance, loop._loss_held_out
+    advance, judge = loop.stepper.advance, loop.judge.loss
 
     def advanced(step: int, rate: float, share: float, led: float) -> bool:
         seconds[0] += 0.01 * (slower if step > 250 else 1)
@@ -181,8 +185,8 @@ def test_minutes_become_steps(tmp_path, monkeypatch, minutes, slower, steps):
         seconds[0] += 0 if average else 0.05  # the average is judged by a call of the same
         return judge(average)
 
-    monkeypatch.setattr(loop, "_advance", advanced)
-    monkeypatch.setattr(loop, "_loss_held_out", judged)
+    monkeypatch.setattr(loop.stepper, "advance", advanced)
+    monkeypatch.setattr(loop.judge, "loss", judged)
     assert loop.run().steps == pytest.approx(steps, rel=0.1)
     assert seconds[0] == pytest.approx(60 * minutes, rel=0.1)
 
@@ -234,10 +238,10 @@ def test_nothing_half_written(tmp_path: Path):
 def test_in_a_few_minutes_samples_stay_as_they_are(tmp_path, monkeypatch, minutes, changed):
     """As with epochs: where each comes up a few times, changed ones would only disturb."""
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
-    monkeypatch.setattr(loop, "_feed", replace(loop._feed, changes=Changes(mix=True)))
-    loop._begin()
-    assert bool(loop._feed.changes) is changed
+    monkeypatch.setattr(loop.state, "feed", replace(loop.state.feed, changes=Changes(mix=True)))
+    outset.lay_out(loop.stepper, loop.judge, lambda what: None)
+    assert bool(loop.state.feed.changes) is changed
     again, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
-    monkeypatch.setattr(again, "_feed", replace(again._feed, changes=Changes(mix=True)))
-    again._restore(load(tmp_path / STATE))
-    assert bool(again._feed.changes) is changed, "a resumed training, too"
+    monkeypatch.setattr(again.state, "feed", replace(again.state.feed, changes=Changes(mix=True)))
+    again.state.restore(load(tmp_path / STATE))
+    assert bool(again.state.feed.changes) is changed, "a resumed training, too"

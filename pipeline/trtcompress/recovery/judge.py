@@ -1,0 +1,64 @@
+"""How good a student is while it is trained: its averaged weights, on the samples that are held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from .checkpoint import cloned
+from .state import State
+
+Metric = Callable[[], float | None]
+
+
+class Judge:
+    """Judges a student, and keeps the best one.
+
+    Args:
+        state: holds the student.
+        metric: measures it as it is; None where there is no metric.
+        metric_name: its name, for the progress.
+    """
+
+    def __init__(self, state: State, metric: Metric, metric_name: str) -> None:
+        self.state, self.metric, self._name = state, metric, metric_name
+
+    @torch.no_grad()
+    def loss(self, average: bool = True) -> float:
+        """The loss of the outputs on the samples that are held out; all processes compute it, the first one counts.
+
+        Args:
+            average: of the averaged weights, not of those of the last step.
+        """
+        state = self.state
+        if average:
+            with state.average.in_place():
+                return self.loss(average=False)
+        summed, count = 0.0, 0
+        for example in state.feed.judged():
+            with state.feed.autocast():
+                loss = state.inner(example.inputs, example.answers, example.labels, judged=True)
+            summed, count = summed + float(loss) * example.count, count + example.count
+        return float(state.fabric.broadcast(summed / max(1, count)))
+
+    def judge(self) -> str | None:
+        """Note how good it is and whether it is the best; the words that tell it, None where it is not finite."""
+        loss = self.loss()
+        if not math.isfinite(loss):
+            return None
+        facts = self.state.facts
+        with self.state.average.in_place():
+            metric = self.metric()
+        better = loss < facts["best"]
+        facts["quiet"] = 0 if better else facts["quiet"] + 1
+        if better:
+            facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
+            self.state.best = cloned(self.state.average.values)
+        return f"loss {facts['loss']:.4g}, {self.told(loss, metric)}"
+
+    def told(self, loss: float, metric: float | None) -> str:
+        """What was measured on the samples that are held out, in words."""
+        measured = "" if metric is None else f", {self._name} {metric:.4f}"
+        return f"held out {loss:.4g}{measured}"
