@@ -15,11 +15,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from trtcompress.recovery import blockwise, midway
+from trtcompress.recovery import block_fit, blockwise, midway
+from trtcompress.recovery.blocks import tasks_of
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.job import BLOCKS, Job, open_subjects
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
+from trtcompress.recovery.taps import tapped
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.load import read_model
 
@@ -66,9 +68,7 @@ def job_of(folder: Path, inner: int = 20) -> Job:
 
 def error_at(job: Job, name: str) -> float:
     subjects = open_subjects(job)
-    outputs = [
-        blockwise.tapped(v, subjects.pair.outputs, (name,)) for v in (subjects.pair.student, subjects.pair.teacher)
-    ]
+    outputs = [tapped(v, subjects.pair.outputs, (name,)) for v in (subjects.pair.student, subjects.pair.teacher)]
     with torch.no_grad():
         one, other = (view(*subjects.inputs)[name] for view in outputs)
     return float((one - other).square().mean() / other.var())
@@ -77,7 +77,7 @@ def error_at(job: Job, name: str) -> float:
 def test_blocks_end_at_the_sums_and_each_weight_is_in_one(tmp_path):
     pair = open_subjects(job_of(tmp_path)).pair
     assert [shared.name for shared in pair.milestones(8)] == ["b0.sum", "b1.sum", "b2.sum"]
-    tasks = blockwise._tasks(pair)
+    tasks = tasks_of(pair)
     assert [task.name for task in tasks] == ["b0.sum", "b1.sum", "b2.sum", "y"]
     assert [task.part.reads for task in tasks] == [("x",), ("b0.sum",), ("b1.sum",), ("b2.sum",)]
     assert sum(len(task.weights) for task in tasks) == len(list(pair.student.parameters())) == 7
@@ -130,11 +130,11 @@ def test_it_goes_on_behind_the_last_block_that_was_fitted(tmp_path, monkeypatch)
 
 KILLED = """
 import os, pathlib, runpy, signal, sys
-from trtcompress.recovery import blockwise, midway
+from trtcompress.recovery import block_fit, blockwise, midway
 
 held = runpy.run_path(sys.argv[1])
 midway.EVERY, midway.COST = 0, 1e9
-left, schedule = int(sys.argv[3]), blockwise.schedule
+left, schedule = int(sys.argv[3]), block_fit.schedule
 
 def schedule_or_die(step, steps):  # in the middle of a step
     global left
@@ -143,7 +143,7 @@ def schedule_or_die(step, steps):  # in the middle of a step
         os.kill(os.getpid(), signal.SIGKILL)
     return schedule(step, steps)
 
-blockwise.schedule = schedule_or_die
+block_fit.schedule = schedule_or_die
 blockwise.fit_blocks(held["job_of"](pathlib.Path(sys.argv[2])), lambda what, done, total: None)
 """
 
@@ -164,8 +164,8 @@ def test_killed_in_a_block_it_goes_on_at_the_same_step(tmp_path, monkeypatch, ma
     job = replace(peace, folder=tmp_path / "killed" / "job")
     assert load(job.folder / blockwise.BLOCK)["step"] == made % 100
     steps: list[int] = []
-    schedule = blockwise.schedule
-    monkeypatch.setattr(blockwise, "schedule", lambda step, of: steps.append(step) or schedule(step, of))
+    schedule = block_fit.schedule
+    monkeypatch.setattr(block_fit, "schedule", lambda step, of: steps.append(step) or schedule(step, of))
     blockwise.fit_blocks(job, lambda what, done, total: None)
     assert (steps[0], len(steps)) == (made % 100, 800 - made)
     assert not (job.folder / blockwise.BLOCK).exists()
