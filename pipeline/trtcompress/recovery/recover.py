@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ from trtcompress_graph.model import Model
 from ..config import RecoverSettings
 from ..digests import library_version
 from ..stage import FunctionRef, MetricRef
-from .pace import SCANT
-from .settings import USUAL_BATCH, Training, fits_blocks
+from .notes import notes_before, notes_behind
+from .settings import fits_blocks, training_of
 
 if TYPE_CHECKING:
     from trtcompress_calibration.data import Dataset
@@ -139,43 +138,9 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
     elif begun:
         told("a training that was there had not come to a checkpoint: it begins anew", 0, None)
     if request.function is None:
-        for words in (*_parts(job), *_other_precision(job)):
+        for words in notes_before(job):
             told(words, 0, None)
     return job
-
-
-def training_of(settings: RecoverSettings) -> Training:
-    """The settings as the training takes them."""
-    from .loss_names import LABELS, weighted
-
-    losses = tuple(weighted(settings.loss).items())
-    graduates = settings.labels and LABELS not in dict(losses)  # who gives losses of their own has weighed them
-    if graduates:
-        losses = (*(losses or (("logits", 1.0),)), (LABELS, 1.0))
-    return Training(
-        losses=losses,
-        temperature=settings.temperature,
-        epochs=settings.epochs,
-        steps=settings.steps,
-        minutes=settings.minutes,
-        optimizer=settings.optimizer,
-        rate=settings.lr,
-        batch=settings.batch or USUAL_BATCH,
-        shrinks=settings.batch is None,
-        blockwise=settings.blockwise,
-        decay=settings.weight_decay,
-        clip=settings.clip,
-        average=settings.ema,
-        patience=settings.patience,
-        augment=settings.augment,
-        precision=settings.precision,
-        devices=settings.devices,
-        checkpoint_activations=settings.checkpoint_activations,
-        norms=settings.batchnorm,
-        learn_scales=settings.learn_scales and settings.function is None,
-        graduates=graduates,
-        seed=settings.seed,
-    )
 
 
 def _train(request: Request, job: Job, told: Told) -> Outcome | None:
@@ -246,57 +211,11 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
     }
 
 
-def _parts(job: Job) -> Iterator[str]:
-    """What the samples are for."""
-    from .checks import lacking
-
-    held = sum(len(rows) for rows in job.batches.held)
-    measured = job.metrics[0].name if job.metrics and job.pool.labels is not None else None
-    if held:
-        told = "'held out' is" if measured is None else f"'held out' (a loss) and {measured} are"
-        yield (
-            f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and {told} "
-            "how well it does on those that it has not seen"
-        )
-    else:
-        too = "" if measured is None else f", by {measured} too"
-        yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from{too}"
-    if job.metrics and job.pool.labels is None:
-        yield f"{job.metrics[0].name} is not told: it needs labels, and {lacking(job.pool)}"
-    if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
-        yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
-
-
-def _other_precision(job: Job) -> Iterator[str]:
-    """The precision, where Lightning Fabric takes another one than was asked for."""
-    import torch
-
-    if job.training.precision == "16-mixed" and not torch.cuda.is_available():
-        yield "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed (--precision bf16-mixed says the same)"
-
-
-def _notes(job: Job) -> Iterator[str]:
-    yield from _other_precision(job)
-    if not job.batches.holds_out:
-        yield (
-            f"only {job.pool.total} samples: none could be held out, so that the student was judged on those that it "
-            "learnt from; a few hundred are better"
-        )
-
-
 def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str, ...]) -> Recovered:
     held = (made.path, made.digest, made.inputs, made.outputs)
     if outcome is None:
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
-    notes = (*notes, *_notes(job))
-    if job.training.minutes is not None and outcome.steps < SCANT:
-        few = f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
-        notes = (*notes, few)
-    if outcome.after >= outcome.before:
-        what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
-        notes = (*notes, f"no step of the training {what} on samples that were held out")
-    if outcome.rollbacks:
-        notes = (*notes, f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time")
+    notes = (*notes, *notes_behind(job, outcome))
     return Recovered(
         *held,
         steps=outcome.steps,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..config import RecoverSettings
 
 USUAL_BATCH = 64
 
@@ -56,6 +59,40 @@ class Training:
     learn_scales: bool = True
     graduates: bool = False
     seed: int = 0
+
+
+def training_of(settings: RecoverSettings) -> Training:
+    """The section of a config, or the options of the command, as a training takes them."""
+    from .loss_names import LABELS, weighted
+
+    losses = tuple(weighted(settings.loss).items())
+    graduates = settings.labels and LABELS not in dict(losses)  # who gives losses of their own has weighed them
+    if graduates:
+        losses = (*(losses or (("logits", 1.0),)), (LABELS, 1.0))
+    return Training(
+        losses=losses,
+        temperature=settings.temperature,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        minutes=settings.minutes,
+        optimizer=settings.optimizer,
+        rate=settings.lr,
+        batch=settings.batch or USUAL_BATCH,
+        shrinks=settings.batch is None,
+        blockwise=settings.blockwise,
+        decay=settings.weight_decay,
+        clip=settings.clip,
+        average=settings.ema,
+        patience=settings.patience,
+        augment=settings.augment,
+        precision=settings.precision,
+        devices=settings.devices,
+        checkpoint_activations=settings.checkpoint_activations,
+        norms=settings.batchnorm,
+        learn_scales=settings.learn_scales and settings.function is None,
+        graduates=graduates,
+        seed=settings.seed,
+    )
 
 
 LONG = 10

@@ -18,7 +18,7 @@ from trtcompress.recovery.leading import lead
 from trtcompress.recovery.learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.losses import LossOptions
 from trtcompress.recovery.losses.labels import Labels
-from trtcompress.recovery.recover import training_of
+from trtcompress.recovery.settings import training_of
 from trtcompress.recovery.taps import tapped
 
 BOTH = (("logits", 1.0), ("labels", 1.0))

@@ -1,0 +1,65 @@
+"""What a user should know of a training: before its first step, and when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .pace import SCANT
+from .settings import fits_blocks
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .loop import Outcome
+
+
+def notes_before(job: Job) -> Iterator[str]:
+    """What the samples are for, and what is done otherwise than was asked for."""
+    yield from _parts(job)
+    yield from _other_precision(job)
+
+
+def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
+    """What should be known of a result."""
+    yield from _other_precision(job)
+    if not job.batches.holds_out:
+        yield (
+            f"only {job.pool.total} samples: none could be held out, so that the student was judged on those that it "
+            "learnt from; a few hundred are better"
+        )
+    if job.training.minutes is not None and outcome.steps < SCANT:
+        yield f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
+    if outcome.after >= outcome.before:
+        what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
+        yield f"no step of the training {what} on samples that were held out"
+    if outcome.rollbacks:
+        yield f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time"
+
+
+def _parts(job: Job) -> Iterator[str]:
+    """What the samples are for."""
+    from .checks import lacking
+
+    held = sum(len(rows) for rows in job.batches.held)
+    measured = job.metrics[0].name if job.metrics and job.pool.labels is not None else None
+    if held:
+        told = "'held out' is" if measured is None else f"'held out' (a loss) and {measured} are"
+        yield (
+            f"{job.pool.total} samples: it learns from {job.pool.total - held}; {held} are held out, and {told} "
+            "how well it does on those that it has not seen"
+        )
+    else:
+        too = "" if measured is None else f", by {measured} too"
+        yield f"{job.pool.total} samples: none can be held out, so that it is judged on those that it learns from{too}"
+    if job.metrics and job.pool.labels is None:
+        yield f"{job.metrics[0].name} is not told: it needs labels, and {lacking(job.pool)}"
+    if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
+        yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
+
+
+def _other_precision(job: Job) -> Iterator[str]:
+    """The precision, where Lightning Fabric takes another one than was asked for."""
+    import torch
+
+    if job.training.precision == "16-mixed" and not torch.cuda.is_available():
+        yield "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed (--precision bf16-mixed says the same)"
