@@ -98,14 +98,13 @@ class Batches:
 
     def at(self, step: int, share: Share = Share()) -> list[Rows]:
         """What a process runs in a step: one batch, or several where samples cannot share one."""
-        return [rows for rows, _ in self._shared(step, share)]
+        return [rows for rows, _ in self.passes(step, share)]
 
-    def parts(self, step: int, share: Share) -> list[Part]:
-        """What each of its passes is of the step."""
-        return [part for _, part in self._shared(step, share)]
+    def passes(self, step: int, share: Share) -> list[tuple[Rows, Part]]:
+        """What a process runs in a step, each pass with what it is of the step.
 
-    def _shared(self, step: int, share: Share) -> list[tuple[Rows, Part]]:
-        """Processes share the samples of a step, or else the batches that one process would run."""
+        Processes share the samples of a step, or else the batches that one process would run.
+        """
         number, place = divmod(step, self.per_epoch)
         group, rows = self._epoch(number)[place]
         total = len(rows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .ahead import Ahead
 from .augment import Changes, InputKind, changed, flipped, kind_of_input, moved, reaches
-from .batches import Batches, Rows, Share
+from .batches import Batches, Part, Rows, Share
 from .losses.answers import spread
 
 LOOKED_AT = 64
@@ -68,14 +68,21 @@ class Feed:
     autocast: Callable[[], AbstractContextManager[Any]]
     whole: bool = False
     judges: frozenset[str] = frozenset()
-    _ahead: Ahead[tuple[int, Share], list[Read]] = field(init=False)
+    _ahead: Ahead[tuple[int, Share], list[tuple[Read, Part]]] = field(init=False)
     _known: dict[int, dict[str, Tensor]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_ahead", Ahead(lambda key: [self._read(rows) for rows in self.batches.at(*key)]))
+        def read(key: tuple[int, Share]) -> list[tuple[Read, Part]]:
+            return [(self._read(rows), part) for rows, part in self.batches.passes(*key)]
+
+        object.__setattr__(self, "_ahead", Ahead(read))
 
     def training(self, step: int, share: Share, led: float = 1.0) -> list[Example]:
-        """What a process runs in a step; the random changes are those of the step.
+        """What a process runs in a step; see `passes`."""
+        return [example for example, _ in self.passes(step, share, led)]
+
+    def passes(self, step: int, share: Share, led: float = 1.0) -> list[tuple[Example, Part]]:
+        """What a process runs in a step, each pass with what it is of the step; the random changes are the step's.
 
         Args:
             step: its number.
@@ -85,7 +92,8 @@ class Feed:
         chance = np.random.default_rng([self.batches.seed, step, share.rank, 1])
         rests = not led and self.batches.pool.fixed is None  # of a filled batch its answers tell where samples end
         known: Mapping[str, Tensor] | None = {} if rests else None
-        return [self._example(read, chance, known, led) for read in self._ahead.take((step, share), (step + 1, share))]
+        taken = self._ahead.take((step, share), (step + 1, share))
+        return [(self._example(read, chance, known, led), part) for read, part in taken]
 
     def judged(self) -> Iterator[Example]:
         """What a student is judged on, unchanged."""

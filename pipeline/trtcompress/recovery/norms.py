@@ -65,9 +65,9 @@ def settle(view: fx.GraphModule, job: Job, device: torch.device) -> None:
 
 
 def _some(job: Job, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    left = SETTLED
-    for step in range(job.batches.per_epoch):
-        for group, rows in job.batches.at(step):
+    left, batches = SETTLED, job.batches
+    for step in range(batches.per_epoch):
+        for group, rows in batches.at(step):
             if left <= 0:
                 return
             arrays = job.pool.read(group, rows)

@@ -37,12 +37,11 @@ class Stepper:
         fabric, facts = state.fabric, state.facts
         set_rate(state.raw, rate * share, facts.get("pace", 0.0) * share)
         state.optimizer.zero_grad()
-        examples = state.feed.training(step, state.share, led)
-        parts = state.feed.batches.parts(step, state.share)
+        passes = state.feed.passes(step, state.share, led)
         summed = torch.zeros((), device=fabric.device)
-        statistics = Step(state.inner.student, parts)
-        for place, (example, part) in enumerate(zip(examples, parts, strict=True)):
-            last = place == len(examples) - 1
+        statistics = Step(state.inner.student, [part for _, part in passes])
+        for place, (example, part) in enumerate(passes):
+            last = place == len(passes) - 1
             with fabric.no_backward_sync(state.learner, enabled=not last and state.share.world > 1):
                 statistics.before(part)
                 with by_batch(state.inner.student, part.width if self.norms else 0, part):

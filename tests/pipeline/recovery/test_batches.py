@@ -76,7 +76,7 @@ def test_each_process_counts_as_many_samples_as_it_has(tmp_path):
     for world, counted in ((1, [12]), (5, [3, 3, 2, 2, 2]), (13, [1] * 12 + [0])):
         shares = [Share(rank, world) for rank in range(world)]
         assert [len(batches.at(0, share)) for share in shares] == [1] * world, "every process takes part"
-        (parts,) = zip(*(batches.parts(0, share) for share in shares), strict=True)
+        parts = [part for share in shares for _, part in batches.passes(0, share)]
         assert [part.counted for part in parts] == counted
         assert {(part.total, part.width, part.alone) for part in parts} == {(12, 12, False)}
 
@@ -90,8 +90,7 @@ def test_processes_share_the_batches_of_a_model_that_fixes_one(tmp_path):
     assert [len(rows) for _, rows in alone] == [16, 16, 4]
     for world in (2, 3, 4):
         shares = [Share(rank, world) for rank in range(world)]
-        runs = [run for share in shares for run in batches.at(0, share)]
-        parts = [part for share in shares for part in batches.parts(0, share)]
+        runs, parts = zip(*(one for share in shares for one in batches.passes(0, share)), strict=True)
         real = [places(pool, [run]) for run, part in zip(runs, parts, strict=True) if part.counted]
         assert sorted(real) == sorted(places(pool, [run]) for run in alone)
         assert sum(part.counted for part in parts) == 36

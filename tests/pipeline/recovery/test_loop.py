@@ -17,6 +17,7 @@ from tiny_views import loop_of
 from trtcompress.recovery import loop as loop_module
 from trtcompress.recovery import outset
 from trtcompress.recovery.augment import Changes
+from trtcompress.recovery.batches import Batches
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.optimizer import Average, schedule
 from trtcompress.recovery.settings import Training, planned_steps
@@ -82,6 +83,17 @@ def test_the_same_run_gives_the_same_bits(tmp_path):
     assert equal(*runs)
 
 
+def test_an_epoch_is_shuffled_once(tmp_path, monkeypatch):
+    """Though the first batch of the next one is read while the last of this one is computed."""
+    drawn: list[int] = []
+    shuffled = Batches._shuffled
+    monkeypatch.setattr(Batches, "_shuffled", lambda self, number: drawn.append(number) or shuffled(self, number))
+    loop, _ = loop_of(tmp_path, SHORT)
+    loop.run()
+    epochs = SHORT.steps // loop.state.feed.batches.per_epoch
+    assert drawn == list(range(epochs + 1)), "and of the one behind the last step"
+
+
 KILLED = """
 import os, pathlib, runpy, signal, sys
 from trtcompress.recovery.stepping import Stepper
@@ -106,7 +118,7 @@ def test_it_goes_on_at_the_same_step_after_a_kill(tmp_path):
     # A process of its own: a fork of this one would hang, since only the thread that forks lives on.
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, __file__, str(tmp_path / "killed")],
-        env=os.environ | {"PYTHONPATH": TESTS},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
