@@ -20,6 +20,7 @@ from .devices import first_device, given_back, repeatable
 from .job import BLOCKS, Job, open_subjects, placed, weights_of
 from .loop import Told
 from .midway import Midway
+from .pace import about
 from .settings import planned_steps
 
 STEPS = (100, 400)
@@ -74,6 +75,9 @@ def fit_blocks(job: Job, told: Told) -> float:
             }
             save(found, job.folder / BLOCKS)
             midway.forget()
+            if number == 0 and len(tasks) > 1:
+                others = min((len(tasks) - 1) * found["seconds"], budget - found["seconds"])
+                told(f"the other blocks take about {about(others)}", 1, len(tasks))
     weights = found.get("weights", weights_of(subjects.pair.student))
     save({**found, "ended": True, "weights": weights}, job.folder / BLOCKS)
     return float(found["seconds"])

@@ -15,7 +15,7 @@ from .judge import Judge, Metric
 from .learner import Learner
 from .optimizer import schedule
 from .outset import lay_out
-from .pace import interval, still_fitting
+from .pace import about, interval, still_fitting
 from .settings import Training
 from .state import State
 from .stepping import Stepper
@@ -100,6 +100,7 @@ class Loop:
             lay_out(self.stepper, self.judge, self._say)
         else:
             state.restore(found)
+            self._say_what_is_left()
         self._clock = time.perf_counter()
         while state.facts["step"] < state.facts["total"] and state.facts["quiet"] < self._training.patience:
             step, total = state.facts["step"], state.facts["total"]
@@ -121,6 +122,12 @@ class Loop:
         if state.facts["quiet"] >= self._training.patience:
             self._say(f"no gain in {self._training.patience} judgements: it ends here")
         return self._finish()
+
+    def _say_what_is_left(self) -> None:
+        facts = self.state.facts
+        step, total = facts["step"], facts["total"]
+        seconds = facts["spent"] / step if step else facts["seconds"]
+        self._say(f"about {about((total - step) * seconds)} left: {step:,} of {total:,} steps were made")
 
     def _keep_to_the_minutes(self) -> None:
         """Lay out anew what is left, as fast as steps were so far: other work on the machine changes their pace."""

@@ -11,9 +11,10 @@ from trtcompress_graph.errors import RecoverError
 from .batches import WIDE
 from .judge import Judge
 from .optimizer import RATES, pace_of
-from .pace import FEW, JUDGEMENTS, fitting, interval
+from .pace import FEW, JUDGEMENTS, about, fitting, interval
 from .probe import probe
-from .settings import LONG, planned_steps
+from .rates import USUALLY_TRIED, trial_steps
+from .settings import LONG, Training, planned_steps
 from .stepping import Stepper
 
 TIMED = 3
@@ -54,7 +55,8 @@ def lay_out(stepper: Stepper, judge: Judge, say: Callable[[str], None]) -> None:
     if training.minutes is not None and total < LONG * state.feed.batches.per_epoch:
         state.resize(state.feed.batches.size, changes=False)
         state.note()
-    state.facts["pace"] = pace_of(total)
+    state.facts |= {"pace": pace_of(total), "seconds": seconds + judging / interval(total, judgements)}
+    say(_foretold(total, state.facts["seconds"], judging, training))
     probed = probe(stepper, judge, total, say)
     limit = None
     if training.minutes is not None:
@@ -67,6 +69,22 @@ def lay_out(stepper: Stepper, judge: Judge, say: Callable[[str], None]) -> None:
     size = state.feed.batches.size
     say(f"learning rate {probed.rate:g}, {total} steps of {size} samples; {judge.told(loss, metric)}")
     state.keep()
+
+
+def _foretold(total: int, seconds: float, judging: float, training: Training) -> str:
+    """How long a training will take, or how many steps its minutes are, in words.
+
+    Args:
+        total: its steps.
+        seconds: of a step, with its share of the judgements.
+        judging: seconds of a judgement.
+        training: how long it was to be.
+    """
+    if training.minutes is not None:
+        tried = "" if training.rate is not None else ", with those that try learning rates"
+        return f"about {total:,} steps fit into {training.minutes:.3g} min{tried}"
+    trials = 0.0 if training.rate is not None else USUALLY_TRIED * (trial_steps(total) * seconds + judging)
+    return f"training takes about {about(total * seconds + trials)} ({total:,} steps)"
 
 
 def _timed(stepper: Stepper) -> float:

@@ -1,4 +1,4 @@
-"""How a training is laid out over its minutes: how many steps, how often it is judged, and whether time is up."""
+"""How steps and time belong together: what fits into minutes, how often it is judged, and how long steps will take."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def still_fitting(done: int, spent: float, limit: float) -> int:
         limit: seconds for all.
     """
     return done + max(0, int((limit - spent) * done / spent))
+
+
+def about(seconds: float) -> str:
+    """A time in words, no more exact than what is foretold: `40 s`, `4 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -8,6 +8,9 @@ from typing import NamedTuple
 TRIED, LEAST_TRIED, MOST_TRIED = 0.05, 6, 100
 """Share of the steps of a training that each rate is tried for, and the least and the most of them."""
 
+USUALLY_TRIED = 4
+"""How many rates are tried, as a rule."""
+
 
 def trial_steps(total: int) -> int:
     """Steps of each trial before a training of so many."""

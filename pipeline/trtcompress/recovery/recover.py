@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 9
+VERSION = 10
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"

@@ -8,19 +8,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tiny_views import loop_of
-from trtcompress.recovery import loop as loop_module
 from trtcompress.recovery import outset
-from trtcompress.recovery.augment import Changes
 from trtcompress.recovery.batches import Batches
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.optimizer import Average, schedule
-from trtcompress.recovery.settings import Training, planned_steps
+from trtcompress.recovery.settings import Training
 from trtcompress.recovery.state import STATE
 from trtcompress_graph.errors import RecoverError
 
@@ -122,10 +119,11 @@ def test_it_goes_on_at_the_same_step_after_a_kill(tmp_path):
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
-    said: list[int] = []
-    loop, pair = loop_of(tmp_path / "killed", SHORT, told=lambda what, done, total: said.append(done))
+    said: list[tuple[int, str]] = []
+    loop, pair = loop_of(tmp_path / "killed", SHORT, told=lambda what, done, total: said.append((done, what)))
     found = loop.run()
-    assert said[0] == 24, "it went on from step 18, not from the start"
+    assert [done for done, _ in said[:2]] == [18, 24], "it went on from step 18, not from the start"
+    assert said[0][1].endswith(" left: 18 of 60 steps were made")
     assert found.steps == 60
     assert equal(expected, weights(pair))
 
@@ -180,29 +178,6 @@ def test_it_ends_early_where_nothing_is_gained(tmp_path):
     assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
 
 
-@pytest.mark.parametrize(("minutes", "slower", "steps"), [(0.1, 1, 480), (0.2, 1, 990), (0.2, 3, 500)])
-def test_minutes_become_steps(tmp_path, monkeypatch, minutes, slower, steps):
-    """By a clock that goes on by 10 ms a step and by 50 ms a judgement, or from the 250th step on more slowly."""
-    seconds = [0.0]
-    for module in (loop_module, outset):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
-    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes, patience=1000))
-    advance, judge = loop.stepper.advance, loop.judge.loss
-
-    def advanced(step: int, rate: float, share: float, led: float) -> bool:
-        seconds[0] += 0.01 * (slower if step > 250 else 1)
-        return advance(step, rate, share, led)
-
-    def judged(average: bool = True) -> float:
-        seconds[0] += 0 if average else 0.05  # the average is judged by a call of the same
-        return judge(average)
-
-    monkeypatch.setattr(loop.stepper, "advance", advanced)
-    monkeypatch.setattr(loop.judge, "loss", judged)
-    assert loop.run().steps == pytest.approx(steps, rel=0.1)
-    assert seconds[0] == pytest.approx(60 * minutes, rel=0.1)
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_learns(tmp_path, precision):
     loop, pair = loop_of(tmp_path, replace(SHORT, steps=150, rate=1e-2, precision=precision))
@@ -217,14 +192,6 @@ def test_the_rate_rises_and_falls():
     assert max(rates) == 1.0
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[-1] < 0.01
-
-
-def test_how_long():
-    assert planned_steps(Training(steps=7), 10) == 7
-    assert planned_steps(Training(epochs=1.5), 10) == 15
-    assert planned_steps(Training(minutes=1), 10) is None
-    assert planned_steps(Training(), 1) == 200
-    assert planned_steps(Training(), 100) == 2000
 
 
 def test_the_average_follows_and_can_be_put_in_place():
@@ -244,16 +211,3 @@ def test_nothing_half_written(tmp_path: Path):
     loop, _ = loop_of(tmp_path, SHORT)
     loop.run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", STATE]
-
-
-@pytest.mark.parametrize(("minutes", "changed"), [(0.0002, False), (1.0, True)])
-def test_in_a_few_minutes_samples_stay_as_they_are(tmp_path, monkeypatch, minutes, changed):
-    """As with epochs: where each comes up a few times, changed ones would only disturb."""
-    loop, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
-    monkeypatch.setattr(loop.state, "feed", replace(loop.state.feed, changes=Changes(mix=True)))
-    outset.lay_out(loop.stepper, loop.judge, lambda what: None)
-    assert bool(loop.state.feed.changes) is changed
-    again, _ = loop_of(tmp_path, replace(SHORT, steps=None, minutes=minutes))
-    monkeypatch.setattr(again.state, "feed", replace(again.state.feed, changes=Changes(mix=True)))
-    again.state.restore(load(tmp_path / STATE))
-    assert bool(again.state.feed.changes) is changed, "a resumed training, too"

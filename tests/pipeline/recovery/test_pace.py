@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtcompress.recovery.pace import JUDGEMENTS, JUDGING, fitting, interval, still_fitting
+from trtcompress.recovery.pace import JUDGEMENTS, JUDGING, about, fitting, interval, still_fitting
 from trtcompress.recovery.rates import MOST_TRIED, climb, trial_steps
 
 seconds = st.floats(1e-3, 1e3)
@@ -62,3 +62,11 @@ def test_of_rates_that_go_astray_the_lowest_is_left():
 @pytest.mark.parametrize(("total", "steps"), [(1, 1), (8, 1), (48, 6), (400, 20), (10**6, MOST_TRIED)])
 def test_trials_are_a_small_part_of_the_training(total, steps):
     assert trial_steps(total) == steps
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (1250, "21 min"), (6000, "1.7 h"), (1e6, "277.8 h")],
+)
+def test_a_time_in_words(seconds, words):
+    assert about(seconds) == words

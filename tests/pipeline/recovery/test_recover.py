@@ -66,6 +66,7 @@ def test_what_it_says(place, recovered):
     said = (place / "said.txt").read_text()
     assert "block up to relu0" in said or "block up to conv0" in said
     assert "512 samples: it learns from 448; 64 are held out" in said
+    assert said.count("training takes about ") == 1
     assert not (place / "recovered.onnx.recovery").exists()
 
 
@@ -166,6 +167,7 @@ def test_what_cannot_be_told_and_what_is_hardly_a_training_is_said(place):
     ran = recover(place, "short.onnx", "--minutes", "0.001", "--metric", "top1", "--no-blockwise")
     assert ran.code == 0, ran.err
     assert "top1 is not told: it needs labels, and the samples have none" in ran.err
+    assert "about 1 steps fit into 0.001 min" in ran.err
     assert "0.001 minutes were enough for 1 steps only: give it more" in ran.err
 
 
