@@ -153,13 +153,15 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
 
     from ..config import RecoverSettings
 
+    if how["epochs"] is not None and how["minutes"] is not None:  # the section would tell of its steps, too
+        raise UsageError("--epochs and --minutes both say how long", hint="give one: --epochs 20, or --minutes 10")
     try:
         return RecoverSettings.model_validate({name: value for name, value in how.items() if _is_given(name, value)})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = f"--{str(first['loc'][0]).replace('_', '-')}" if first["loc"] else ""
-        hint = "--epochs 20, or --minutes 10" if not where else "see: trtcompress recover --help"
-        raise UsageError(first["msg"].removeprefix("Value error, "), where=where, hint=hint) from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise UsageError(what, where=where, hint="see: trtcompress recover --help") from None
 
 
 _SWITCHES = ("blockwise", "augment", "batchnorm", "learn_scales")
