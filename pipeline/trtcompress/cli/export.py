@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .main import say
+
+if TYPE_CHECKING:
+    from trtcompress_graph.model import TensorSpec
 
 
 @click.command(name="export")
@@ -40,3 +45,17 @@ def command(
         tell=say,
     )
     options.written(model, as_json)
+    if not axis_options and not source.endswith(".onnx"):
+        for line in _fixed(model.inputs):
+            say(line)
+
+
+def _fixed(inputs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    """What to type where every length is fixed, which few want: a batch is."""
+    batched = [spec for spec in inputs if len(spec.shape) > 1]
+    if not batched or any(isinstance(length, str) for spec in inputs for length in spec.shape):
+        return
+    sizes = "; ".join(f"{spec.name} {' x '.join(map(str, spec.shape))}" for spec in inputs)
+    alike = [spec.name for spec in batched if spec.shape[0] == batched[0].shape[0]]
+    yield f"every axis is fixed: it takes {sizes} and nothing else"
+    yield "for batches of 1 to 16, export it again with " + " ".join(f"--axis {name}.batch=1,8,16" for name in alike)
