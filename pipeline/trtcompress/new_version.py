@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from trtcompress_graph.errors import ServingError
 
 from .config import PackageFormat
 from .outputs import RollbackResult, SwitchedModel
 from .repack import Repacked, repack
 
 
+@dataclass(frozen=True, slots=True)
+class TriedOn:
+    """A tritonserver that is to serve a new version before others do: its path, None finds one, and its packages."""
+
+    server: Path | None = None
+    packages: Path | None = None
+
+
 def repack_as_new_version(
-    build_dir: Path, form: PackageFormat, names: tuple[str, ...], repository: Path, keep: int
+    build_dir: Path,
+    form: PackageFormat,
+    names: tuple[str, ...],
+    repository: Path,
+    keep: int,
+    tried_on: TriedOn | None = None,
 ) -> Repacked:
     """As `repack`, but a model that is there already stays, as the version before.
+
+    What is damaged, or not loaded by ONNX Runtime, is not switched to (see `add_versions`).
 
     Args:
         build_dir: whole build folder.
@@ -22,11 +39,18 @@ def repack_as_new_version(
         names: targets; all without any.
         repository: of one target, or the folder of those of several.
         keep: versions to leave there, the new one included; an ensemble keeps at least two, which is noted.
+        tried_on: where all of it is checked by `serve_check` before anything is switched.
+
+    Raises:
+        TrtCompressError: see `repack` and `add_versions`; or `serve_check` fails.
     """
     from trtcompress_engines.triton.switching import add_versions, numbers
 
     with TemporaryDirectory(prefix="trtcompress-") as folder:
         made = repack(build_dir, form, names, Path(folder))
+        if tried_on:
+            for package in made.packages:
+                _try_on(tried_on, Path(package.repository), package.target)
         packages, notes = [], []
         for package in made.packages:
             place = repository / Path(package.repository).relative_to(folder)
@@ -39,6 +63,22 @@ def repack_as_new_version(
                     notes.append(f"{package.target}: {one.name} keeps {len(one.versions)} versions, not {keep}: {why}")
             packages.append(package.model_copy(update={"repository": str(place), "model": str(model)}))
     return replace(made, packages=tuple(packages), notes=(*made.notes, *notes))
+
+
+def _try_on(tried_on: TriedOn, made: Path, target: str) -> None:
+    from trtcompress_engines.triton.serve_check import REQUESTS, TOLERANCE
+
+    from .serving import serve_check
+
+    server, packages = tried_on.server, tried_on.packages
+    found = serve_check(made, server=server, packages=packages, requests=REQUESTS, tolerance=TOLERANCE)
+    if wrong := [check for check in found.checks if check.verdict == "fail"]:
+        told = "; ".join(f"{check.model}, {check.check}: {check.detail}" for check in wrong)
+        raise ServingError(
+            f"serve-check fails, so nothing was switched: {told}",
+            where=f"target '{target}', tritonserver {found.server}",
+            hint="trtcompress package without --new-version, into another folder, then serve-check it there",
+        )
 
 
 def rollback(repository: Path, name: str, version: int | None) -> RollbackResult:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tritonclient.http
 from onnx import TensorProto, helper
@@ -27,12 +28,14 @@ from trtcompress_engines.triton import (
 from trtcompress_engines.triton.asked_models import asked_in
 from trtcompress_engines.triton.batching import Batching
 from trtcompress_engines.triton.chain import write_chain
+from trtcompress_engines.triton.repository import checksum
 from trtcompress_engines.triton.served_model import model_names
 from trtcompress_engines.triton.steps import Link
 from trtcompress_engines.triton.switching import Switched, add_versions, roll_back
 from trtcompress_engines.triton.versions import served_version
 from trtcompress_graph.axes import AxisRange
-from trtcompress_graph.errors import StoreError, UsageError
+from trtcompress_graph.digest import files_digest
+from trtcompress_graph.errors import StoreError, TrtCompressError, UsageError
 from trtcompress_graph.model import Model
 
 FUTURE = "from __future__ import annotations\n"
@@ -285,6 +288,8 @@ def test_an_engine_that_became_an_ensemble_is_not_asked_by_the_old_version(tmp_p
     monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
     repository, new = chain(tmp_path / "1", 1), chain(tmp_path / "2", 2)
     (new / "net_a").rename(new / "net_a_model")
+    config = new / "net_a_model/config.pbtxt"
+    config.write_text(config.read_text().replace('"net_a"', '"net_a_model"', 1))
     graph = plus(tmp_path / "a.onnx", 2, "x", "y")
     write_chain(new, "net_a", [Link("net_a_model", graph.inputs, graph.outputs)], Batching(4))
     text = (new / "net/config.pbtxt").read_text()
@@ -324,3 +329,30 @@ def test_a_version_whose_models_are_gone_is_not_gone_back_to(tmp_path: Path, mon
     with pytest.raises(UsageError, match="version 1 asks the model 'net_b_v1', which is not there any more"):
         roll_back(repository, "net")
     assert served_version(repository / "net", parse_config(repository / "net/config.pbtxt")) == 2
+
+
+@pytest.mark.parametrize("fault", ["model", "tensor", "file"])
+def test_a_version_whose_models_do_not_load_is_not_switched_to(fault: str, tmp_path: Path):
+    """Triton would end the ensemble, and with it the answers of the version before."""
+    repository, new = tmp_path / "served", chain(tmp_path / "2", 2)
+    add_versions(chain(tmp_path / "1", 1), repository)
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    model, config = new / "net_b/1/model.onnx", new / "net_b/config.pbtxt"
+    if fault == "model":  # ONNX has a Max of int16, ONNX Runtime has not
+        graph = onnx.load(model)
+        whole = [helper.make_node("Cast", [name], [f"{name}16"], to=TensorProto.INT16) for name in ("y", "value")]
+        del graph.graph.node[:]
+        graph.graph.node.extend([*whole, helper.make_node("Max", ["y16", "value16"], ["z16"])])
+        graph.graph.node.append(helper.make_node("Cast", ["z16"], ["z"], to=TensorProto.FLOAT))
+        onnx.save(graph, model)
+        checksum(model).write_text(f"{files_digest([model])}  {model.name}\n")
+        told = "net_b/1/model.onnx: ONNX Runtime refuses the model"
+    elif fault == "tensor":
+        config.write_text(config.read_text().replace('"y"', '"why"'))
+        told = r"inputs of 'net_b' is \['y'\] here and \['why'\] in the model"
+    else:
+        model.unlink()
+        told = "the model is missing"
+    with pytest.raises(TrtCompressError, match=told):
+        add_versions(new, repository)
+    assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before

@@ -72,6 +72,7 @@ def test_several_targets_have_versions_each(build: Path, tmp_path: Path):
         (("rollback", "{repository}", "--model", "exported", "--version", 3), "there is no version 3"),
         (("rollback", "{repository}"), "Missing option '--model'"),
         (("package", "{build}", "--keep", 3, "-o", "r"), "--keep does nothing without --new-version"),
+        (("package", "{build}", "--serve-check", "-o", "r"), "--serve-check does nothing without --new-version"),
         (("package", "{build}", "--new-version", "--format", "jetson", "-o", "r"), "a kit has no versions"),
     ],
 )
@@ -81,3 +82,17 @@ def test_what_is_wrong_is_said(build: Path, tmp_path: Path, arguments: tuple[obj
     ran = trtcompress(*(str(one).format(repository=repository, build=build) for one in arguments), cwd=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.err
+
+
+def test_what_a_server_does_not_load_is_not_switched_to(build: Path, tmp_path: Path):
+    """The server of the wheel has the python backend alone."""
+    repository = tmp_path / "repository"
+    arguments = ("package", build, "--target", "cpu", "--new-version", "--serve-check", "-o", repository)
+    package(build, repository, "--format", "triton-python", "--new-version")
+    ran = trtcompress(*arguments)
+    assert (ran.code, ran.out) == (5, "")
+    assert "serve-check fails, so nothing was switched: exported, loads: this server has no backend 'onnx" in ran.err
+    assert [path.name for path in (repository / "exported").iterdir() if path.is_dir()] == ["1"]
+    other_build(build)
+    told = done(*arguments, "--format", "triton-python", "--json").json
+    assert "cpu: version of exported 1 -> 2" in told["notes"]

@@ -28,6 +28,7 @@ from .asked_models import (
     rename_asked,
     sweep,
 )
+from .check import check_repository
 from .modelconfig import parse_config, to_text
 from .version_folders import fill_with, link_folder, locked, retire, same_model, write_config, written
 from .versions import served_version, versions
@@ -71,6 +72,8 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
 
     Raises:
         UsageError: `keep` is less than 1.
+        TrtCompressError: a model disagrees with its configuration, or ONNX Runtime does not load it; nothing was
+            written.
         StoreError: the repository cannot be written.
     """
     if keep < 1:
@@ -81,6 +84,7 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
         switched = [name for name in configs if name not in asked]
         if all(_is_served(made, repository, name, configs) for name in switched):
             return [_as_it_is(repository / name) for name in switched]
+        check_repository(made)  # Triton takes an ensemble down of which one model does not load
         greatest = (max(_versions(repository / name), default=0) for name in switched)
         number = 1 + max(*greatest, greatest_number(repository, asked) if asked else 0)
         names = {name: named_for(name, number) for name in sorted(asked)}

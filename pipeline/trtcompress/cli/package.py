@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, serving_options
 from .main import say
 
 if TYPE_CHECKING:
@@ -40,6 +40,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="With --new-version: versions to leave there, the new one included; of an ensemble at least 2. [default: 2]",
 )
+@click.option(
+    "--serve-check",
+    "try_on",
+    is_flag=True,
+    help="With --new-version: serve what was packed on a tritonserver first; what fails there is not switched to.",
+)
+@serving_options.server
+@serving_options.packages
 @options.output("Model repository or kit to write; with several targets one in it for each.", options.FOLDER)
 @options.as_json
 def command(
@@ -49,6 +57,9 @@ def command(
     archive: bool,
     new_version: bool,
     keep: int | None,
+    try_on: bool,
+    server: str | None,
+    packages: str | None,
     output: str,
     as_json: bool,
 ) -> int:
@@ -67,18 +78,21 @@ def command(
     """
     from trtcompress_graph.errors import StageError, UsageError
 
-    from ..new_version import repack_as_new_version
+    from ..new_version import TriedOn, repack_as_new_version
     from ..outputs import PackageResult
     from ..repack import repack
     from .output import print_json
 
     if archive and form != "jetson":
         raise UsageError("only a kit is archived", where="--archive", hint="--format jetson")
-    options.refuse_idle("--new-version", new_version, {"--keep": keep})
+    options.refuse_idle("--new-version", new_version, {"--keep": keep, "--serve-check": try_on or None})
+    options.refuse_idle("--serve-check", try_on, {"--server": server, "--server-packages": packages})
     if new_version and form == "jetson":
         raise UsageError("a kit has no versions", where="--new-version", hint="leave it out")
     if new_version:
-        done = repack_as_new_version(Path(build_dir), form, names, Path(output), keep or 2)
+        tried_on = TriedOn(Path(server) if server else None, Path(packages) if packages else None)
+        tried = tried_on if try_on else None
+        done = repack_as_new_version(Path(build_dir), form, names, Path(output), keep or 2, tried)
     else:
         done = repack(Path(build_dir), form, names, Path(output), archive=archive)
     code = StageError.exit_code if names and done.missing else 0
