@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from trtcompress_graph.target import Engine
@@ -16,7 +17,7 @@ from trtcompress_graph.target import Engine
 from .compiling import ENGINE, write_engine
 from .digests import file_digest
 from .files import place, sweep, write_text
-from .kept_versions import has_versions
+from .kept_versions import has_versions, put_beside
 from .outcome import Deployed
 from .runner import VALUE, Run
 from .store import ENTRY, Store, store_errors
@@ -37,12 +38,14 @@ class Placed:
         folders: store entry -> folder in the build.
         files: path in the build -> {sha256, size}.
         removed: folders that an earlier build left and this one did not make.
+        told: of repositories, `FORMAT/TARGET`, that got a new version.
     """
 
     build_dir: Path
     folders: Mapping[Path, Path]
     files: Mapping[str, Mapping[str, Any]]
     removed: tuple[str, ...] = ()
+    told: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, path: Path) -> Path:
         """Path in the build of a file in the store."""
@@ -72,10 +75,11 @@ def only_writer(build_dir: Path) -> Iterator[None]:
 def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     """Copy what each step made to its place; what an earlier build left there and this one did not make goes.
 
-    A repository that holds versions beside each other stays (see `has_versions`).
+    A repository that holds versions (see `has_versions`) stays, and gets what was packed as one more.
 
     Raises:
         StoreError: the build folder cannot be written.
+        TrtCompressError: a new version cannot be put beside those that are there (see `add_versions`).
     """
     folders = {
         store.path(ran.key): build_dir / ran.step.stage.leaves.format(subject=ran.step.subject) for ran in run.steps
@@ -85,16 +89,44 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     with store_errors(build_dir):
         sources, states = _stored_files(folders)
         ours = {path.relative_to(build_dir).as_posix() for path in (*sources, *engines)}
-        before = _without_versions(_names(build_dir / MANIFEST) | _names(build_dir / PLACING), ours, build_dir)
+        names = _names(build_dir / MANIFEST) | _names(build_dir / PLACING)
+        held = _with_versions(names | ours, build_dir)
+        before = {name for name in names if _repository(name) not in held}
         write_text(build_dir / PLACING, json.dumps({"files": sorted(before | ours)}))
         for path, source in sources.items():
-            place(source, path)
+            if _repository(path.relative_to(build_dir).as_posix()) not in held:
+                place(source, path)
         for path, engine in engines.items():
             write_engine(_moved(engine, folders), path.parent)
             states[path] = {"sha256": file_digest(path), "size": path.stat().st_size}
         _remove(build_dir, before - ours)
-    files = {path.relative_to(build_dir).as_posix(): state for path, state in states.items()}
-    return Placed(build_dir, folders, files, _gone(before, ours))
+        files = {path.relative_to(build_dir).as_posix(): state for path, state in states.items()}
+        told = {}
+        for repository in sorted(held & {_repository(name) for name in ours}):
+            told[repository] = _as_new_version(build_dir / repository, sources)
+            files = {name: state for name, state in files.items() if _repository(name) != repository}
+            files |= files_in(build_dir, build_dir / repository)
+    return Placed(build_dir, folders, files, _gone(before, ours), told)
+
+
+def files_in(build_dir: Path, folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Path in the build of each file of a folder -> {sha256, size}, as the manifest has them."""
+    return {
+        path.relative_to(build_dir).as_posix(): {"sha256": file_digest(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _as_new_version(repository: Path, sources: Mapping[Path, Path]) -> str:
+    """Put what was packed beside the versions that are there; returns what is to be said of it."""
+    with TemporaryDirectory(prefix="trtcompress-") as made:
+        for path, source in sources.items():
+            if path.is_relative_to(repository):
+                link = Path(made, path.relative_to(repository))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source.resolve())
+        return put_beside(Path(made), repository)
 
 
 def _stored_files(folders: Mapping[Path, Path]) -> tuple[dict[Path, Path], dict[Path, Mapping[str, Any]]]:
@@ -128,12 +160,10 @@ def _names(note: Path) -> set[str]:
         return set()
 
 
-def _without_versions(names: set[str], ours: set[str], build_dir: Path) -> set[str]:
-    """Without the files of repositories with versions where this build packs none: they could not be made again."""
-    packed = {_repository(name) for name in ours}
-    others = {_repository(name) for name in names if name.startswith(_REPOSITORIES)} - packed
-    held = {place for place in others if has_versions(build_dir / place)}
-    return {name for name in names if _repository(name) not in held}
+def _with_versions(names: set[str], build_dir: Path) -> set[str]:
+    """The repositories among these files that hold versions: what lies in them could not be made again."""
+    found = {_repository(name) for name in names if name.startswith(_REPOSITORIES)}
+    return {place for place in found if has_versions(build_dir / place)}
 
 
 def _repository(name: str) -> str:

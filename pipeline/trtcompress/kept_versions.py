@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -10,8 +11,42 @@ def has_versions(repository: Path) -> bool:
     from trtcompress_engines.triton.version_folders import BEFORE, TUNING
     from trtcompress_engines.triton.versions import versions
 
-    models = [path for path in repository.iterdir() if path.is_dir()] if repository.is_dir() else []
+    models = _models(repository)
+    asked = re.compile(rf"(?:{'|'.join(re.escape(model.name) for model in models)})_.+_v\d+")
     return any(
-        versions(model) not in ((), (1,)) or any((model / name).is_file() for name in (BEFORE, TUNING))
+        versions(model) not in ((), (1,))
+        or any((model / name).is_file() for name in (BEFORE, TUNING))
+        or asked.fullmatch(model.name)  # by a version of an ensemble
         for model in models
     )
+
+
+def put_beside(made: Path, repository: Path) -> str:
+    """Serve the models of one repository as a new version in another, which keeps as many versions as it has.
+
+    Args:
+        made: with the models of one build.
+        repository: that has versions.
+
+    Returns:
+        What is served now and how to go back; empty where it is served already.
+
+    Raises:
+        TrtCompressError: see `add_versions`.
+    """
+    from trtcompress_engines.triton.switching import KEEP, add_versions, numbers
+    from trtcompress_engines.triton.versions import versions
+
+    kept = max((len(versions(model)) for model in _models(repository)), default=0)
+    switched = add_versions(made, repository, max(KEEP, kept))
+    if all(one.version == one.former for one in switched):
+        return ""
+    name = min((one.name for one in switched), key=len)  # the others are towers of it, and go with it
+    return (
+        f"{repository} serves the engine as a new version, not tuned: {numbers(switched)}; "
+        f"back to the one before: trtcompress rollback {repository} --model {name}"
+    )
+
+
+def _models(repository: Path) -> list[Path]:
+    return [path for path in repository.iterdir() if path.is_dir()] if repository.is_dir() else []

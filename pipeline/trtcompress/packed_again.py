@@ -11,10 +11,9 @@ from typing import Any
 from trtcompress_graph.errors import ModelError, StoreError, TrtCompressError
 from trtcompress_graph.target import Engine
 
-from .assemble import MANIFEST
+from .assemble import MANIFEST, files_in
 from .compiling import read_engine
 from .config import BuildConfig, PackageFormat
-from .digests import file_digest
 from .files import write_text
 from .kit_packing import FORMAT
 from .packaging import how_to_go_on, with_brought_plan
@@ -144,9 +143,8 @@ def note_packed(build_dir: Path, folders: Folders) -> None:
     manifest = json.loads((build_dir / MANIFEST).read_text(encoding="utf-8"))
     tops = tuple(f"{folder.relative_to(build_dir).as_posix()}/" for folder in folders.values())
     files = {name: state for name, state in manifest["files"].items() if not name.startswith(tops)}
-    for path in (path for folder in folders.values() for path in sorted(folder.rglob("*")) if path.is_file()):
-        state = {"sha256": file_digest(path), "size": path.stat().st_size}
-        files[path.relative_to(build_dir).as_posix()] = state
+    for folder in folders.values():
+        files |= files_in(build_dir, folder)
     with store_errors(build_dir):
         write_text(build_dir / MANIFEST, json.dumps({**manifest, "files": files}, indent=1) + "\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +9,7 @@ from trtcompress_graph.errors import RepositoryError
 
 from .config import PackageFormat
 from .digests import file_digest
-from .kept_versions import has_versions
+from .kept_versions import has_versions, put_beside
 from .packaging import BROUGHT
 from .repack import repack
 
@@ -63,32 +62,16 @@ def put(
         Of a new version which it is, and how to go back; else empty.
 
     Raises:
-        TrtCompressError: see `repack` and `add_versions`; the repository is left as it was.
+        TrtCompressError: see `repack` and `put_beside`; the repository is left as it was.
     """
-    from trtcompress_engines.triton.switching import KEEP, add_versions, numbers
     from trtcompress_engines.triton.version_folders import locked
 
     with locked(folder):
         if serves(folder, name, plan):
             return ""
-        kept = _kept(folder, name)
-        if not kept:
+        if not has_versions(folder):
             repack(build_dir, form, (target,), folder, base=base)
             return ""
     with TemporaryDirectory(prefix="trtcompress-") as made:
         repack(build_dir, form, (target,), Path(made), base=base)
-        switched = add_versions(Path(made), folder, max(KEEP, kept))  # takes the lock itself
-    return (
-        f"{folder} serves the engine as a new version, not tuned: {numbers(switched)}; "
-        f"back to the one before: trtcompress rollback {folder} --model {name}"
-    )
-
-
-def _kept(folder: Path, name: str) -> int:
-    """How many versions lie there that an exchange of the model would lose; 0 where there is nothing to lose."""
-    from trtcompress_engines.triton.versions import versions
-
-    steps = any(re.fullmatch(rf"{re.escape(name)}_.+_v\d+", path.name) for path in folder.iterdir())
-    if not (steps or has_versions(folder)):
-        return 0
-    return len(versions(folder / name)) if (folder / name).is_dir() else 1
+        return put_beside(Path(made), folder)  # takes the lock itself

@@ -88,6 +88,7 @@ def _precision(plan: PrecisionPlan) -> dict[str, Any]:
 def _packages(packages: Packages, placed: Placed) -> dict[str, Any]:
     folders = {form: relative(placed.find(path), placed) for form, path in packages.folders.items()}
     notes = [note.replace(BUILD_DIR, str(placed.build_dir)) for note in packages.notes]
+    notes += [f"{form}: {told}" for form, folder in folders.items() if (told := placed.told.get(folder))]
     return {"target": packages.target, "folders": folders, "notes": notes}
 
 
