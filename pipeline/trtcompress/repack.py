@@ -14,6 +14,7 @@ from .assemble import MANIFEST
 from .builder import DEFAULT
 from .config import BuildConfig, PackageFormat
 from .kit_packing import FORMAT
+from .notes_once import once
 from .outputs import PackagedModel
 from .packaging import BROUGHT, pack, with_brought_plan
 from .repack_steps import around_of
@@ -62,7 +63,9 @@ def repack(
     if form == FORMAT and not names:  # a build for servers too has kits for its devices alone
         wanted = [(engine, target) for engine, target in wanted if target.how == "kit"] or wanted
     failed = failed_gates(build_dir)
-    packed, notes, said = [], [], []
+    packed: list[PackagedModel] = []
+    missing: list[tuple[Target, str]] = []
+    said = []
     for engine, target in wanted:
         folder = repository if len(wanted) == 1 else repository / target.name
         engine = with_brought_plan(engine)
@@ -71,15 +74,16 @@ def repack(
         else:
             note, place = _served(build_dir, config, engine, target, folder, form, base)
         if note:
-            notes.append(f"{target.name}: {note}")
+            missing.append((target, note))
         else:
             packed.append(PackagedModel(target=target.name, format=form, repository=str(folder), model=str(place)))
             said += [f"warning: {target.name}: a gate failed in the build: {gate}" for gate in failed[target.name]]
             if form != FORMAT and engine.path.name == BROUGHT:
                 said.append(f"{target.name}: packed {engine.path}, which was built elsewhere: it was not run here")
+    notes = once(missing)
     if not packed:
         raise CompileError("nothing could be packed", where=str(build_dir), hint="\n".join(notes))
-    return Repacked(tuple(packed), (*notes, *said), len(notes))
+    return Repacked(tuple(packed), (*notes, *said), len(missing))
 
 
 def _served(
