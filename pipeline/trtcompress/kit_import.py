@@ -12,23 +12,24 @@ from trtcompress_engines.gates import EMULATED, GateLimits, explain, judge, verd
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.errors import DataError, MissingPathError, UsageError
 from trtcompress_graph.measured import Gate, MetricResult
+from trtcompress_graph.target import Target
 
 from .as_built import EMULATION, candidate_as_built, graph_of
 from .asked import known_targets
 from .assemble import MANIFEST, only_writer
 from .codec import encode
 from .config import BuildConfig
-from .files import write_text
 from .kit_choice import choose_measured, gate_of
 from .kit_record import retarget, with_plans
-from .kit_report import with_devices
+from .kit_report import write_again
 from .kit_results import KitEngine, KitResults, metric_result, read_results
 from .kit_scores import KeptOutputs, missing
 from .outcome import BuildResult
 from .packed_again import pack_stale, tell_stale
 from .report import REPORT
-from .report.junit import junit_xml
-from .store import store_errors
+
+_NO_JETSON = ("x86_64", "i686", "AMD64")
+"""Processors, as Python names them."""
 
 
 def import_results(
@@ -61,16 +62,18 @@ def import_results(
     target = results.kit.target
     with only_writer(build_dir):
         facts, config = _build(build_dir)
-        scores = KeptOutputs(build_dir, config, resolve_target(target, known_targets(config)), path.parent, base)
+        device = resolve_target(target, known_targets(config))
+        scores = KeptOutputs(build_dir, config, device, path.parent, base)
         before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")
         validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
+        facts["devices"][target]["notes"] += _doubts(results, device)
         with_plans(build_dir, validation, results)
         retarget(facts, validation)
         stale = tell_stale(build_dir, facts, target, config)
-        _write(build_dir, facts)
+        write_again(build_dir, facts)
         if stale:
             pack_stale(build_dir, facts, target, stale, config.name, base)
-            _write(build_dir, facts)
+            write_again(build_dir, facts)
     notes = [validation["choice"]["told"], *facts["devices"][target]["notes"], *_of_packages(facts, target)]
     if before != validation["shipped"]:
         again = f"trtcompress package {build_dir} --target {target} -o REPOSITORY"
@@ -78,14 +81,6 @@ def import_results(
             f"{validation['shipped']} is shipped in place of {before}; pack again what was packed elsewhere: {again}"
         )
     return BuildResult.model_validate({name: facts[name] for name in BuildResult.model_fields}), tuple(notes)
-
-
-def _write(build_dir: Path, facts: dict[str, Any]) -> None:
-    """Each file is the old one or the new one."""
-    with store_errors(build_dir):
-        write_text(build_dir / "report.md", with_devices(facts))
-        write_text(build_dir / "junit.xml", junit_xml(facts))
-        write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
 
 
 def _of_packages(facts: Mapping[str, Any], target: str) -> list[str]:
@@ -209,6 +204,13 @@ def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> 
     """Engines of the build that the device did not measure."""
     names = [candidate["engine"]["encoding"] for candidate in validation["candidates"]]
     return [f"{name} was not measured: it was not built there" for name in names if name not in measured]
+
+
+def _doubts(results: KitResults, device: Target) -> list[str]:
+    """A Jetson tells its board or, where that cannot be seen, an ARM processor; what was tried elsewhere does not."""
+    if device.how != "kit" or results.device.model not in _NO_JETSON:
+        return []
+    return [f"these results name {results.device.model}, which is no {device.name}: were they measured on the device?"]
 
 
 def _build(build_dir: Path) -> tuple[dict[str, Any], BuildConfig]:

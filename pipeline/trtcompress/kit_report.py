@@ -1,14 +1,36 @@
-"""report.md with a section for each device that brought results back."""
+"""The reports of a build that another machine brought something for: report.md has a section for each device."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from .files import write_text
+from .report import REPORT
+from .report.junit import junit_xml
 from .report.markdown import markdown
 from .report.table import size
+from .store import store_errors
 
 COLUMNS = ("engine", "size", "batch", "p50 ms", "p90 ms", "p99 ms", "samples/s", "speedup", "memory MB", "power W")
+
+
+def write_again(build_dir: Path, facts: dict[str, Any]) -> None:
+    """Write report.md, junit.xml and report.json anew; each file is the old one or the new one.
+
+    Args:
+        build_dir: of the build.
+        facts: its record.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    with store_errors(build_dir):
+        write_text(build_dir / "report.md", with_devices(facts))
+        write_text(build_dir / "junit.xml", junit_xml(facts))
+        write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")
 
 
 def with_devices(facts: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ def read_results(path: Path) -> KitResults:
 
     Raises:
         MissingPathError: it is not there.
-        DataError: it is damaged, or was not measured on a device.
+        DataError: it is damaged, or was not measured on a device, or contradicts itself.
     """
     again = "copy results/results.json from the device again, or run ./validate there"
     try:
@@ -120,6 +120,9 @@ def read_results(path: Path) -> KitResults:
     if found.backend != "tensorrt":
         what = "these are numbers of ONNX Runtime, not of the device: nothing of them counts there"
         raise DataError(what, where=str(path), hint="run ./build and ./validate on the device, without --backend")
+    if not found.device.cuda:  # however TensorRT is run, the kit says how
+        what = "these results contradict themselves: of TensorRT by their backend, and of no GPU by their device"
+        raise DataError(what, where=str(path), hint=again)
     return found
 
 

@@ -1,4 +1,4 @@
-"""report.json and report.md of a build whose plans were built on another machine."""
+"""The reports of a build whose plans were built on another machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 
 from .as_built import graph_of
 from .digests import file_digest
-from .files import write_text
-from .kit_report import with_devices
+from .kit_report import write_again
 from .outcome import BuildResult
 from .packed_again import Folders, pack_shipped
 from .remote_build import Brought
 from .report import REPORT
-from .store import store_errors
 
 
 def tell_in_report(build_dir: Path, target: str, plans: Mapping[str, Brought]) -> None:
@@ -38,7 +36,7 @@ def tell_in_report(build_dir: Path, target: str, plans: Mapping[str, Brought]) -
         result = next(one for one in facts["targets"] if one["target"] == target)
         size, digest = shipped.plan.stat().st_size, file_digest(shipped.plan)
         result |= {"engine": str(shipped.plan), "sha256": digest, "size_bytes": size}
-    _write(build_dir, facts)
+    write_again(build_dir, facts)
 
 
 def pack_and_tell(
@@ -65,7 +63,7 @@ def pack_and_tell(
     if entry is None or not folders:
         return []
     said = pack_shipped(build_dir, entry, folders, plan, name, base)
-    _write(build_dir, facts)
+    write_again(build_dir, facts)
     return said
 
 
@@ -84,9 +82,3 @@ def _tell_of_plan(candidate: dict[str, Any], brought: Brought, build_dir: Path) 
     graph = {"graph_sha256": graph_of(candidate)}
     engine = {**candidate["engine"], **graph, "path": path, "sha256": digest, "built": True, "reproducible": False}
     candidate |= {"engine": {**engine, "details": {**kept, **told}}, "size_bytes": brought.plan.stat().st_size}
-
-
-def _write(build_dir: Path, facts: dict[str, Any]) -> None:
-    with store_errors(build_dir):
-        write_text(build_dir / "report.md", with_devices(facts))
-        write_text(build_dir / REPORT, json.dumps(facts, indent=1) + "\n")

@@ -13,11 +13,14 @@ import pytest
 from command_line import done, trtcompress
 from kits import SECONDS, on_jetpack, results
 from small_builds import QUICK, Small, small_classifier, tree
+from trtcompress.kit_import import import_results
+from trtcompress.remote_report import tell_in_report
 from trtcompress_engines.metrics import evaluate
 
 TARGETS = ("--target", "jetson-agx-orin", "--target", "cpu:float")
 AXES = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}")
 GATES = "gates={min_cosine: 0.9, max_metric_drop: 0.5, max_latency_ms: 1000, min_speedup: 0.001, max_size_mb: 1}"
+DEVICE = {"model": "x86_64", "release": "", "tensorrt": "8.5.2", "cuda": "pycuda", "python": "3.8.0", "numpy": "1.24"}
 METRIC = "def flipped(outputs, labels):\n    return (outputs['logits'].argmax(1) != labels).astype(float)\n"
 
 
@@ -119,6 +122,7 @@ def test_the_same_results_twice_change_nothing_and_new_ones_replace_them(measure
     ("facts", "code", "told"),
     [
         ({"backend": "onnxruntime"}, 3, "not of the device"),
+        ({"device": {**DEVICE, "tensorrt": "", "cuda": ""}}, 3, "these results contradict themselves"),
         ({"version": 2}, 3, "not what ./validate of a kit writes: version"),
         ({"engines": []}, 3, "engines"),
         ({"kit": {"name": "small", "target": "jetson-thor", "digest": ""}}, 2, "no target 'jetson-thor'"),
@@ -129,6 +133,25 @@ def test_results_that_do_not_count_are_refused(measured, build, tmp_path, facts,
     ran = trtcompress("import-results", build, changed(measured, tmp_path, **facts))
     assert (ran.code, told in ran.err) == (code, True), ran.err
     assert tree(build) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "doubted"), [("x86_64", True), ("aarch64", False), ("NVIDIA Jetson AGX Orin", False)]
+)
+def test_a_jetson_that_is_none_is_doubted(measured, build, tmp_path, model: str, doubted: bool):
+    results = changed(measured, tmp_path, device={**DEVICE, "model": model})
+    _, notes = import_results(build, results)
+    told = "these results name x86_64, which is no jetson-agx-orin: were they measured on the device?"
+    assert (told in notes) == doubted
+    assert (told in (build / "report.md").read_text()) == doubted
+
+
+def test_who_brings_plans_writes_all_reports(measured, build):
+    done("import-results", build, measured[1])
+    written = (build / "junit.xml").read_bytes()
+    (build / "junit.xml").write_text("of an earlier record")
+    tell_in_report(build, "jetson-agx-orin", {})
+    assert (build / "junit.xml").read_bytes() == written
 
 
 def test_results_of_another_build_are_refused(measured, build, tmp_path):
