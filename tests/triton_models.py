@@ -64,6 +64,36 @@ def cnn(path: Path) -> Model:
     return save(path, nodes, inputs, [("logits", TensorProto.FLOAT, ["batch", 10])], weights)
 
 
+APART = {"image": {"images": AxisRange(1, 4, 8)}, "words": {"texts": AxisRange(1, 10, 16)}}
+
+
+def towers(path: Path, axes: Mapping[str, Mapping[str, AxisRange]] = APART) -> Model:
+    """`image [N, 8] -> image_vectors [N, 4]`, `words [M, 3] -> text_vectors [M, 4], lengths [M]`; a scale is shared."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "wi": rng.normal(size=(8, 4)).astype("f4"),
+        "table": rng.normal(size=(20, 4)).astype("f4"),
+        "scale": np.float32([3]),
+        "one": np.array([1], "i8"),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["image", "wi"], ["i"]),
+        helper.make_node("Mul", ["i", "scale"], ["image_vectors"]),
+        helper.make_node("Gather", ["table", "words"], ["t"]),
+        helper.make_node("ReduceSum", ["t", "one"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "scale"], ["text_vectors"]),
+        helper.make_node("ReduceL2", ["sum", "one"], ["lengths"], keepdims=0),
+    ]
+    (n,), (m,) = axes["image"], axes["words"]
+    inputs = [("image", TensorProto.FLOAT, [n, 8]), ("words", TensorProto.INT64, [m, 3])]
+    outputs = [
+        ("image_vectors", TensorProto.FLOAT, [n, 4]),
+        ("text_vectors", TensorProto.FLOAT, [m, 4]),
+        ("lengths", TensorProto.FLOAT, [m]),
+    ]
+    return save(path, nodes, inputs, outputs, weights)
+
+
 VOCABULARY = 50
 
 

@@ -27,6 +27,12 @@ BUILD_DIR = "BUILD_DIR"
 BROUGHT = "model.plan"
 """Name of a plan that was built elsewhere; the word how to build it (`how_to_build`) writes it so."""
 
+TOWERS_ELSEWHERE = (
+    "triton.towers needs an engine of each tower, and this target's engine of the whole is built elsewhere; "
+    "to serve the whole engine, leave triton.towers out and build again"
+)
+"""Why towers are not served of an engine that cannot be built here, whatever is brought."""
+
 
 @dataclass(frozen=True, slots=True)
 class Around:
@@ -78,6 +84,8 @@ def pack(
     Returns:
         Empty, or why there is nothing to pack: the engine is not built yet.
     """
+    if not engine.built and triton.towers:
+        return f"{form}: not packed; {TOWERS_ELSEWHERE}"
     if not engine.built:
         return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, build_dir)}"
     from trtcompress_engines.triton.repository import write_repository

@@ -16,7 +16,7 @@ from .compiling import read_engine
 from .config import BuildConfig, PackageFormat
 from .files import write_text
 from .kit_packing import FORMAT
-from .packaging import how_to_go_on, with_brought_plan
+from .packaging import TOWERS_ELSEWHERE, how_to_go_on, with_brought_plan
 from .served_plan import put, serves
 from .store import store_errors
 
@@ -166,10 +166,7 @@ def _never(form: PackageFormat, config: BuildConfig) -> str:
     if form not in SERVED:
         return f"{form} does not serve an engine of TensorRT: --set 'package=[{SERVED[0]}]'"
     if config.triton.towers:
-        return (
-            "triton.towers needs an engine of each tower, and towers of this target are built elsewhere, by hand; "
-            "to serve the whole engine, leave triton.towers out and build again"
-        )
+        return TOWERS_ELSEWHERE
     return ""
 
 

@@ -18,6 +18,7 @@ from trtcompress_graph.target import Engine, Target
 
 from .builder import DEFAULT, BuilderRef
 from .compiling import compile_model
+from .packaging import TOWERS_ELSEWHERE
 from .profiles import named_axes, usual_shapes
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def pack_towers(
                 implicit=_implicit(engine, outputs, Path(folder) / f"{tower}.float.onnx"),
             )
             if not made.built:
-                return f"{form}: not packed, a tower cannot be built here; leave triton.towers out to serve the whole"
+                return f"{form}: not packed; {TOWERS_ELSEWHERE}"
             _compare(engine, made, target, axes, tower)
             own = named_axes(part, ranges)
             called = f"{name}_{tower}_model"

@@ -10,11 +10,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import tritonclient.http
-from onnx import TensorProto, helper
 from tritonclient.utils import np_to_triton_dtype
 
 import trtcompress.towers
-from triton_models import CPU, save
+from triton_models import APART, CPU, towers
 from tritonserver import tritonserver
 from trtcompress.builder import BuilderRef
 from trtcompress.compiling import compile_model
@@ -31,36 +30,8 @@ from trtcompress_graph.part import write_part
 from trtcompress_graph.target import Engine
 
 Feed = dict[str, np.ndarray]
-APART = {"image": {"images": AxisRange(1, 4, 8)}, "words": {"texts": AxisRange(1, 10, 16)}}
 TOGETHER = {"image": {"pairs": AxisRange(1, 4, 8)}, "words": {"pairs": AxisRange(1, 4, 8)}}
 TOWERS = {"image": ("image_vectors",), "text": ("text_vectors", "lengths")}
-
-
-def towers(path: Path, axes: Mapping[str, Mapping[str, AxisRange]] = APART) -> Model:
-    """`image [N, 8] -> image_vectors [N, 4]`, `words [M, 3] -> text_vectors [M, 4], lengths [M]`; a scale is shared."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "wi": rng.normal(size=(8, 4)).astype("f4"),
-        "table": rng.normal(size=(20, 4)).astype("f4"),
-        "scale": np.float32([3]),
-        "one": np.array([1], "i8"),
-    }
-    nodes = [
-        helper.make_node("MatMul", ["image", "wi"], ["i"]),
-        helper.make_node("Mul", ["i", "scale"], ["image_vectors"]),
-        helper.make_node("Gather", ["table", "words"], ["t"]),
-        helper.make_node("ReduceSum", ["t", "one"], ["sum"], keepdims=0),
-        helper.make_node("Mul", ["sum", "scale"], ["text_vectors"]),
-        helper.make_node("ReduceL2", ["sum", "one"], ["lengths"], keepdims=0),
-    ]
-    (n,), (m,) = axes["image"], axes["words"]
-    inputs = [("image", TensorProto.FLOAT, [n, 8]), ("words", TensorProto.INT64, [m, 3])]
-    outputs = [
-        ("image_vectors", TensorProto.FLOAT, [n, 4]),
-        ("text_vectors", TensorProto.FLOAT, [m, 4]),
-        ("lengths", TensorProto.FLOAT, [m]),
-    ]
-    return save(path, nodes, inputs, outputs, weights)
 
 
 def engine(folder: Path, axes: Mapping[str, Mapping[str, AxisRange]] = APART) -> Engine:
