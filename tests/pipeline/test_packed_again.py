@@ -33,6 +33,9 @@ targets: [h100]
 measure: {seconds: 0.01}
 package: [triton]
 """
+MODULE = "post_of_packed_again"
+"""No other test has a module of this name, which one that ran before in this process would have left on the path."""
+
 POST = "def answer(outputs):\n    return {'best': outputs['logits'].argmax(1)}\n"
 PYTHON = f"""\
 #!/bin/sh
@@ -56,10 +59,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two builds, started from a folder that is not the config's: the model alone, and with a function behind it."""
     folder, elsewhere = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("elsewhere")
     small_classifier(folder)
-    (folder / "post.py").write_text(POST)
+    (folder / f"{MODULE}.py").write_text(POST)
     (folder / "small.yaml").write_text(CONFIG)
     (folder / "steps.yaml").write_text(
-        CONFIG.replace("name: small", "name: steps") + "triton: {postprocess: 'post:answer'}\n"
+        CONFIG.replace("name: small", "name: steps") + f"triton: {{postprocess: '{MODULE}:answer'}}\n"
     )
     with pytest.MonkeyPatch.context() as monkeypatch, serving(folder / "ssh", monkeypatch) as server:
         server.program("python3", PYTHON)
@@ -205,7 +208,7 @@ def test_an_ensemble_follows_from_any_folder_and_keeps_its_versions(project: Pro
 def test_why_a_repository_was_not_packed_is_told_with_what_to_do(project: Project, steps: Path, tmp_path: Path):
     first = served(steps, "steps_model")
     said = imports(steps, other(first), tmp_path)
-    why = "it was not packed by itself: 'post:answer', which the build had for its postprocess, is not there"
+    why = f"it was not packed by itself: '{MODULE}:answer', which the build had for its postprocess, is not there"
     assert why in said, said
     assert "run this in the folder of the config" in said
     assert served(steps, "steps_model") == first
