@@ -80,6 +80,25 @@ def test_what_is_judged_on_the_data_of_the_training_is_told(made):
     assert told in (folder / "out/small/report.md").read_text()
 
 
+def test_each_int8_encoding_is_trained_by_itself(tmp_path):
+    """Each starts from its own rounded graph, and the scales of each stay where its kernels need them."""
+    config = project(tmp_path / "p", ("cpu:int8", "rtx-4090:int8"))
+    built, heard = build(config, tmp_path, "metric=[top1]", "gates={}", "qat.steps=8", "qat.lr=0.001", until="qat")
+    values = {(name, subject): value for (name, subject), value in built.run.values.items()}
+    trained = {subject: value for (name, subject), value in values.items() if name == "trained"}
+    assert set(trained) == {"cpu-int8", "trt-int8"}
+    assert len([name for name in heard.worked if name.startswith("qat")]) == 2
+    assert [value.steps for value in trained.values()] == [8, 8]
+    assert (
+        len({value.digest for value in trained.values()} | {values["quantized", name].digest for name in trained}) == 4
+    )
+    types = {
+        name: {q.data_type for q in onnx.load(value.path).graph.initializer if q.name.endswith("zero_point")}
+        for name, value in trained.items()
+    }
+    assert types["cpu-int8"] != types["trt-int8"]
+
+
 def test_settings_that_a_loop_of_ones_own_does_not_read_are_refused(made, tmp_path):
     _, config, _, _ = made
     (config.parent / "loops.py").write_text("def train(module):\n    return module\n")
