@@ -165,8 +165,12 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         expected = re.findall(r"'([^']+)'", first["msg"])
         near = difflib.get_close_matches(str(first["input"]), expected, n=1, cutoff=0.4)
         what = f"'{first['input']}' is not one of: {', '.join(expected)}"
-        hint = f"did you mean '{near[0]}'?" if near else hint
+        hint = _MEANT.get(str(first["input"]).lower()) or (f"did you mean '{near[0]}'?" if near else hint)
     return ConfigError(what, where=where(path), hint=hint)
+
+
+_MEANT = dict.fromkeys(("fp16", "fp32", "half"), "did you mean 'float'? It is FP16 on GPUs and FP32 on CPUs")
+"""Hints for words that others use."""
 
 
 _MISSING_HINTS: Mapping[KeyPath, str] = {
