@@ -1,6 +1,6 @@
 """Proofs that take long, run whole: the tests run a seeded sample of each.
 
-    python benchmarks/campaign.py [--kills 400]
+    python benchmarks/campaign.py [--part NAME ...] [--kills 400]
 
 Builds are killed at random moments, each real model of the tests is built for RTX cards, and each example is built as
 it stands. A campaign is cut into rounds; each finished round is kept at once in `results/campaign.json` with the commit
@@ -33,7 +33,9 @@ FAULTS = ("half_written", "made_again", "different", "left_behind", "failed")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=400, help="builds killed at random moments, in all")
+    parser.add_argument("--part", action="append", choices=PARTS, help="repeat it; all without any")
     arguments = parser.parse_args()
+    parts = arguments.part or PARTS
     machine = describe("onnxruntime", "onnx-ir", "tensorrt-rtx-cu13-bindings")
     result = {
         "machine": machine,
@@ -41,9 +43,12 @@ def main() -> int:
         **{part: {} for part in PARTS},
         **kept(machine["commit"]),
     }
-    killed(result, arguments.kills)
-    built(result)
-    examples(result)
+    if "kills" in parts:
+        killed(result, arguments.kills)
+    if "rtx" in parts:
+        built(result)
+    if "examples" in parts:
+        examples(result)
     rounds = result["kills"].values()
     faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
     faults["rtx"] = sum(len(round_["faults"]) for round_ in result["rtx"].values())
