@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from triton_models import BATCH_8, CPU, RTX, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, aside, check_repository, parse_config, write_repository
 from trtcompress_engines.triton.formats import LAYOUTS
+from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.setting import setting_of, with_setting
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import CompileError, MissingPathError, RepositoryError, StoreError, UsageError
@@ -246,6 +248,52 @@ def test_a_configuration_edited_into_disagreement(engine: Engine, tmp_path: Path
     with pytest.raises(RepositoryError, match=words) as caught:
         check_repository(tmp_path / "repository")
     assert str(config) in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("max_batch_size: 8", "max_batch_size: 64", "max_batch_size is 64 here, and the plan was packed for at most 8"),
+        ("max_batch_size: 8", "max_batch_size: 0", "dims"),
+        ("TYPE_FP32", "TYPE_FP16", "data_type"),
+        ('name: "logits"', 'name: "logit"', "outputs"),
+        ("dims: [1, 28, 28]", "dims: [1, 32, 32]", "dims"),
+    ],
+)
+def test_a_configuration_of_a_plan_edited_into_disagreement(
+    plan: Engine, tmp_path: Path, backend: str, old: str, new: str, words: str
+):
+    repository = tmp_path / "repository"
+    folder = write(replace(plan, backend=backend), repository, target=RTX)
+    check_repository(repository)
+    read_served(repository, "m", {})
+    config = folder / "config.pbtxt"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    for check in (lambda: check_repository(repository), lambda: read_served(repository, "m", {})):
+        with pytest.raises(RepositoryError, match=words) as caught:
+            check()
+        assert str(config) in str(caught.value)
+    config.write_text(text.replace("max_batch_size: 8", "max_batch_size: 4").replace("[4, 8]", "[4]"))
+    check_repository(repository)
+
+
+def test_what_lies_beside_a_plan_is_what_was_packed(plan: Engine, tmp_path: Path):
+    repository = tmp_path / "repository"
+    folder = write(plan, repository, target=RTX)
+    tensors, digests = folder / "1/model.plan.json", folder / "1/model.plan.sha256"
+    subprocess.run(["sha256sum", "-c", digests.name], cwd=digests.parent, check=True)
+    tensors.write_text(tensors.read_text().replace('"greatest_batch": 8', '"greatest_batch": 64'))
+    with pytest.raises(RepositoryError, match=r"model\.plan\.json: this is not what was packed"):
+        check_repository(repository)
+    tensors.unlink()
+    with pytest.raises(MissingPathError, match=r"model\.plan\.json: the tensors of the plan are missing"):
+        check_repository(repository)
+    digests.write_text(digests.read_text().splitlines(keepends=True)[0])  # as it was packed before there were any
+    check_repository(repository)
+    assert read_served(repository, "m", {}).max_batch == 8
 
 
 def test_a_changed_model_is_found(tmp_path: Path, engine: Engine):

@@ -70,6 +70,17 @@ def test_the_plan_is_packed(build, tmp_path):
     assert 'platform: "tensorrt_plan"' in (model / "config.pbtxt").read_text()
 
 
+@pytest.mark.parametrize("command", ["serve-check", "tune"])
+def test_an_edited_configuration_is_refused_before_a_server_starts(build, tmp_path, command):
+    plan(build)
+    done("package", build, "--target", "h100", "-o", tmp_path / "repository")
+    config = tmp_path / "repository/small/config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 4", "max_batch_size: 64"))
+    ran = trtcompress(command, tmp_path / "repository")
+    assert ran.code == 8
+    assert "max_batch_size is 64 here, and the plan was packed for at most 4" in ran.err
+
+
 def test_validate_takes_the_plan_for_the_size_and_the_graph_for_the_rest(build, built):
     plan(build)
     data = ("--reference", built[0] / "small.onnx", "--data", built[0] / "samples.npz", "--axis", "x.batch=1,2,4")

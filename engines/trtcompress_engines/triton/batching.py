@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trtcompress_graph.axes import Axes, AxisRange
 from trtcompress_graph.errors import CompileError, EngineShapeError
@@ -22,6 +22,7 @@ class Batching:
         max_size: 0 where Triton does not batch: then every axis is part of `dims`.
         usual: the batch that is expected most.
         preferred: sizes that the dynamic batcher runs at once.
+        greatest: samples that the engine takes at once; 0 where that is not known or Triton does not batch.
         dynamic: whether Triton joins requests; where not, a batch is what one request brings.
     """
 
@@ -29,6 +30,7 @@ class Batching:
     usual: int = 1
     preferred: tuple[int, ...] = ()
     dynamic: bool = True
+    greatest: int = field(default=0, compare=False)
 
 
 def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
@@ -60,7 +62,7 @@ def batching(graph: Model, axes: Axes, options: TritonOptions) -> Batching:
             hint=f"--set 'model.inputs.{graph.inputs[0].name}.{axis}=[1, {span.opt if span else 1}, {wished}]'",
         )
     usual = min(span.opt, wished) if span is not None else 1
-    return Batching(wished, usual, _preferred(options, usual, wished))
+    return Batching(wished, usual, _preferred(options, usual, wished), greatest=greatest)
 
 
 def _range(axes: Axes, axis: str) -> AxisRange | None:

@@ -16,6 +16,7 @@ from .config import profile_names, served_dims
 from .datatypes import TRITON_TYPES
 from .formats import PLAN_PROFILES
 from .modelconfig import parameter, parse_config
+from .plan_tensors import PlanTensors, read_tensors
 from .repository import checksum
 from .versions import served_version
 
@@ -58,7 +59,7 @@ def check_config(folder: Path, config: Any, graph: Model | None) -> None:
     Args:
         folder: of the model in the repository.
         config: its `ModelConfig`; of no ensemble.
-        graph: the ONNX model that is served; None where it is a plan.
+        graph: the ONNX model that is served; None where it is a plan, of which what it takes lies beside it.
 
     Raises:
         RepositoryError: they disagree.
@@ -66,11 +67,24 @@ def check_config(folder: Path, config: Any, graph: Model | None) -> None:
     path = folder / "config.pbtxt"
     _agree(path, "name", config.name, folder.name)
     _check_profiles(path, config)
-    if graph is not None:
+    held = graph or _tensors_of_plan(folder, config)
+    if held is not None:
         batch = Batching(config.max_batch_size)
-        _check_tensors(path, "input", config.input, graph.inputs, batch)
-        _check_tensors(path, "output", config.output, graph.outputs, batch)
+        _check_tensors(path, "input", config.input, held.inputs, batch)
+        _check_tensors(path, "output", config.output, held.outputs, batch)
+    if isinstance(held, PlanTensors) and config.max_batch_size > held.greatest_batch:
+        raise RepositoryError(
+            f"max_batch_size is {config.max_batch_size} here, and the plan was packed for at most "
+            f"{held.greatest_batch}",
+            where=str(path),
+            hint="build it with a greater range of the batch axis, and package it again",
+        )
     _check_batches(path, config)
+
+
+def _tensors_of_plan(folder: Path, config: Any) -> PlanTensors | None:
+    model = folder / str(served_version(folder, config)) / parameter(config, "model_file")
+    return read_tensors(model, checksum(model)) if model.suffix == ".plan" else None
 
 
 def _check_profiles(path: Path, config: Any) -> None:

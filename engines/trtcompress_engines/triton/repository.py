@@ -21,6 +21,7 @@ from .config import Serving, config_text
 from .datatypes import check_types
 from .formats import Layout, layout
 from .options import TritonOptions
+from .plan_tensors import write_tensors
 from .ranged import parameters
 
 VERSION = "1"
@@ -75,7 +76,8 @@ def write_repository(
     try:
         with put_folder(repository / name) as folder:
             model = _write_version(engine, chosen, folder / VERSION)
-            checksum(model).write_text(f"{files_digest([model])}  {model.name}\n", encoding="utf-8")
+            plan = model.suffix == ".plan"
+            write_digests(model, *([write_tensors(model, engine.graph, batch.greatest)] if plan else []))
             ranges = parameters(engine.graph, axes, batch.max_size > 0)
             serving = _described(engine, target, chosen.serving, ranges)
             text = config_text(name, engine.graph, serving, batch, axes, options)
@@ -103,8 +105,14 @@ def _write_version(engine: Engine, chosen: Layout, folder: Path) -> Path:
     return model
 
 
+def write_digests(model: Path, *others: Path) -> None:
+    """Write the digest of a model, and of others that lie beside it."""
+    lines = [f"{files_digest([path])}  {path.name}\n" for path in (model, *others)]
+    checksum(model).write_text("".join(lines), encoding="utf-8")
+
+
 def checksum(model: Path) -> Path:
-    """File with the digest of a model, for `sha256sum -c`.
+    """File with the digest of a model, in its first line, for `sha256sum -c`.
 
     It does not stand in `config.pbtxt`, which stays the same when a plan is built again with other bytes.
     """
