@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kits import run
 from trtcompress_engines.gates import GateLimits, judge
 from trtcompress_engines.kit.device import buffers, builder, compare, kit, results, tegrastats
 from trtcompress_engines.kit.device.kit import KitError
@@ -36,6 +38,21 @@ def test_the_code_is_that_of_python_3_8_and_imports_only_what_jetpack_has(path: 
             names.add(str(node.module).partition(".")[0])
     assert names <= sys.stdlib_module_names | JETPACK | ELSEWHERE
     assert "annotations" in path.read_text(encoding="utf-8") or path.name == "__init__.py"
+
+
+@pytest.mark.parametrize("script", ["build", "validate"])
+def test_a_python_without_numpy_is_told_what_to_install(tmp_path: Path, script: str):
+    shutil.copytree(DEVICE, tmp_path / "kit/device")
+    (tmp_path / "kit" / script).write_bytes((DEVICE.parent / "scripts" / script).read_bytes())
+    (tmp_path / "kit" / script).chmod(0o755)
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    ran = run(tmp_path / "kit", script, python=bare)
+    assert ran.code == 3
+    assert "numpy cannot be imported" in ran.err
+    assert "sudo apt install python3-numpy" in ran.err
+    assert "Traceback" not in ran.err
 
 
 def batches(seed: int) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import sys
 from pathlib import Path
-
-from .kit import NO_SPACE, Kit, KitError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +17,18 @@ def main(arguments: list[str] | None = None) -> int:
     0: done; 1: a gate failed; 2: wrong usage; 3: a damaged kit or one for another device; 4: something failed.
     """
     asked = _parser().parse_args(arguments)
+    try:
+        importlib.import_module("numpy")  # all that follows needs it, and some images of JetPack come without
+    except ImportError as error:
+        hint = "sudo apt install python3-numpy; or PYTHON=/path/to/python names one that has it"
+        print(f"error: numpy cannot be imported by {sys.executable} ({error}): {hint}", file=sys.stderr)
+        return 3
+    return _run(asked)
+
+
+def _run(asked: argparse.Namespace) -> int:
+    from .kit import NO_SPACE, Kit, KitError
+
     try:
         kit = Kit(ROOT)
         if asked.command == "build":
