@@ -141,7 +141,7 @@ def shared_faults(targets: dict[str, Any]) -> list[str]:
 
 
 def compared_scales(graph: Path, cache: Path) -> dict[str, Any]:
-    """Every activation that the Q/DQ graph quantizes, by name, against the line of that name in the cache.
+    """Every QuantizeLinear of an activation in the Q/DQ graph, against the line of its tensor's name in the cache.
 
     Both are read here as bytes, with no code of the product's.
     """
@@ -149,13 +149,13 @@ def compared_scales(graph: Path, cache: Path) -> dict[str, Any]:
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.initializer if not tensor.data_location}
     lines = cache.read_text(encoding="utf-8").split("\n")
     cached = dict(line.rsplit(": ", 1) for line in lines[1:] if line)
-    scales = {
-        node.input[0]: held[node.input[1]]
+    scales = [
+        (node.input[0], held[node.input[1]])
         for node in proto.node
         if node.op_type == "QuantizeLinear" and node.input[0] not in held
-    }
+    ]
     differ = {}
-    for tensor, scale in scales.items():
+    for tensor, scale in scales:
         bits = struct.pack(">f", scale).hex()  # exact: float16 scales are float32 ones too
         if tensor not in cached:
             differ[tensor] = "not in the cache"
@@ -163,7 +163,7 @@ def compared_scales(graph: Path, cache: Path) -> dict[str, Any]:
             differ[tensor] = f"{bits} in the graph, {cached[tensor]} in the cache"
     if not scales:
         differ["(all)"] = "the graph quantizes no activation"
-    return {"header": lines[0], "in_graph": len(scales), "in_cache": len(cached), "differ": differ}
+    return {"header": lines[0], "in_graph": len(dict(scales)), "in_cache": len(cached), "differ": differ}
 
 
 def shipped(report: dict[str, Any]) -> dict[str, Any]:
