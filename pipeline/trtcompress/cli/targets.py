@@ -38,6 +38,7 @@ def command(as_json: bool) -> None:
                 int8=t.int8,
                 precisions=precisions_of(t),
                 tensorrt=dict(t.tensorrt),
+                installable=dict(t.installable),
             )
             for t in found
         )

@@ -24,7 +24,8 @@ class TargetInfo(Settings):
     dla: int
     int8: bool
     precisions: tuple[str, ...] = Field(description="what may stand behind the colon of a target")
-    tensorrt: dict[str, str]
+    tensorrt: dict[str, str] = Field(description="version by platform release that carries it")
+    installable: dict[str, str] = Field(description="version that can be installed there in its place")
 
 
 class TargetList(Settings):
