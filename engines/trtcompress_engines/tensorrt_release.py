@@ -1,7 +1,8 @@
 """What each release of TensorRT can do: the one place where releases are told apart.
 
 8.4 and 8.5 come with JetPack 5, 8.6 and 10.3 with JetPack 6, 10.13 and later with JetPack 7, 10.x and 11 are on
-servers; TensorRT for RTX counts its own releases. tensorrt_features.py and tensorrt_parsers.py hold the tables.
+servers; TensorRT for RTX counts its own releases. tensorrt_features.py, tensorrt_cards.py and tensorrt_parsers.py hold
+the tables.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
+from .tensorrt_cards import lacks_card, no_release
 from .tensorrt_features import FEATURES, Feature, Number
 from .tensorrt_parsers import OPERATORS, PARSERS
 
@@ -163,11 +165,13 @@ def release_of(target: Target, version: str = "", features: Collection[Feature] 
         features: what it has to have; where none has it all, the newest is meant.
 
     Raises:
-        UsageError: no platform of the device carries that version.
+        UsageError: no platform of the device carries that version, or it does not build for the card.
     """
     carried = [known for _, known in having(target, () if version else features).tensorrt]
     if not version:
         here = None if carried else installed("classic")
+        if here and lacks_card(here.number, target.compute_capabilities):
+            here = None
         return here or Release("classic", _full(carried[-1]) if carried else SERVER)
     asked = Release("classic", version)
     offered = (*target.tensorrt, *target.installable)
@@ -176,6 +180,13 @@ def release_of(target: Target, version: str = "", features: Collection[Feature] 
             f"no platform of '{target.name}' carries TensorRT {version}",
             where="tensorrt.version",
             hint="; ".join(f"{platform}: {known}" for platform, known in offered),
+        )
+    why = no_release(asked.number) or ("" if offered else lacks_card(asked.number, target.compute_capabilities))
+    if why:
+        raise UsageError(
+            f"TensorRT {version} does not build for '{target.name}': {why}",
+            where="tensorrt.version",
+            hint=f"leave it out: {SERVER} is meant then",
         )
     return Release("classic", _full(version))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from trtcompress_engines import tensorrt_release
-from trtcompress_engines.targets import resolve_target
+from trtcompress_engines.targets import resolve_target, targets, with_devices
+from trtcompress_engines.tensorrt_cards import lacks_card
 from trtcompress_engines.tensorrt_release import FEATURES, Feature, Release, first_parsing, installed, release_of
 from trtcompress_graph.errors import UsageError
 
@@ -129,3 +131,54 @@ def test_what_is_installed_is_read_and_not_loaded(tmp_path: Path, monkeypatch: p
     assert installed("classic") == Release("classic", "8.6.1")
     held.clear()
     assert installed("classic") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "why"),
+    [
+        ("b200", "8.6", "compute capability 10.0 came with TensorRT 10.8"),
+        ("b200", "10.7", "compute capability 10.0 came with TensorRT 10.8"),
+        ("h100", "8.4", "compute capability 9.0 came with TensorRT 8.5"),
+        ("l4", "8.4.1", "compute capability 8.9 came with TensorRT 8.5"),
+        ("a100", "12.0", "there is no such release: known are 8.0 to 11.x"),
+        ("a100", "7.2", "there is no such release"),
+        ("a100", "8.9", "there is no such release: the last 8.x is 8.6"),
+    ],
+)
+def test_a_release_that_does_not_build_for_the_card_is_refused(target: str, version: str, why: str):
+    with pytest.raises(UsageError, match=re.escape(f"TensorRT {version} does not build for '{target}': {why}")) as told:
+        release_of(resolve_target(target), version)
+    assert (told.value.where, told.value.hint) == ("tensorrt.version", "leave it out: 10.13 is meant then")
+
+
+@pytest.mark.parametrize(
+    ("target", "versions"),
+    [
+        ("b200", ("10.8", "11.5")),
+        ("h100", ("8.5", "9.3", "11.9")),
+        ("t4", ("8.0", "11.4")),
+        ("a100", ("8.6.1", "10.3")),
+    ],
+)
+def test_a_release_that_may_build_for_the_card_is_taken(target: str, versions: tuple[str, ...]):
+    for version in versions:
+        assert release_of(resolve_target(target), version).number == Release("classic", version).number
+
+
+def test_what_was_dropped():
+    volta = with_devices({"v100": {"how": "local", "compute_capability": "7.0"}})["v100"]
+    assert release_of(volta, "10.4").version == "10.4"
+    with pytest.raises(UsageError, match=r"compute capability 7\.0 was dropped before TensorRT 10\.5"):
+        release_of(volta, "10.5")
+
+
+def test_what_is_installed_is_not_meant_for_a_card_that_it_does_not_build_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tensorrt_release, "installed", lambda flavour: Release(flavour, "8.6.1"))
+    assert release_of(resolve_target("h100")).version == "8.6.1"
+    assert release_of(resolve_target("b200")).version == tensorrt_release.SERVER
+
+
+def test_the_default_builds_for_every_card_of_the_table():
+    for target in targets().values():
+        if target.how == "local":
+            assert not lacks_card(Release("classic", tensorrt_release.SERVER).number, target.compute_capabilities)

@@ -50,6 +50,8 @@ def recipe_in(folder: Path) -> dict[str, Any]:
         ("rtx-4090", ["tensorrt.dla=0"], "tensorrt.dla", "no DLA"),
         ("jetson-xavier-nx", ["tensorrt.weight_streaming=true"], "weight_streaming", "came with TensorRT 10.0"),
         ("jetson-orin-nx", ["tensorrt={version: '9.1'}"], "tensorrt.version", "no platform of"),
+        ("b200", ["tensorrt={version: '8.6'}"], "tensorrt.version", "came with TensorRT 10.8"),
+        ("a100", ["tensorrt={version: '12.0'}"], "tensorrt.version", "there is no such release"),
         ("rtx-4090", ["tensorrt={version: '10.3'}"], "tensorrt.version", "is built by TensorRT for RTX"),
         ("a100", ["tensorrt.strip=true"], "tensorrt.strip", "cannot be served by Triton"),
         ("jetson-orin-nx", ["tensorrt.dla=0", "qat=true"], "qat", "stands in Q/DQ pairs"),
