@@ -76,6 +76,23 @@ def test_what_cannot_be_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "where", "quoted"),
+    [
+        ("tensorrt.version=8.6", "--set tensorrt.version", '"8.6"'),
+        ("tensorrt={version: 10.10}", "--set tensorrt.version", '"10.1"'),
+        ("tensorrt.version=11", "--set tensorrt.version", '"11"'),
+        ("targets=[{name: a100, tensorrt: {version: 8.6}}]", "--set targets.0.tensorrt.version", '"8.6"'),
+        ("devices.mine={like: orin-nx, tensorrt: {JetPack: 10.3}}", "--set devices.mine.tensorrt.JetPack", '"10.3"'),
+        ("devices.mine={how: local, compute_capability: 8.9}", "--set devices.mine.compute_capability", '"8.9"'),
+    ],
+)
+def test_a_version_without_quotes_is_told_to_have_them(tmp_path: Path, override: str, where: str, quoted: str):
+    with pytest.raises(ConfigError, match=f"is a number here, .* put quotes around it: {quoted}") as caught:
+        load_config(project(tmp_path), [override])
+    assert caught.value.where == where
+
+
 @pytest.mark.parametrize("value", ["optimization_level: 6", "workspace_mb: 0", "unknown: 1", "dla: -1"])
 def test_values_are_checked_by_the_schema(tmp_path: Path, value: str):
     with pytest.raises(ConfigError, match=r".") as caught:

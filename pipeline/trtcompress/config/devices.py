@@ -9,7 +9,7 @@ from pydantic import (
     Field,
 )
 
-from .forms import Lengths, Settings, as_source, as_tuple
+from .forms import Lengths, Settings, as_source, as_tuple, quoted
 
 Precision = Literal["auto", "int8", "float", "bf16", "fp8", "weight-int8", "weight-int4", "tables"]
 
@@ -42,9 +42,8 @@ class TimingCacheSettings(Settings):
 class TensorRTSettings(Settings):
     """What is asked of TensorRT's builder beyond its defaults; what a device or a release does not have is refused."""
 
-    version: str | None = Field(
+    version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){1,3}$"), BeforeValidator(quoted)] | None = Field(
         None,
-        pattern=r"^[0-9]+(\.[0-9]+){1,3}$",
         description="of the machine that builds (8.5); the newest of the device if not given",
     )
     workspace_mb: int | None = Field(None, ge=1, description="device memory that a layer may use, in MiB")
@@ -107,11 +106,15 @@ class DeviceSettings(Settings):
     how: Literal["aot", "local", "kit"] | None = Field(
         None, description="TensorRT for RTX here, TensorRT on a machine with the card, or on the device itself"
     )
-    compute_capability: str | None = Field(None, pattern=r"^[0-9]+\.[0-9]$", description="such as 8.9")
+    compute_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$"), BeforeValidator(quoted)] | None = Field(
+        None, description="such as 8.9"
+    )
     memory_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     int8: bool | None = Field(None, description="whether INT8 engines are built for it")
     dla: int | None = Field(None, ge=0, description="deep learning accelerators")
-    tensorrt: dict[str, str] | None = Field(None, description="version by platform release, oldest first")
+    tensorrt: dict[str, Annotated[str, BeforeValidator(quoted)]] | None = Field(
+        None, description="version by platform release, oldest first"
+    )
 
 
 _Target = Annotated[TargetSettings, BeforeValidator(as_target, json_schema_input_type=str | TargetSettings)]

@@ -39,6 +39,16 @@ def _rising(value: tuple[int, int, int]) -> tuple[int, int, int]:
     return value
 
 
+def quoted(value: object) -> object:
+    """A version written as a number is refused rather than read: 10.10 would become 10.1."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(
+            f'{value} is a number here, and 10.10 would be 10.1: put quotes around it: "{value}" '
+            f"(in a shell around both: '...=\"{value}\"')"
+        )
+    return value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple, json_schema_input_type=str | tuple[str, ...])]
 
 
