@@ -52,7 +52,7 @@ def with_devices(devices: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Targe
             taken from.
 
     Raises:
-        UsageError: a name is taken, `like` names no target, or without it what a device is stays open.
+        UsageError: a name is taken, `like` names no target, what a device is stays open, or no GPU is so.
     """
     found = dict(targets())
     taken = {name: target.name for target in found.values() for name in _names(target)}
@@ -80,6 +80,9 @@ def _own(name: str, facts: Mapping[str, Any], where: str) -> Target:
     if not {"how", "compute_capability"} <= given.keys():
         hint = "give `like: rtx-4090`, or `how` (aot, local, kit) and `compute_capability`"
         raise UsageError("it is open what this device is", where=where, hint=hint)
+    if given["how"] == "kit" and not given.get("tensorrt"):
+        hint = 'give the TensorRT of its platform, such as `tensorrt: {"JetPack 6.1": "10.3"}`, or `like: orin-nx`'
+        raise UsageError("a kit is built by the TensorRT of its device, and none is named", where=where, hint=hint)
     return _target(given, {"title": name, **given, "name": name})
 
 

@@ -46,6 +46,8 @@ def test_cards_of_ones_own_can_share_a_file():
     [
         ({"memory_gb": 8.0}, "it is open what this device is"),
         ({"how": "kit"}, "it is open what this device is"),
+        ({"how": "kit", "compute_capability": "8.7"}, "built by the TensorRT of its device, and none is named"),
+        ({"how": "kit", "compute_capability": "8.7", "tensorrt": {}}, "and none is named"),
         ({"like": "rtx-9999"}, "there is no target 'rtx-9999'"),
     ],
 )
