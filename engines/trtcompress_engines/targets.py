@@ -15,6 +15,8 @@ from typing import Any
 from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
+from .tensorrt_cards import no_card
+
 TURING = (7, 5)
 
 
@@ -83,7 +85,10 @@ def _own(name: str, facts: Mapping[str, Any], where: str) -> Target:
     if given["how"] == "kit" and not given.get("tensorrt"):
         hint = 'give the TensorRT of its platform, such as `tensorrt: {"JetPack 6.1": "10.3"}`, or `like: orin-nx`'
         raise UsageError("a kit is built by the TensorRT of its device, and none is named", where=where, hint=hint)
-    return _target(given, {"title": name, **given, "name": name})
+    made = _target(given, {"title": name, **given, "name": name})
+    if why := no_card(made.compute_capabilities[0]):
+        raise UsageError(why, where=f"{where}.compute_capability", hint="https://developer.nvidia.com/cuda-gpus")
+    return made
 
 
 def _facts(target: Target) -> dict[str, Any]:

@@ -169,6 +169,8 @@ def _options(section: TensorRTSettings, base: Path) -> TensorRTOptions:
 
 def _release(target: Target, builder: BuilderRef) -> Release:
     """Of the TensorRT that builds."""
+    from trtcompress_engines.backends.tensorrt_rtx import refuse_cards
+
     options = builder.options
     if target.how != "aot":
         return release_of(target, options.version, builder.features)
@@ -179,6 +181,7 @@ def _release(target: Target, builder: BuilderRef) -> Release:
             where=f"{SECTION}.version",
             hint="leave it out",
         )
+    refuse_cards(target)
     return here
 
 

@@ -36,6 +36,10 @@ def test_by_what_it_is():
     assert (target.how, target.compute_capabilities, target.int8, target.memory_gb) == ("local", ((9, 0),), False, None)
 
 
+def test_a_card_that_is_still_to_come():
+    assert own(how="local", compute_capability="13.0").compute_capabilities == ((13, 0),)
+
+
 def test_cards_of_ones_own_can_share_a_file():
     known = with_devices({"bench-card": {"like": "rtx-3090"}})
     assert resolve_target("bench-card+rtx-4090", known).compute_capabilities == ((8, 6), (8, 9))
@@ -48,6 +52,8 @@ def test_cards_of_ones_own_can_share_a_file():
         ({"how": "kit"}, "it is open what this device is"),
         ({"how": "kit", "compute_capability": "8.7"}, "built by the TensorRT of its device, and none is named"),
         ({"how": "kit", "compute_capability": "8.7", "tensorrt": {}}, "and none is named"),
+        ({"how": "local", "compute_capability": "9.9"}, "no GPU has compute capability 9.9"),
+        ({"like": "h100", "compute_capability": "9.1"}, "no GPU has compute capability 9.1"),
         ({"like": "rtx-9999"}, "there is no target 'rtx-9999'"),
     ],
 )

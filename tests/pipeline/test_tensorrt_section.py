@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 
 from builds import build, project
 from command_line import trtcompress
+from trtcompress.asked import known_targets
 from trtcompress.builder import builder_of
 from trtcompress.config_file import load_config
 from trtcompress.implicit import write_batches
@@ -21,6 +23,7 @@ from trtcompress.kit_packing import for_builder
 from trtcompress.profile_parts import joined
 from trtcompress.stage import DataRef
 from trtcompress_engines.backends import tensorrt as classic_backend
+from trtcompress_engines.backends import tensorrt_rtx
 from trtcompress_engines.parsed_graphs import OLDER
 from trtcompress_engines.targets import resolve_target
 from trtcompress_graph.axes import AxisRange
@@ -91,6 +94,25 @@ def test_a_version_without_quotes_is_told_to_have_them(tmp_path: Path, override:
     with pytest.raises(ConfigError, match=f"is a number here, .* put quotes around it: {quoted}") as caught:
         load_config(project(tmp_path), [override])
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_card_that_tensorrt_for_rtx_does_not_build_for_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+):
+    told = SimpleNamespace(version="1.7.1", compute_capabilities=["SM120", "SM86", "SM89"])
+    monkeypatch.setattr(tensorrt_rtx, "probe", lambda flavour: told)
+    monkeypatch.setattr(tensorrt_rtx, "missing_rtx", lambda: "pip install it" if missing else "")
+    loaded = load_config(project(tmp_path, ["mine"]), ["devices.mine={how: aot, compute_capability: '9.0'}"])
+    target = known_targets(loaded.config)["mine"]
+    if missing:  # which is told where the engine cannot be built
+        builder_of(target, loaded.config.targets[0], loaded)
+        return
+    with pytest.raises(UsageError, match="does not build for SM90, but for SM120, SM86, SM89") as caught:
+        builder_of(target, loaded.config.targets[0], loaded)
+    assert caught.value.where == "target 'mine'"
+    told.compute_capabilities.append("SM90")
+    builder_of(target, loaded.config.targets[0], loaded)
 
 
 @pytest.mark.parametrize("value", ["optimization_level: 6", "workspace_mb: 0", "unknown: 1", "dla: -1"])

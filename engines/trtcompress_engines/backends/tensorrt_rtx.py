@@ -5,20 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
 from ..backend import CompileOptions, Runner
 from ..files import staged
+from ..targets import targets
 from ..tensorrt_options import refuse
 from .trt_load import gpu_count, missing_rtx
 from .trt_open import open_plan
-from .trt_process import build_plan, release_here
+from .trt_process import build_plan, probe, release_here
 from .trt_profiles import checked_profiles
-from .trt_recipe import make_recipe
+from .trt_recipe import make_recipe, sm
 from .trt_reproduce import write_reproduce
 from .trt_shared import compared_alone
+
+
+def refuse_cards(target: Target) -> None:
+    """Refuse a card that TensorRT for RTX does not build for; those of `targets.toml` it is not asked about.
+
+    Raises:
+        UsageError: what is installed here has no such compute capability.
+    """
+    known = {card for one in targets().values() if one.how == "aot" for card in one.compute_capabilities}
+    if set(target.compute_capabilities) <= known or missing_rtx():
+        return
+    told = probe("rtx")  # loads TensorRT, which takes seconds
+    lacking = [c for c in map(sm, target.compute_capabilities) if c not in told.compute_capabilities]
+    if told.compute_capabilities and lacking:
+        raise UsageError(
+            f"TensorRT for RTX {told.version} does not build for {', '.join(lacking)}, but for "
+            f"{', '.join(told.compute_capabilities)}",
+            where=f"target '{target.name}'",
+            hint="a data-centre card is `how: local`, a Jetson `how: kit`",
+        )
 
 
 class TensorRTForRTXBackend:

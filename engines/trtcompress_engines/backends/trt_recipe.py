@@ -69,6 +69,12 @@ class Recipe:
         return Release(self.flavour, self.version)
 
 
+def sm(capability: tuple[int, int]) -> str:
+    """A compute capability as TensorRT for RTX calls it: `SM86`."""
+    major, minor = capability
+    return f"SM{major}{minor}"
+
+
 def make_recipe(
     release: Release,
     graph: Model,
@@ -108,7 +114,7 @@ def make_recipe(
         workspace_mb=options.workspace_mb,
         optimization_level=options.optimization_level,
         hardware="AMPERE_PLUS" if options.hardware_compatible else "",
-        capabilities=tuple(f"SM{major}{minor}" for major, minor in capabilities),
+        capabilities=tuple(map(sm, capabilities)),
         timing_cache=TIMING_CACHE if classic else "",
         calibration_cache=CALIBRATION_CACHE if implicit else "",
         dla=options.dla,
