@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -86,18 +85,18 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         DataError: samples that do not fit, or too few.
         UsageError: an unknown loss, or one that does not fit the models.
         RecoverError: the training diverges, or the user's loop fails.
+        StageError: one of several processes was killed or failed; what they came to stays in `work`.
     """
     from .checkpoint import holds_training
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
-    there = holds_training(request.work / TRAINING)
     try:
         job = _opened(request, data, told)
         outcome = _train(request, job, told)
         made = _write(request, job)
-    except TrtCompressError as error:  # a divergence would come again; another machine or option may be mended
-        if not there or isinstance(error, RecoverError):
+    except TrtCompressError as error:  # a divergence would come again; a lost process or an option may be mended
+        if isinstance(error, RecoverError) or not holds_training(request.work / TRAINING):
             shutil.rmtree(request.work, ignore_errors=True)
         raise
     shutil.rmtree(request.work, ignore_errors=True)
@@ -145,15 +144,12 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
 
 def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     """Train, and leave the weights in the job's folder; None with the user's own loop."""
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
-
     from .blockwise import fit_blocks
     from .checkpoint import save
     from .devices import make_fabric
-    from .job import TRAINED, train, weights_of
-    from .loop import Outcome
+    from .job import TRAINED, weights_of
     from .own_loop import run_own_loop
-    from .progress import for_processes
+    from .processes import train_in_processes
 
     if request.function is not None:
         save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
@@ -164,19 +160,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         minutes = job.training.minutes
         if minutes is not None:
             job = replace(job, training=replace(job.training, minutes=max(minutes - spent, 0.5 * minutes)))
-    alone = job.training.devices == 1
-    try:
-        found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
-    except (
-        ProcessRaisedException,
-        ProcessExitedException,
-    ) as error:  # its first line tells nothing, its last one what was raised
-        said = str(error).strip().splitlines()[-1]
-        hint = "--devices 1 trains in one process; TRTCOMPRESS_TRACEBACK=1 shows where it was"
-        raise RecoverError(f"a process of the training failed: {said}", where="recover", hint=hint) from error
-    if isinstance(found, TrtCompressError):
-        raise found
-    return Outcome(**found)
+    return train_in_processes(fabric, job, told)
 
 
 def _write(request: Request, job: Job) -> Model:

@@ -1,0 +1,50 @@
+"""A training in its processes, and what is told where one of them is lost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from trtcompress_graph.errors import StageError, TrtCompressError
+
+from .checkpoint import holds_training
+from .job import Job, train
+from .loop import Outcome, Told
+from .progress import for_processes
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def train_in_processes(fabric: Fabric, job: Job, told: Told) -> Outcome:
+    """Train in as many processes as there are devices, or in this one.
+
+    Raises:
+        StageError: a process was killed, or failed.
+        TrtCompressError: see `train`.
+    """
+    alone = job.training.devices == 1
+    try:
+        found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        raise _lost(error, job) from error
+    if isinstance(found, TrtCompressError):
+        raise found
+    return Outcome(**found)
+
+
+def _lost(error: ProcessExitedException | ProcessRaisedException, job: Job) -> StageError:
+    said = str(error).strip().splitlines()[-1]  # the first line tells nothing, the last one what was raised
+    goes_on = (
+        "goes on at its last checkpoint" if holds_training(job.folder) else "begins anew: there is no checkpoint yet"
+    )
+    why = (
+        "the system kills where memory runs out: give it more, or take a smaller batch (which is another training)"
+        if isinstance(error, ProcessExitedException)
+        else "TRTCOMPRESS_TRACEBACK=1 shows where it was"
+    )
+    return StageError(
+        f"a process of the training failed: {said}", where="recover", hint=f"the same command {goes_on}; {why}"
+    )

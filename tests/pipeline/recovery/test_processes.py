@@ -1,0 +1,77 @@
+"""A training in two processes of which the system kills one: the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import start, trtcompress
+from digit_nets import write_cut, write_images, write_teacher
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[object]:
+    write_cut(write_teacher(tmp_path / "teacher.onnx"), tmp_path / "student.onnx")
+    write_images(tmp_path / "images.npz", 64)
+    return [
+        *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx", "-o", tmp_path / "out.onnx"),
+        *("--data", tmp_path / "images.npz", "--devices", 2, "--no-blockwise", "--no-augment", "--lr", "1e-2"),
+        *("--batch", 16, "--epochs", 40),
+    ]
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of a training, by the command line that `multiprocessing` gives them."""
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [int(pid) for held in lists for pid in held.read_text().split()]
+    return sorted(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_killed_process_leaves_its_checkpoint_and_the_same_command_goes_on(command, tmp_path, capfd):
+    process = start(*command)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "held out" in line and line.partition("/")[0] not in ("", "0") and line.partition("/")[0].isdigit():
+            break
+    running = workers(process)
+    assert len(running) == 2
+    os.kill(running[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 4, said
+    assert "a process of the training failed" in said
+    assert "hint: the same command goes on at its last checkpoint" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "out.onnx.recovery" / "training" / "state.pt").is_file()
+    assert not (tmp_path / "out.onnx").exists()
+    ran = trtcompress(*command)
+    assert (ran.code, "go on with the training that was there" in ran.err) == (0, True), ran.err
+    assert " of 120 steps were made" in capfd.readouterr().err, "and not from the start; its processes say so"
+    assert (tmp_path / "out.onnx").is_file()
+    assert not (tmp_path / "out.onnx.recovery").exists()
+
+
+def test_what_is_refused_behind_a_checkpoint_of_a_first_run_leaves_it(command, tmp_path, monkeypatch):
+    """Whether one is there counts when the error comes, not when the command began."""
+    from trtcompress.recovery import recover
+    from trtcompress_graph.errors import UsageError
+
+    def refuse(*given: object) -> None:
+        raise UsageError("no more")
+
+    command[command.index("--devices") + 1] = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(recover, "_write", refuse)
+        assert trtcompress(*command, "--patience", 1).code == 2
+    ran = trtcompress(*command, "--patience", 1)
+    assert (ran.code, "go on with the training that was there" in ran.err) == (0, True), ran.err
+
+
+def test_of_a_training_without_a_checkpoint_nothing_is_left(command, tmp_path):
+    np.savez(tmp_path / "images.npz", x=np.full((8, 1, 28, 28), np.nan, np.float32))
+    assert trtcompress(*command).code == 3
+    assert not (tmp_path / "out.onnx.recovery").exists()
