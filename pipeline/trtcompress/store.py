@@ -319,8 +319,19 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def store_errors(root: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that says so."""
+def store_errors(
+    root: Path, options: str = "--store and --out", free: str = " (trtcompress cache gc)"
+) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says so.
+
+    Args:
+        root: what is written to, where the system does not name a file.
+        options: that name another folder.
+        free: how to free space, behind the words for that.
+
+    Raises:
+        StoreError: nothing can be written there.
+    """
     try:
         yield
     except OSError as error:
@@ -328,12 +339,12 @@ def store_errors(root: Path) -> Iterator[None]:
             raise StoreError(
                 "no space left on the disk; nothing half-written was kept",
                 where=str(error.filename or root),
-                hint="free some space (trtcompress cache gc), or name another folder with --store and --out",
+                hint=f"free some space{free}, or name another folder with {options}",
             ) from error
         if error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise StoreError(
                 f"cannot write here: {error.strerror}",
                 where=str(error.filename or root),
-                hint="name another folder with --store and --out",
+                hint=f"name another folder with {options}",
             ) from error
         raise

@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from command_line import Ran, done, trtcompress
 from small_builds import QUICK, Small, small_classifier, tree
@@ -162,6 +164,27 @@ def test_single_commands(small, tmp_path, command, state):
         told(ran, "hint: ")
         assert any(word in ran.err for word in ("no space left", "disk is full", "cannot write here")), ran.err
         assert tree(place).keys() == before
+
+
+@pytest.mark.parametrize(("room", "devices"), [(0, 1), (40_000, 1), (100_000, 1), (100_000, 2)])
+def test_recover(small, tmp_path, room, devices):
+    """No space for anything, for the samples (74 kB), for a checkpoint behind them: that of several processes too."""
+    changed = onnx.load(small.model)
+    for held in changed.graph.initializer:
+        held.CopyFrom(numpy_helper.from_array(0.9 * numpy_helper.to_array(held), held.name))
+    onnx.save(changed, tmp_path / "student.onnx")
+    with disk(tmp_path / "disk", "2m") as place:
+        ballast = fill(place, room)
+        command = (
+            *("recover", tmp_path / "student.onnx", "--teacher", small.model, "--data", small.data, "--epochs", 1),
+            *("-o", place / "out.onnx", "--no-blockwise", "--lr", "1e-3", "--devices", devices),
+        )
+        ran = trtcompress(*command)
+        told(ran, "no space left on the disk", f"error: {place}", "another folder with -o")
+        assert "--store" not in ran.err, "which it does not have"
+        assert tree(place).keys() == {"ballast"}
+        ballast.unlink()
+        assert devices > 1 or trtcompress(*command).code == 0
 
 
 def test_a_package_on_a_full_disk(small, tmp_path):

@@ -98,13 +98,15 @@ def command(
     """
     from ..datasets import open_data
     from ..recovery.recover import recover
+    from ..store import store_errors
 
     request = _request(student, teacher, output, metric, how)
     _check_quantized(request, qat)
     opened = open_data(options.data_ref(data, samples), request.student)
     if restart:
         shutil.rmtree(request.work, ignore_errors=True)
-    made = recover(request, opened, _told())
+    with store_errors(request.out.absolute().parent, "-o", free=", and the same command goes on"):
+        made = recover(request, opened, _told())
     _show(made, metric, as_json)
 
 

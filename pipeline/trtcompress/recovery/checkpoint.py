@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,19 +17,50 @@ from trtcompress_graph.errors import UsageError
 
 from ..files import write_text
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 _log = logging.getLogger("trtcompress.stages.recover")
 
 KEY = "key.json"
 
 
 def save(state: Any, path: Path) -> None:
-    """Write a state."""
+    """Write a state.
+
+    Raises:
+        OSError: the disk is full, or takes nothing; the state before is still there.
+    """
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except RuntimeError as error:  # torch closes its archive behind a failed write, and tells of that alone
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save_in_first(fabric: Fabric, state: Any, path: Path) -> None:
+    """Write a state in the first of several processes; the others wait for it, and fail as it does.
+
+    Raises:
+        OSError: see `save`.
+    """
+    failed = None
+    if fabric.global_rank == 0:
+        try:
+            save(state, path)
+        except OSError as error:
+            failed = error
+    failed = fabric.broadcast(failed)
+    if failed is not None:
+        raise failed
 
 
 def load(path: Path) -> Any | None:

@@ -18,7 +18,7 @@ from ..stage import MetricRef
 from .across import spread_norms
 from .augment import Changes
 from .batches import Batches
-from .checkpoint import load, save
+from .checkpoint import load, save_in_first
 from .devices import given_back, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
@@ -143,17 +143,17 @@ def load_weights(view: fx.GraphModule, weights: Mapping[str, Tensor]) -> None:
     view.load_state_dict(dict(weights))
 
 
-def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressError:
+def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressError | OSError:
     """Train in this process; the first one leaves the weights in `TRAINED`.
 
     Returns:
-        An `Outcome`, as Fabric passes it from process to process; an error comes back as a value, so that the process
-        that waits can tell that of the first one.
+        An `Outcome`, as Fabric passes it from process to process; an error, also one of the disk, comes back as a
+        value, so that the process that waits can tell that of the first one.
     """
     try:
         with given_back(), repeatable(job.training.seed, fabric.world_size):
             return asdict(_train(fabric, job, told))
-    except TrtCompressError as error:
+    except (TrtCompressError, OSError) as error:
         return error
 
 
@@ -189,8 +189,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     names = [ref.name for ref in job.metrics]
     loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
     outcome = loop.run()
-    if fabric.global_rank == 0:
-        save({"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
+    save_in_first(fabric, {"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
     fabric.barrier()
     return outcome
 

@@ -23,14 +23,14 @@ def train_in_processes(fabric: Fabric, job: Job, told: Told) -> Outcome:
 
     Raises:
         StageError: a process was killed, or failed.
-        TrtCompressError: see `train`.
+        TrtCompressError, OSError: what the first process failed with.
     """
     alone = job.training.devices == 1
     try:
         found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
     except (ProcessExitedException, ProcessRaisedException) as error:
         raise _lost(error, job) from error
-    if isinstance(found, TrtCompressError):
+    if isinstance(found, (TrtCompressError, OSError)):
         raise found
     return Outcome(**found)
 

@@ -86,6 +86,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         UsageError: an unknown loss, or one that does not fit the models.
         RecoverError: the training diverges, or the user's loop fails.
         StageError: one of several processes was killed or failed; what they came to stays in `work`.
+        OSError: the disk is full, or takes nothing; what was trained so far stays in `work`.
     """
     from .checkpoint import holds_training
     from .pairs import check_alike
@@ -95,7 +96,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         job = _opened(request, data, told)
         outcome = _train(request, job, told)
         made = _write(request, job)
-    except TrtCompressError as error:  # a divergence would come again; a lost process or an option may be mended
+    except (TrtCompressError, OSError) as error:  # a divergence would come again; all else may be mended
         if isinstance(error, RecoverError) or not holds_training(request.work / TRAINING):
             shutil.rmtree(request.work, ignore_errors=True)
         raise

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from .augment import Changes
 from .batches import Share
-from .checkpoint import cloned, load, save
+from .checkpoint import cloned, load, save_in_first
 from .feed import Feed
 from .learner import Learner
 from .optimizer import Average, make_optimizer
@@ -73,9 +73,7 @@ class State:
     def keep(self) -> None:
         """Note this state, and write it to disk."""
         self.note()
-        if self.share.rank == 0:
-            save(self.good, self._file)
-        self.fabric.barrier()
+        save_in_first(self.fabric, self.good, self._file)
 
     def kept(self) -> dict[str, Any] | None:
         """What a training that was killed left on disk; None where it left nothing."""

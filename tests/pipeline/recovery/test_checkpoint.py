@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
@@ -45,6 +47,25 @@ def test_a_damaged_checkpoint_is_told(tmp_path, caplog):
     caplog.clear()
     assert load(tmp_path / "none.pt") is None
     assert caplog.messages == []
+
+
+def test_a_disk_that_is_full_is_told_as_one_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    """torch closes its archive behind a write that failed, and that is what it raises."""
+    save({"step": 3}, tmp_path / "state.pt")
+
+    def write(state: object, stream: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", write)
+        with pytest.raises(OSError, match="No space left") as raised:
+            save({"step": 4}, tmp_path / "state.pt")
+    assert raised.value.errno == errno.ENOSPC
+    assert load(tmp_path / "state.pt") == {"step": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 @pytest.fixture
