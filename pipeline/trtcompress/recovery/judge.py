@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +10,14 @@ from .checkpoint import cloned
 from .state import State
 
 Metric = Callable[[], float | None]
+
+FAR = 100.0
+"""So many times the loss at the start, or that of a student that knows nothing (1, see `Term`), is a divergence."""
+
+
+def diverged(loss: float, before: float) -> bool:
+    """Whether a loss on what is held out is not finite, or far above the one before any training."""
+    return not loss <= FAR * max(before, 1.0)
 
 
 class Judge:
@@ -44,11 +51,10 @@ class Judge:
         return float(state.fabric.broadcast(summed / max(1, count)))
 
     def judge(self) -> str | None:
-        """Note how good it is and whether it is the best; the words that tell it, None where it is not finite."""
-        loss = self.loss()
-        if not math.isfinite(loss):
+        """Note how good it is and whether it is the best; the words that tell it, None where it diverged."""
+        loss, facts = self.loss(), self.state.facts
+        if diverged(loss, facts["before"]):
             return None
-        facts = self.state.facts
         with self.state.average.in_place():
             metric = self.metric()
         better = loss < facts["best"]

@@ -1,4 +1,4 @@
-"""The training loop: steps, judgements, checkpoints, and the way back where numbers are no longer finite."""
+"""The training loop: steps, judgements, checkpoints, and the way back where it diverges."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Outcome:
         rate: learning rate that was taken.
         before, after: loss on the samples that are held out, of the student as it came and of the best one.
         metric: of the best one on the same samples, where there are labels and a metric.
-        rollbacks: how often numbers were not finite.
+        rollbacks: how often it diverged, and went back.
         by_labels: losses are of labels alone, and not of the teacher's answers.
     """
 
@@ -92,7 +92,7 @@ class Loop:
         """Train to the end.
 
         Raises:
-            RecoverError: the loss is not finite again and again.
+            RecoverError: it diverges again and again.
         """
         state = self.state
         found = state.kept()
@@ -152,11 +152,11 @@ class Loop:
         facts["rollbacks"] += 1
         facts["scale"] *= 0.5
         state.good["facts"] |= {name: facts[name] for name in ("rollbacks", "scale")}
-        self._say(f"not finite: back to step {facts['step']} at {facts['scale']:g} of the rate")
+        self._say(f"it diverged: back to step {facts['step']} at {facts['scale']:g} of the rate")
         if facts["rollbacks"] > ROLLBACKS:
             raise RecoverError(
-                f"the training diverges: loss or gradients were not finite {facts['rollbacks']} times, at rates "
-                f"down to {facts['rate'] * facts['scale']:.2g}; nothing was written",
+                f"the training diverges: {facts['rollbacks']} times numbers were not finite, or the loss far above the "
+                f"start, at rates down to {facts['rate'] * facts['scale']:.2g}; nothing was written",
                 where="recover",
                 hint="give a lower rate (--lr 1e-5), precision 32, or look for samples that the model answers with NaN",
             )

@@ -31,9 +31,13 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
         yield f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
-        yield f"no step of the training {what} on samples that were held out"
+        lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (--lr)"
+        yield f"no step of the training {what} on samples that were held out{lower}"
     if outcome.rollbacks:
-        yield f"numbers were not finite {outcome.rollbacks} times; the rate was halved each time"
+        yield (
+            f"it diverged {outcome.rollbacks} times (numbers that were not finite, or a loss far above the start); the "
+            "rate was halved each time"
+        )
 
 
 def _parts(job: Job) -> Iterator[str]:

@@ -166,6 +166,35 @@ def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monk
     assert all(torch.isfinite(value).all() for value in weights(pair).values())
 
 
+def test_a_loss_far_above_the_start_diverges_though_it_is_finite(tmp_path):
+    said: list[str] = []
+    training = replace(SHORT, rate=1e5)
+    loop, pair = loop_of(tmp_path, training, told=lambda what, done, total: said.append(what))
+    before = weights(pair)
+    with pytest.raises(RecoverError, match="diverges") as raised:
+        loop.run()
+    assert "--lr" in raised.value.hint
+    assert said[-1] == "it diverged: back to step 0 at 0.00195312 of the rate"
+    assert equal(before, weights(pair))
+
+
+@pytest.mark.parametrize(("judged", "times"), [(True, 1), (False, 0)])
+def test_one_judgement_far_above_the_start_rolls_back_and_one_odd_batch_does_not(tmp_path, monkeypatch, judged, times):
+    loop, _ = loop_of(tmp_path, SHORT)
+    forward, calls = loop.state.inner.forward, 0
+
+    def odd(*arguments, judged=False, **named):
+        nonlocal calls
+        calls += judged == wanted
+        return forward(*arguments, judged=judged, **named) * (1e6 if judged == wanted and calls == 5 else 1.0)
+
+    wanted = judged
+    monkeypatch.setattr(loop.state.inner, "forward", odd)
+    found = loop.run()
+    assert (found.rollbacks, found.steps, loop.state.facts["scale"]) == (times, 60, 0.5**times)
+    assert found.after < found.before
+
+
 def test_it_ends_early_where_nothing_is_gained(tmp_path):
     said: list[str] = []
     training = replace(SHORT, steps=4000, rate=1e-9, patience=3)
