@@ -68,6 +68,7 @@ def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
 
 
 def _checked(made: Any, given: fx.GraphModule, where: str) -> fx.GraphModule:
+    made = getattr(made, "_orig_mod", made)  # what `torch.compile` was given
     if not isinstance(made, nn.Module):
         raise RecoverError(f"it gave back {type(made).__name__}, not the module", where=where, hint=_HINT)
     wanted, got = given.state_dict(), made.state_dict()

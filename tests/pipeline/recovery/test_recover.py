@@ -221,6 +221,8 @@ def test_the_users_own_loop(place, tmp_path, monkeypatch):
         "        (module(*example.inputs) - example.answers['output']).square().mean().backward()\n"
         "        optimizer.step()\n"
         "    return module\n\n\n"
+        "def compiled(module, batches):\n"
+        "    return torch.compile(train(module, batches), backend='eager')\n\n\n"
         "def forget(module):\n"
         "    return None\n\n\n"
         "def fail(module, teacher):\n"
@@ -230,6 +232,8 @@ def test_the_users_own_loop(place, tmp_path, monkeypatch):
     ran = recover(place, "own.onnx", "--function", "loops:train")
     assert ran.code == 0, ran.err
     assert top1(place / "own.onnx") > top1(place / "student.onnx")
+    ran = recover(place, "compiled.onnx", "--function", "loops:compiled")
+    assert (ran.code, (place / "compiled.onnx").read_bytes() == (place / "own.onnx").read_bytes()) == (0, True), ran.err
     for name, why in (("forget", "gave back NoneType"), ("fail", "it failed: RuntimeError: no more disk")):
         ran = recover(place, "none.onnx", "--function", f"loops:{name}")
         assert (ran.code, (place / "none.onnx").exists()) == (4, False)
