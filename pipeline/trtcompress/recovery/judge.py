@@ -20,6 +20,11 @@ def diverged(loss: float, before: float) -> bool:
     return not loss <= FAR * max(before, 1.0)
 
 
+def shown(loss: float) -> float:
+    """A loss as it is told: rounding leaves a divergence that is next to nothing a little below 0."""
+    return max(0.0, loss)
+
+
 class Judge:
     """Judges a student, and keeps the best one.
 
@@ -62,9 +67,9 @@ class Judge:
         if better:
             facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
             self.state.best = cloned(self.state.average.values)
-        return f"loss {facts['loss']:.4g}, {self.told(loss, metric)}"
+        return f"loss {shown(facts['loss']):.4g}, {self.told(loss, metric)}"
 
     def told(self, loss: float, metric: float | None) -> str:
         """What was measured on the samples that are held out, in words."""
         measured = "" if metric is None else f", {self._name} {metric:.4f}"
-        return f"held out {loss:.4g}{measured}"
+        return f"held out {shown(loss):.4g}{measured}"

@@ -197,6 +197,8 @@ def _facts(request: Request, job: Job) -> dict[str, object]:
 
 
 def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str, ...]) -> Recovered:
+    from .judge import shown
+
     held = (made.path, made.digest, made.inputs, made.outputs)
     if outcome is None:
         return Recovered(*held, 0, 0, 0.0, None, None, None, None, job.pool.total, notes)
@@ -206,8 +208,8 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
         steps=outcome.steps,
         best_step=outcome.best_step,
         rate=outcome.rate,
-        before=outcome.before,
-        after=outcome.after,
+        before=shown(outcome.before),
+        after=shown(outcome.after),
         metric_before=outcome.metric_before,
         metric=outcome.metric,
         samples=job.pool.total,

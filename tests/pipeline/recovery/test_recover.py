@@ -209,6 +209,8 @@ def test_one_sample_is_enough_to_start_from(place):
     assert ran.code == 0, ran.err
     assert ran.err.index("1 samples: none can be held out") < ran.err.index("learning rate")
     assert "none could be held out" in ran.err
+    assert "held out -" not in ran.err, "a divergence below 0 is rounding"
+    assert " -" not in next(line for line in ran.out.splitlines() if "loss" in line)
 
 
 def test_the_users_own_loop(place, tmp_path, monkeypatch):
