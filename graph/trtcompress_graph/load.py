@@ -88,10 +88,16 @@ def save_ir(ir_model: ir.Model, path: Path) -> Model:
             )
             (folder / data).replace(path.parent / data)
         else:
-            proto = ir.serde.serialize_model(ir.external_data.load_to_model(ir_model))
-            (folder / path.name).write_bytes(proto.SerializeToString(deterministic=True))
+            (folder / path.name).write_bytes(to_proto(ir_model).SerializeToString(deterministic=True))
         (folder / path.name).replace(path)
     return describe(_parse(path), path)
+
+
+def to_proto(ir_model: ir.Model) -> onnx.ModelProto:
+    """A graph with all its weights in memory."""
+    import onnx_ir as ir
+
+    return ir.serde.serialize_model(ir.external_data.load_to_model(ir_model))
 
 
 def copy_model(model: Model, path: Path) -> Model:

@@ -2,7 +2,7 @@
 
     module = to_torch("model.onnx")
     ...                                 # train
-    to_onnx(module, like="model.onnx", out="trained.onnx")
+    to_onnx(module, like="model.onnx", out="trained.onnx")  # without `out` an onnx.ModelProto
 
 `op` registers an operator that is missing. Importing this package imports PyTorch.
 """

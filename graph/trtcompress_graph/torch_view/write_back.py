@@ -1,23 +1,24 @@
-"""From a trained view back into the ONNX file that it came from."""
+"""From a trained view back into the ONNX graph that it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from ..errors import MissingPathError, ModelError
-from ..load import copy_model, read_model, save_ir
+from ..errors import ModelError
+from ..load import copy_model, read_model, save_ir, to_proto
 from ..model import Model
 from .module import META
 from .names import initializer_name
-from .prepare import load, stored
+from .prepare import Source, load, stored
 from .quantized import dequantize, quantize
 from .state import Grid, Restored
 from .tensors import to_array, to_tensor
@@ -31,33 +32,54 @@ def learned_scales(module: fx.GraphModule) -> tuple[Tensor, ...]:
     return tuple(module.get_parameter(name) for name in names)
 
 
-def to_onnx(module: fx.GraphModule, *, like: Model | str | Path, out: str | Path) -> Model:
-    """Write the weights of a view into the graph that it came from.
+@overload
+def to_onnx(module: fx.GraphModule, *, like: Source, out: None = None) -> onnx.ModelProto: ...
+
+
+@overload
+def to_onnx(module: fx.GraphModule, *, like: Source, out: str | Path) -> Model: ...
+
+
+def to_onnx(module: fx.GraphModule, *, like: Source, out: str | Path | None = None) -> onnx.ModelProto | Model:
+    """Put the weights of a view into the graph that it came from.
 
     Nodes, names and all that was not trained stay; where nothing was trained the file is equal byte for byte. Integer
     weights get the integers that the view rounded to, and a BatchNorm that was put back goes into its convolution.
 
     Args:
         module: what `to_torch` returned (a copy, or one that was pickled, will do).
-        like: the model that it came from.
-        out: the file to write.
+        like: the model that it came from: its file, or what else `to_torch` takes.
+        out: the file to write; without it the graph stays in memory, as `torch.onnx.export` keeps it.
+
+    Returns:
+        The graph as `onnx.ModelProto`, which holds its weights (protobuf gives no bytes of more than 2 GiB of them);
+        with `out` the description of the file: its path, digest, inputs and outputs.
 
     Raises:
         ModelError: the module is no view, or `like` is not what it came from.
     """
     if META not in module.meta:
-        raise ModelError("this module was not made by to_torch", where=str(out), hint="call to_torch first")
-    source = like if isinstance(like, Model) else read_model(Path(like))
-    if not source.path.exists():
-        raise MissingPathError("no such file", where=str(source.path))
+        raise ModelError("this module was not made by to_torch", where=str(out or ""), hint="call to_torch first")
+    source = read_model(Path(like)) if isinstance(like, (str, Path)) else like
     graph, where = load(source)
     changed = changes(module, graph, where)
-    if not changed:
-        return copy_model(source, Path(out))
     for name, holder in stored(graph):
         if name in changed:
             _replace(holder, name, changed[name])
-    return save_ir(graph, Path(out))
+    if out is None:
+        return to_proto(graph) if changed else _as_it_is(source)
+    if changed or isinstance(source, onnx.ModelProto):
+        return save_ir(graph, Path(out))
+    return copy_model(source, Path(out))
+
+
+def _as_it_is(source: onnx.ModelProto | Model) -> onnx.ModelProto:
+    """A copy in memory of what nobody trained."""
+    if isinstance(source, Model):
+        return onnx.load(source.path, format="protobuf")
+    made = onnx.ModelProto()
+    made.CopyFrom(source)
+    return made
 
 
 def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, NDArray[Any]]:

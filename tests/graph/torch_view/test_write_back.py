@@ -50,6 +50,30 @@ def test_what_was_trained_changes_and_nothing_else(tmp_path: Path) -> None:
     assert torch.equal(to_torch(tmp_path / "out.onnx")(X), module(X))
 
 
+@pytest.mark.parametrize("by", [0.0, 0.5])
+@pytest.mark.parametrize("source", ["path", "model", "proto", "external"])
+def test_without_a_file_to_write_it_is_the_graph_in_memory(source: str, by: float, tmp_path: Path) -> None:
+    """The same to the byte as what would be written, and a copy of its own."""
+    path = saved(small(), tmp_path / "m.onnx")
+    if source == "external":
+        onnx.save(small(), path, save_as_external_data=True, location="m.data", size_threshold=100)
+    like = {"model": read_model(path), "proto": onnx.load(path)}.get(source, path)
+    module = to_torch(like)
+    with torch.no_grad():
+        module.get_parameter("w").add_(by)
+    made = to_onnx(module, like=like)
+    assert isinstance(made, onnx.ModelProto)
+    if by:
+        out = to_onnx(module, like=like, out=tmp_path / "out.onnx").path
+        assert made.SerializeToString(deterministic=True) == out.read_bytes()
+    else:
+        assert made == onnx.load(path)
+    if source in ("path", "model"):
+        assert (made.SerializeToString(deterministic=True) == path.read_bytes()) == (by == 0.0)
+    made.graph.name = "mine"
+    assert (like if isinstance(like, onnx.ModelProto) else onnx.load(path)).graph.name != "mine"
+
+
 def test_weights_of_constant_nodes_and_of_half_precision(tmp_path: Path) -> None:
     held = numpy_helper.from_array(np.ones((4, 3), np.float16), "anything")
     nodes = [
