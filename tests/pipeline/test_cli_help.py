@@ -27,7 +27,7 @@ CONTRACT = {
     "--keep --depth --plan --samples --axis --json -o",
     "sparsify": "--data --state --samples --skip --json -o",
     "recover": "--teacher --data --labels --loss --epochs --minutes --precision --devices --qat --lr --batch --seed "
-    "--metric --function --state --samples --json -o",
+    "--metric --function --state --samples --steps --clip --ema --weight-decay --json -o",
     "equalize": "--data --how --method --target --samples --json -o",
     "calibrate": "--data --method -o",
     "sensitivity": "--data --target --samples --json",

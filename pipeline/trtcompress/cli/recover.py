@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..recovery import option_words as words
 from . import options
 from .main import say
 
@@ -35,6 +36,7 @@ WORK = ".recovery"
     help="logits, labels, features, attention, relations, affinity; repeat it.  [default: logits, features]",
 )
 @click.option("--epochs", type=float, help="Passes over the samples.  [default: 20, and 200 to 3000 steps]")
+@click.option("--steps", type=click.IntRange(min=1), help=words.sentence(f"{words.STEPS}, instead"))
 @click.option("--minutes", type=float, help="How long, instead.")
 @click.option(
     "--precision",
@@ -46,6 +48,9 @@ WORK = ".recovery"
 @click.option("--lr", type=float, help="Greatest learning rate.  [default: a probe picks it]")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.  [default: 64; fewer in short --minutes]")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="[default: adamw]")
+@click.option("--weight-decay", type=float, help=words.sentence(words.WEIGHT_DECAY, 1e-4))
+@click.option("--clip", type=float, help=words.sentence(words.CLIP, 1))
+@click.option("--ema", type=float, help=words.sentence(words.EMA, 0.999))
 @click.option(
     "--blockwise/--no-blockwise",
     default=None,
@@ -155,8 +160,10 @@ def _settings(how: dict[str, Any]) -> RecoverSettings:
 
     from ..config import RecoverSettings
 
-    if how["epochs"] is not None and how["minutes"] is not None:  # the section would tell of its steps, too
-        raise UsageError("--epochs and --minutes both say how long", hint="give one: --epochs 20, or --minutes 10")
+    lengths = [f"--{name}" for name in ("epochs", "steps", "minutes") if how[name] is not None]
+    if len(lengths) > 1:
+        what = f"{' and '.join(lengths)} {'both' if len(lengths) == 2 else 'all'} say how long"
+        raise UsageError(what, hint="give one: --epochs 20, --steps 1000 or --minutes 10")
     try:
         return RecoverSettings.model_validate({name: value for name, value in how.items() if _is_given(name, value)})
     except ValidationError as error:

@@ -13,6 +13,7 @@ from pydantic import (
 
 from trtcompress_graph.callables import is_callable_name
 
+from ..recovery import option_words
 from .forms import Names, Settings, as_section
 
 TrainingPrecision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -30,7 +31,7 @@ class RecoverSettings(Settings):
         False, description="learn from labels too; where they are many, from them alone in the second half"
     )
     epochs: float | None = Field(None, gt=0, allow_inf_nan=False, description="passes over the samples")
-    steps: int | None = Field(None, ge=1, description="of the optimizer")
+    steps: int | None = Field(None, ge=1, description=option_words.STEPS)
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False, description="measured, so that steps may differ")
     blockwise: bool | None = Field(
         None,
@@ -44,9 +45,9 @@ class RecoverSettings(Settings):
     batch: int | None = Field(
         None, ge=1, description="samples a step, on all devices together; 64, or fewer where the minutes are short"
     )
-    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
-    clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description=option_words.WEIGHT_DECAY)
+    clip: float = Field(1.0, gt=0, description=option_words.CLIP)
+    ema: float = Field(0.999, ge=0, lt=1, description=option_words.EMA)
     patience: int = Field(10, ge=1, description="judgements without a gain after which it ends")
     augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
     batchnorm: bool = Field(

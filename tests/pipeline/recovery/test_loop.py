@@ -195,6 +195,12 @@ def test_one_judgement_far_above_the_start_rolls_back_and_one_odd_batch_does_not
     assert found.after < found.before
 
 
+def test_a_divergence_that_rounding_leaves_below_0_is_told_as_0(tmp_path):
+    loop, _ = loop_of(tmp_path, SHORT)
+    assert loop.judge.told(-1.135e-05, None) == "held out 0"
+    assert loop.judge.told(1.135e-05, 0.5) == "held out 1.135e-05, metric 0.5000"
+
+
 def test_it_ends_early_where_nothing_is_gained(tmp_path):
     said: list[str] = []
     training = replace(SHORT, steps=4000, rate=1e-9, patience=3)

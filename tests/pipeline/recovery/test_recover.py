@@ -301,10 +301,14 @@ def test_what_is_refused(place, tmp_path):
     assert (ran.code, "no loss 'everything'" in ran.err) == (2, True)
     ran = recover(place, "no.onnx", "--epochs", "3", "--minutes", "1")
     assert (ran.code, "--epochs and --minutes both say how long" in ran.err) == (2, True)
-    assert "steps" not in ran.err, "which the command does not have"
-    for option in ("--minutes", "--epochs", "--lr"):
+    ran = recover(place, "no.onnx", "--steps", "3", "--epochs", "3", "--minutes", "1")
+    assert (ran.code, "--epochs and --steps and --minutes all say how long" in ran.err) == (2, True)
+    for option in ("--minutes", "--epochs", "--lr", "--clip"):
         ran = recover(place, "no.onnx", option, "0")
         assert (ran.code, f"{option}: Input should be greater than 0" in ran.err) == (2, True), ran.err
+    for option, value in (("--ema", "1"), ("--weight-decay", "-1"), ("--steps", "0")):
+        ran = recover(place, "no.onnx", option, value)
+        assert (ran.code, option in ran.err) == (2, True), ran.err
     ran = recover(place, "no.onnx", "--qat")
     assert (ran.code, "trtcompress quantize" in ran.err) == (2, True)
     ran = trtcompress("recover", student, "--teacher", student, "--data", place / "images.npz", "-o", place / "no.onnx")
