@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import mobilenet_v2
 import resnet50
+import tagger
 from machine import describe, results, save
 from tasks import minilm
 from trtcompress.exporting import export_model
@@ -44,12 +45,17 @@ def words(batch: int) -> tuple[Tensor, ...]:
     return ids, torch.ones_like(ids)
 
 
+def frames(batch: int) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, tagger.FRAMES, tagger.FEATURES, generator=torch.Generator().manual_seed(0)),)
+
+
 IMAGE = {"x": {"batch": AxisRange(1, 8, 64)}}
 TOKENS = {"batch": AxisRange(1, 8, 64), "sequence": AxisRange(2, 32, 128)}
 MODELS: dict[str, tuple[str, Callable[[], Any], dict[str, Any], Callable[[int], tuple[Tensor, ...]], int]] = {
     "mobilenet_v2": ("mobilenet_v2:model", mobilenet_v2.model, IMAGE, images, 8),
     "resnet50": ("resnet50:model", resnet50.model, IMAGE, images, 4),
     "minilm": ("tasks.minilm:model", minilm.model, {"input_ids": TOKENS, "attention_mask": TOKENS}, words, 16),
+    "lstm": ("tagger:model", tagger.model, {"x": {"batch": AxisRange(1, 8, 64)}}, frames, 8),
 }
 """Source, native module, axes, a batch, how many samples it has."""
 

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM, step by step, with all that ONNX allows; PyTorch's own kernels where they mean the same."""
+"""RNN, GRU and LSTM: PyTorch's own kernels where they mean the same, else step by step with all that ONNX allows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..kernels import fits, kernel
 from ..registry import op
 
 Activation = Callable[[Tensor], Tensor]
@@ -138,6 +139,9 @@ def rnn(
     outputs: int = 1,
 ) -> tuple[Tensor, ...]:
     """A layer in which the hidden state is an activation of input and hidden state."""
+    same = None if clip else fits(activations, ("Tanh",), w.size(0), lengths, x.size(layout))
+    if same:
+        return kernel(same, x, (w, r, b), (first,), direction, layout)
     functions = _activations(activations, ("Tanh",), w.size(0), activation_alpha, activation_beta)
 
     def make_step(way: int, recurrence: Tensor, bias: Tensor | None) -> Step:
@@ -168,7 +172,11 @@ def gru(
     outputs: int = 1,
 ) -> tuple[Tensor, ...]:
     """Gated recurrent units; gates in the order update, reset, hidden."""
-    functions = _activations(activations, ("Sigmoid", "Tanh"), w.size(0), activation_alpha, activation_beta)
+    usual = ("Sigmoid", "Tanh")
+    same = None if clip or not linear_before_reset else fits(activations, usual, w.size(0), lengths, x.size(layout))
+    if same:
+        return kernel(same, x, (w, r, b), (first,), direction, layout)
+    functions = _activations(activations, usual, w.size(0), activation_alpha, activation_beta)
     hidden = r.size(-1)
 
     def make_step(way: int, recurrence: Tensor, bias: Tensor | None) -> Step:
@@ -211,7 +219,11 @@ def lstm(
     outputs: int = 1,
 ) -> tuple[Tensor, ...]:
     """Long short-term memory; gates in the order input, output, forget, cell."""
-    functions = _activations(activations, ("Sigmoid", "Tanh", "Tanh"), w.size(0), activation_alpha, activation_beta)
+    usual, more = ("Sigmoid", "Tanh", "Tanh"), clip or input_forget or peepholes is not None
+    same = None if more else fits(activations, usual, w.size(0), lengths, x.size(layout))
+    if same:
+        return kernel(same, x, (w, r, b), (first, cell), direction, layout)
+    functions = _activations(activations, usual, w.size(0), activation_alpha, activation_beta)
 
     def make_step(way: int, recurrence: Tensor, bias: Tensor | None) -> Step:
         f, g = (_clipped(function, clip) for function in functions[way][:2])
