@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._higher_order_ops.cond import cond_op
 
 
 class Branch(nn.Module):
@@ -33,8 +35,20 @@ class Branch(nn.Module):
             return self.otherwise(*(given[place] for place in self.of_otherwise))
 
         if torch.compiler.is_exporting() and isinstance(condition, Tensor):
-            return torch.cond(condition.reshape(()), take_then, take_otherwise, operands)
+            branches = (_own(take_then), _own(take_otherwise))
+            # torch.cond compiles its branches with lengths of weights as symbols, of which it cannot tell the strides
+            cond = torch.cond if torch.compiler.is_dynamo_compiling() else cond_op
+            return cond(condition.reshape(()), *branches, operands)
         return take_then(*operands) if condition else take_otherwise(*operands)
+
+
+def _own(take: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with outputs that share no memory with its inputs or each other, which `torch.cond` refuses."""
+
+    def take_copies(*given: Any) -> Any:
+        return tuple(made.clone() for made in take(*given))
+
+    return take_copies
 
 
 class Loop(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_models import value
+from onnx_models import model, value
 from trtcompress_graph.torch_view import to_onnx, to_torch
 
 RNG = np.random.default_rng(0)
@@ -88,6 +88,42 @@ def test_export_keeps_both_branches() -> None:
     exported = torch.export.export(to_torch(proto), (torch.rand(2, 3),), strict=False).module()
     for x in (torch.rand(2, 3), -torch.rand(2, 3)):
         assert torch.allclose(exported(x), runtime(proto, x))
+
+
+def test_export_of_branches_that_return_what_came_in() -> None:
+    proto = chosen()
+    for attribute, output in zip(proto.graph.node[2].attribute, ("then_y", "else_y"), strict=True):
+        identity = helper.make_node("Identity", ["x"], [output])
+        attribute.g.CopyFrom(helper.make_graph([identity], attribute.g.name, [], [value(output, [2, 3])]))
+    exported = torch.export.export(to_torch(proto), (torch.rand(2, 3),)).module()
+    x = -torch.rand(2, 3)
+    assert torch.allclose(exported(x), runtime(proto, x))
+
+
+def test_a_branch_by_a_length_is_chosen_where_the_rank_is_unknown() -> None:
+    """`x.squeeze(1)` as exporters write it; the axes of a reshape that an input tells are unknown."""
+    squeezed, same = (
+        helper.make_node(*args) for args in (("Squeeze", ["r", "one"], ["s"]), ("Identity", ["r"], ["i"]))
+    )
+    nodes = [
+        helper.make_node("Reshape", ["x", "told"], ["r"]),
+        helper.make_node("Shape", ["r"], ["lengths"]),
+        helper.make_node("Gather", ["lengths", "place"], ["length"]),
+        helper.make_node("Equal", ["length", "count"], ["single"]),
+        helper.make_node(
+            "If",
+            ["single"],
+            ["y"],
+            then_branch=helper.make_graph([squeezed], "then", [], [value("s", None)]),
+            else_branch=helper.make_graph([same], "else", [], [value("i", None)]),
+        ),
+    ]
+    weights = {"one": np.array([1]), "place": np.array(1), "count": np.array(1)}
+    given = [value("x", [6]), value("told", ["axes"], TensorProto.INT64)]
+    view = to_torch(model(nodes, given, [value("y", None)], weights))
+    assert "shape_tensor" not in view.code
+    assert view(torch.rand(6), torch.tensor([6, 1])).shape == (6,)
+    assert view(torch.rand(6), torch.tensor([2, 3])).shape == (2, 3)
 
 
 def test_a_constant_condition_leaves_one_branch() -> None:

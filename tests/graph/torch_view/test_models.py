@@ -28,6 +28,7 @@ OCR = {
     "ocr_reader": "ch_PP-OCRv4_rec_infer.onnx",
     "ocr_turner": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
 }
+VOICE = ("silero_vad_16k_op15.onnx", "silero_vad_op18_ifless.onnx")
 TRAINED = ("digits", "recommender", "mobilenet_v2_trained", "minilm", "clip")
 """Of the zoo: REAL_INPUTS that come out of PyTorch."""
 
@@ -63,13 +64,26 @@ def test_text_reader(name: str) -> None:
     assert differs(model, zoo.feeds(name, zoo.shapes(name)[0])) < NEAR
 
 
-@pytest.mark.parametrize("name", ["silero_vad_16k_op15.onnx", "silero_vad_op18_ifless.onnx"])
-def test_voice_detector(name: str) -> None:
-    model = read_model(asset("silero-vad", name))
+def speech() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (1, 576)).astype(np.float32)
-    feeds = {"input": x, "state": rng.standard_normal((2, 1, 128)).astype(np.float32), "sr": np.array(16000)}
+    return {"input": x, "state": rng.standard_normal((2, 1, 128)).astype(np.float32), "sr": np.array(16000)}
+
+
+@pytest.mark.parametrize("name", VOICE)
+def test_voice_detector(name: str) -> None:
+    model, feeds = read_model(asset("silero-vad", name)), speech()
     assert differs(model, {spec.name: feeds[spec.name] for spec in model.inputs}) < NEAR
+
+
+@pytest.mark.parametrize("name", VOICE)
+def test_export_of_the_voice_detector(name: str) -> None:
+    """Its branches return views of what comes in, or have other ranks and are chosen by a length."""
+    model, feeds = read_model(asset("silero-vad", name)), speech()
+    view, given = to_torch(model), tuple(torch.from_numpy(feeds[spec.name]) for spec in model.inputs)
+    exported = torch.export.export(view, given).module()
+    with torch.no_grad():
+        assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(exported(*given), view(*given), strict=True))
 
 
 @pytest.mark.parametrize("name", [*TRAINED, *FEW])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..registry import op
-from ..sizes import elementwise
+from ..sizes import call, elementwise
 from ..wide import wide
 
 
@@ -47,10 +47,10 @@ def less_or_equal(a: Tensor, b: Tensor, /) -> Tensor:
     return torch.le(a, b)
 
 
-op("And", inline=True, differentiable=False)(torch.logical_and)
-op("Or", inline=True, differentiable=False)(torch.logical_or)
-op("Xor", inline=True, differentiable=False)(torch.logical_xor)
-op("Not", inline=True, differentiable=False)(torch.logical_not)
+op("And", inline=True, sizes=elementwise(operator.and_), differentiable=False)(torch.logical_and)
+op("Or", inline=True, sizes=elementwise(operator.or_), differentiable=False)(torch.logical_or)
+op("Xor", inline=True, sizes=elementwise(operator.xor), differentiable=False)(torch.logical_xor)
+op("Not", inline=True, sizes=elementwise(lambda x: call(operator.not_, x), 1), differentiable=False)(torch.logical_not)
 
 
 @op("BitwiseAnd", differentiable=False)
