@@ -36,7 +36,7 @@ class RecoverStageSettings(StageSettings):
 @stage(
     output="student",
     takes="pruned",
-    version=6,
+    version=7,
     leaves="models/recovered",
     libs=LIBS,
     device=on_this_machine,
