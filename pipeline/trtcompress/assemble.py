@@ -103,7 +103,7 @@ def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
         files = {path.relative_to(build_dir).as_posix(): state for path, state in states.items()}
         told = {}
         for repository in sorted(held & {_repository(name) for name in ours}):
-            told[repository] = _as_new_version(build_dir / repository, sources)
+            told[repository] = _as_new_version(build_dir / repository, sources, build_dir)
             files = {name: state for name, state in files.items() if _repository(name) != repository}
             files |= files_in(build_dir, build_dir / repository)
     return Placed(build_dir, folders, files, _gone(before, ours), told)
@@ -118,14 +118,13 @@ def files_in(build_dir: Path, folder: Path) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _as_new_version(repository: Path, sources: Mapping[Path, Path]) -> str:
+def _as_new_version(repository: Path, sources: Mapping[Path, Path], build_dir: Path) -> str:
     """Put what was packed beside the versions that are there; returns what is to be said of it."""
-    with TemporaryDirectory(prefix="trtcompress-") as made:
+    # On the disk of the build, since it can be gigabytes; no links, since ONNX data may not lie outside of its folder
+    with TemporaryDirectory(prefix=".packed-", suffix=".partial", dir=build_dir) as made:
         for path, source in sources.items():
             if path.is_relative_to(repository):
-                link = Path(made, path.relative_to(repository))
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(source.resolve())
+                place(source, Path(made, path.relative_to(repository)))
         return put_beside(Path(made), repository)
 
 

@@ -165,7 +165,8 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         expected = re.findall(r"'([^']+)'", first["msg"])
         near = difflib.get_close_matches(str(first["input"]), expected, n=1, cutoff=0.4)
         what = f"'{first['input']}' is not one of: {', '.join(expected)}"
-        hint = _MEANT.get(str(first["input"]).lower()) or (f"did you mean '{near[0]}'?" if near else hint)
+        meant = _MEANT.get(str(first["input"]).lower()) if "float" in expected else None
+        hint = meant or (f"did you mean '{near[0]}'?" if near else hint)
     return ConfigError(what, where=where(path), hint=hint)
 
 

@@ -75,6 +75,9 @@ def _aside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the files written aside that a killed process left; only for who alone writes in the folder."""
-    for path in folder.rglob(".*.partial"):
-        path.unlink(missing_ok=True)
+    """Remove what was written aside and a killed process left; only for who alone writes in the folder."""
+    for path in list(folder.rglob(".*.partial")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

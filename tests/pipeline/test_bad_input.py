@@ -73,6 +73,7 @@ targets: [cpu]
         ("targets: [cpu]", "metric: [topp1]", ("there is no metric 'topp1'", "top1")),
         ("targets: [cpu]", "metric: ['nowhere:share']", ("nowhere",)),
         ("targets: [cpu]", "recover: {epochs: 1}", ("recover: nothing is cut", "add a section prune")),
+        ("targets: [cpu]", "recover: {precision: fp16}", ("recover.precision", "did you mean '16-mixed'?")),
         ("[cpu]", "[rtx-4090:fp16]", ("build.yaml:5", "did you mean 'float'? It is FP16 on GPUs")),
         ("targets: [cpu]", "prune: {mac: 0.5}", ("build.yaml:5: prune.mac", "did you mean 'macs'?")),
         ("targets: [cpu]", "prune: {macs: 30}", ("build.yaml:5: prune.macs", "less than 1")),

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from builds import project
 from command_line import done, trtcompress
+from onnx_models import small
+from trtcompress import assemble
 from trtcompress.digests import file_digest
+from trtcompress.files import sweep
 from trtcompress_engines.triton import check_repository, parse_config
 from trtcompress_engines.triton.versions import served_version, versions
+from trtcompress_graph.load import read_model
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +82,27 @@ def test_a_repository_with_versions_gets_one_more(tmp_path):
     assert (state(), (model / "1/tuning.json").is_file()) == ((2, (1, 2), 200), True)
     done("rollback", repository, "--model", "small")
     assert (state(), (model / "tuning.json").is_file()) == ((1, (1, 2), 100), True)
+
+
+def test_a_new_version_is_checked_with_the_weights_that_lie_beside_its_model(tmp_path, monkeypatch):
+    """ONNX data is read from the folder of its model alone, so that what is packed may be no links into the store."""
+    entry, build = tmp_path / "store/entry", tmp_path / "out/small"
+    repository, file = build / "triton/cpu", "small/1/model.onnx"
+    names = (file, f"{file}.data")
+    (entry / file).parent.mkdir(parents=True)
+    onnx.save(small(), entry / file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
+    repository.mkdir(parents=True)
+    left = build / ".packed-old.partial"  # by a build that was killed
+    left.mkdir()
+    (left / "model.onnx").write_bytes(b"half")
+    sweep(build)
+    seen = []
+
+    def put(made: Path, where: Path) -> str:
+        seen.append((read_model(made / file).digest, where))
+        return "told"
+
+    monkeypatch.setattr(assemble, "put_beside", put)
+    assert assemble._as_new_version(repository, {repository / name: entry / name for name in names}, build) == "told"
+    assert seen == [(read_model(entry / file).digest, repository)]
+    assert [path.name for path in build.iterdir()] == ["triton"]

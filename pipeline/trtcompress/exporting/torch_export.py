@@ -64,9 +64,8 @@ def _trace(network: Network, inputs: Mapping[str, Any], on: str) -> ir.Model:
 
     shapes = {name: _dims(network, name, tensor.shape) for name, tensor in inputs.items()}
     inputs = {name: tensor.contiguous() for name, tensor in inputs.items()}
-    _lay_out(network.module)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), _laid_out(network.module):
             program = torch.onnx.export(
                 network.module,
                 tuple(inputs.values()) if network.positional else (),
@@ -89,11 +88,18 @@ def _trace(network: Network, inputs: Mapping[str, Any], on: str) -> ir.Model:
     return program.model
 
 
-def _lay_out(module: Any) -> None:
-    """Store what is `channels_last` as ONNX does: PyTorch else traces strides, as Gathers of computed places."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.dim() > 3 and not tensor.is_contiguous():
+@contextlib.contextmanager
+def _laid_out(module: Any) -> Iterator[None]:
+    """What is `channels_last` stored as ONNX stores it: PyTorch else traces strides, as Gathers of computed places."""
+    others = [t for t in (*module.parameters(), *module.buffers()) if t.dim() > 3 and not t.is_contiguous()]
+    before = [tensor.data for tensor in others]
+    try:
+        for tensor in others:
             tensor.data = tensor.data.contiguous()
+        yield
+    finally:
+        for tensor, data in zip(others, before, strict=True):
+            tensor.data = data
 
 
 def _dims(network: Network, name: str, shape: tuple[int, ...]) -> dict[int, Any]:
