@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ class RayNodes:
 
     folder: Path
     nodes: dict[str, Any] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the environment that each node has."""
 
     def start(self) -> RayNodes:
         from ray.cluster_utils import Cluster
@@ -32,7 +35,7 @@ class RayNodes:
     def add(self, name: str, **resources: float) -> None:
         """Start a node; `rtx_4090=1` gives it the resource of that target."""
         own = {f"trtcompress:{key.replace('_', '-')}": amount for key, amount in resources.items()}
-        environment = {"XDG_CACHE_HOME": str(self.folder / name), "TRTCOMPRESS_STORE": ""}
+        environment = {**self.given, "XDG_CACHE_HOME": str(self.folder / name), "TRTCOMPRESS_STORE": ""}
         self.nodes[name] = self.cluster.add_node(
             num_cpus=1, object_store_memory=MEMORY, resources=own, env_vars=environment
         )

@@ -14,6 +14,7 @@ import pytest
 from builds import project, promised
 from command_line import done, program, start, trtcompress
 from ray_nodes import RayNodes, read_on, waiting_samples
+from s3_server import BUCKET, S3Server
 from trtcompress.ray_checks import look_at
 from trtcompress.ray_cluster import alive, connected
 from trtcompress_engines.targets import resolve_target
@@ -23,16 +24,24 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'trtcompres
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
-    started = RayNodes(tmp_path_factory.mktemp("ray")).start()
+def server() -> Iterator[S3Server]:
+    started = S3Server().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Iterator[RayNodes]:
+    started = RayNodes(tmp_path_factory.mktemp("ray"), given=server.environment).start()
     started.add("a")
     started.add("b", rtx_4090=1)
     yield started
     started.stop()
 
 
-def arguments(nodes: RayNodes, out: Path, *configs: Path) -> tuple[object, ...]:
-    return ("build", *configs, "--executor", "ray", "--address", nodes.address, "--store", nodes.url, "--out", out)
+def arguments(nodes: RayNodes, out: Path, *configs: Path, store: str = "") -> tuple[object, ...]:
+    shared = store or nodes.url
+    return ("build", *configs, "--executor", "ray", "--address", nodes.address, "--store", shared, "--out", out)
 
 
 def objects(text: str) -> list[dict[str, object]]:
@@ -74,6 +83,25 @@ def test_models_and_targets_spread_over_the_nodes_and_come_out_as_here(nodes: Ra
     finished = [line for line in again.err.splitlines() if line.startswith("[")]
     assert finished
     assert all(line.endswith("reused") for line in finished)
+
+
+def test_the_store_that_nodes_share_can_be_s3(nodes: RayNodes, server: S3Server, tmp_path: Path) -> None:
+    config = project(tmp_path / "three", ("cpu:float", "rtx-4090:float"), "three")
+    environment = {**nodes.environment, **server.environment}
+    ran = program(*arguments(nodes, tmp_path / "out", config, store=f"s3://{BUCKET}/ray"), env=environment)
+    assert ran.code == 0, ran.err
+    made = set(nodes.entries("a")) | set(nodes.entries("b"))
+    kept = {key.rpartition("/")[2].removesuffix(".json") for key in server.objects("ray") if key.startswith("entries/")}
+    assert kept
+    assert kept <= made
+
+    elsewhere = {**environment, "XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
+    again = program("build", config, "--store", f"s3://{BUCKET}/ray", "--out", tmp_path / "again", env=elsewhere)
+    assert again.code == 0, again.err
+    finished = [line for line in again.err.splitlines() if line.startswith("[")]
+    assert finished
+    assert all(line.endswith("reused") for line in finished)
+    assert promised(tmp_path / "again/three") == promised(tmp_path / "out/three")
 
 
 def test_one_build_that_fails_leaves_the_others_alone(nodes: RayNodes, tmp_path: Path) -> None:
