@@ -28,7 +28,7 @@ __all__ = [
     "OPERATORS",
     "PARSERS",
     "PATCHES",
-    "SERVER",
+    "SERVERS",
     "TITLES",
     "Feature",
     "Flavour",
@@ -48,8 +48,8 @@ BINDINGS: Mapping[Flavour, tuple[str, ...]] = MappingProxyType(
 )
 """Modules that may hold the Python bindings, the usual one first."""
 
-SERVER = "10.13"
-"""What is meant where a card is not here and nothing is said."""
+SERVERS = ("10.13", "10.4", "8.6", "8.5")
+"""What is meant where a card is not here and nothing is said: the first that builds for it. 9.x came for few cards."""
 
 PATCHES: Mapping[str, str] = MappingProxyType({"8.4": "8.4.1", "8.5": "8.5.2", "8.6": "8.6.2", "10.3": "10.3.0"})
 """Releases with their patch, as JetPack carries them; a calibration cache names it."""
@@ -160,35 +160,63 @@ def release_of(target: Target, version: str = "", features: Collection[Feature] 
     """The release of classic TensorRT that builds for a device.
 
     Args:
-        target: the device; where its platform carries several, the newest that has the features is meant.
+        target: the device; where its platform carries several, the newest that builds for it and has the features is
+            meant.
         version: what the user says.
         features: what it has to have; where none has it all, the newest is meant.
 
     Raises:
         UsageError: no platform of the device carries that version, or it does not build for the card.
     """
-    carried = [known for _, known in having(target, () if version else features).tensorrt]
-    if not version:
-        here = None if carried else installed("classic")
-        if here and lacks_card(here.number, target.compute_capabilities):
-            here = None
-        return here or Release("classic", _full(carried[-1]) if carried else SERVER)
-    asked = Release("classic", version)
+    if not version and not target.tensorrt:
+        return _usual(target)
+    asked = Release("classic", _full(version or _newest(target, features)))
     offered = (*target.tensorrt, *target.installable)
     if offered and not any(asked.same_as(known) for _, known in offered):
         raise UsageError(
             f"no platform of '{target.name}' carries TensorRT {version}",
             where="tensorrt.version",
-            hint="; ".join(f"{platform}: {known}" for platform, known in offered),
+            hint=_listed(offered),
         )
-    why = no_release(asked.number) or ("" if offered else lacks_card(asked.number, target.compute_capabilities))
-    if why:
+    if why := _unfit(asked.version, target):
         raise UsageError(
-            f"TensorRT {version} does not build for '{target.name}': {why}",
-            where="tensorrt.version",
-            hint=f"leave it out: {SERVER} is meant then",
+            f"TensorRT {version or asked.version} does not build for '{target.name}': {why}",
+            where="tensorrt.version" if version else f"devices.{target.name}.tensorrt",
+            hint=_instead(target, offered),
         )
-    return Release("classic", _full(version))
+    return asked
+
+
+def _usual(target: Target) -> Release:
+    """What is meant for a card of which nothing more is known: what is installed here, where it builds for it."""
+    here = installed("classic")
+    if here and not lacks_card(here.number, target.compute_capabilities):
+        return here
+    return Release("classic", _full(next((known for known in SERVERS if not _unfit(known, target)), SERVERS[0])))
+
+
+def _newest(target: Target, features: Collection[Feature]) -> str:
+    """The newest that a platform carries of those that build for its card; of all where none does."""
+    fit = tuple(one for one in target.tensorrt if not _unfit(one[1], target))
+    return having(replace(target, tensorrt=fit or target.tensorrt), features).tensorrt[-1][1]
+
+
+def _unfit(version: str, target: Target) -> str:
+    """Why a release does not build for a device; empty where it may."""
+    number = Release("classic", version).number
+    return no_release(number) or lacks_card(number, target.compute_capabilities)
+
+
+def _instead(target: Target, offered: Collection[tuple[str, str]]) -> str:
+    """What builds for a device."""
+    if not offered:
+        return f"leave it out: {_usual(target).version} is meant then"
+    fit = [one for one in offered if not _unfit(one[1], target)]
+    return _listed(fit) or f"give the TensorRT that the device has; {_usual(target).version} builds for such a card"
+
+
+def _listed(offered: Collection[tuple[str, str]]) -> str:
+    return "; ".join(f"{platform}: {known}" for platform, known in offered)
 
 
 def _full(version: str) -> str:

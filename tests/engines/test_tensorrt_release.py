@@ -10,7 +10,7 @@ import pytest
 
 from trtcompress_engines import tensorrt_release
 from trtcompress_engines.targets import resolve_target, targets, with_devices
-from trtcompress_engines.tensorrt_cards import lacks_card
+from trtcompress_engines.tensorrt_cards import CARDS, lacks_card
 from trtcompress_engines.tensorrt_release import FEATURES, Feature, Release, first_parsing, installed, release_of
 from trtcompress_graph.errors import UsageError
 
@@ -165,20 +165,61 @@ def test_a_release_that_may_build_for_the_card_is_taken(target: str, versions: t
         assert release_of(resolve_target(target), version).number == Release("classic", version).number
 
 
+def own(**facts: object):
+    return with_devices({"v": facts})["v"]
+
+
 def test_what_was_dropped():
-    volta = with_devices({"v100": {"how": "local", "compute_capability": "7.0"}})["v100"]
+    volta = own(how="local", compute_capability="7.0")
     assert release_of(volta, "10.4").version == "10.4"
-    with pytest.raises(UsageError, match=r"compute capability 7\.0 was dropped before TensorRT 10\.5"):
-        release_of(volta, "10.5")
+    for version in ("10.5", "11.0"):
+        with pytest.raises(UsageError, match=r"compute capability 7\.0 was dropped before TensorRT 10\.5") as told:
+            release_of(volta, version)
+        assert told.value.hint == "leave it out: 10.4 is meant then"
+
+
+@pytest.mark.parametrize(
+    ("capability", "usual"), [("3.5", "8.5"), ("5.2", "8.6.2"), ("6.1", "8.6.2"), ("7.0", "10.4"), ("13.0", "10.13")]
+)
+def test_the_default_of_an_older_card_builds_for_it(capability: str, usual: str):
+    assert release_of(own(how="local", compute_capability=capability)).number == Release("classic", usual).number
+
+
+def test_of_a_kit_of_ones_own_the_newest_that_builds_for_its_card_is_meant():
+    several = {"one": "8.6", "two": "10.3", "three": "10.13"}
+    assert release_of(own(how="kit", compute_capability="6.2", tensorrt=several)).version == "8.6.2"
+    assert release_of(own(how="kit", compute_capability="12.0", tensorrt=several), features=("dla",)).version == "10.13"
+
+
+@pytest.mark.parametrize(
+    ("capability", "carried", "version", "where", "why", "hint"),
+    [
+        ("12.0", {"X": "8.6"}, "", "devices.v.tensorrt", "came with TensorRT 10.8", "the device has; 10.13 builds"),
+        ("12.0", {"X": "8.6"}, "8.6", "tensorrt.version", "came with TensorRT 10.8", "the device has; 10.13 builds"),
+        ("12.0", {"X": "8.6", "Y": "10.9"}, "8.6", "tensorrt.version", "came with TensorRT 10.8", "Y: 10.9"),
+        ("6.2", {"X": "10.3"}, "", "devices.v.tensorrt", "was dropped before TensorRT 10.0", "8.6.2 builds"),
+        ("5.3", {"X": "7.1"}, "", "devices.v.tensorrt", "there is no such release", "8.6.2 builds"),
+    ],
+)
+def test_a_kit_of_ones_own_whose_tensorrt_does_not_build_for_its_card_is_refused(
+    capability: str, carried: dict[str, str], version: str, where: str, why: str, hint: str
+):
+    with pytest.raises(UsageError, match=why) as told:
+        release_of(own(how="kit", compute_capability=capability, tensorrt=carried), version)
+    assert told.value.where == where
+    assert hint in told.value.hint
 
 
 def test_what_is_installed_is_not_meant_for_a_card_that_it_does_not_build_for(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tensorrt_release, "installed", lambda flavour: Release(flavour, "8.6.1"))
     assert release_of(resolve_target("h100")).version == "8.6.1"
-    assert release_of(resolve_target("b200")).version == tensorrt_release.SERVER
+    assert release_of(resolve_target("b200")).version == "10.13"
 
 
-def test_the_default_builds_for_every_card_of_the_table():
+def test_the_default_builds_for_every_card():
+    for capability in CARDS:
+        card = own(how="local", compute_capability=".".join(map(str, capability)))
+        assert not lacks_card(release_of(card).number, [capability])
     for target in targets().values():
-        if target.how == "local":
-            assert not lacks_card(Release("classic", tensorrt_release.SERVER).number, target.compute_capabilities)
+        if target.how in ("local", "kit"):
+            assert not lacks_card(release_of(target).number, target.compute_capabilities)
