@@ -46,18 +46,22 @@ def save(state: Any, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
+class Unsaved(OSError):
+    """A state could not be written: raised in every process of a training alike."""
+
+
 def save_in_first(fabric: Fabric, state: Any, path: Path) -> None:
     """Write a state in the first of several processes; the others wait for it, and fail as it does.
 
     Raises:
-        OSError: see `save`.
+        Unsaved: what `save` raised, in all of them.
     """
     failed = None
     if fabric.global_rank == 0:
         try:
             save(state, path)
         except OSError as error:
-            failed = error
+            failed = Unsaved(error.errno, error.strerror or str(error), error.filename)
     failed = fabric.broadcast(failed)
     if failed is not None:
         raise failed

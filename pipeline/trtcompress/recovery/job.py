@@ -18,7 +18,7 @@ from ..stage import MetricRef
 from .across import spread_norms
 from .augment import Changes
 from .batches import Batches
-from .checkpoint import load, save_in_first
+from .checkpoint import Unsaved, load, save_in_first
 from .devices import given_back, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
@@ -147,13 +147,20 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
     """Train in this process; the first one leaves the weights in `TRAINED`.
 
     Returns:
-        An `Outcome`, as Fabric passes it from process to process; an error, also one of the disk, comes back as a
+        An `Outcome`, as Fabric passes it from process to process; an error that all processes meet comes back as a
         value, so that the process that waits can tell that of the first one.
+
+    Raises:
+        OSError: one that this process may have met alone: it ends, and so do the others.
     """
     try:
         with given_back(), repeatable(job.training.seed, fabric.world_size):
             return asdict(_train(fabric, job, told))
-    except (TrtCompressError, OSError) as error:
+    except (TrtCompressError, Unsaved) as error:
+        return error
+    except OSError as error:
+        if fabric.world_size > 1:
+            raise
         return error
 
 

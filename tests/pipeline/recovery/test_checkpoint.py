@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import logging
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
-from trtcompress.recovery.checkpoint import holds_training, load, open_folder, save
+from trtcompress.recovery import job
+from trtcompress.recovery.checkpoint import Unsaved, holds_training, load, open_folder, save, save_in_first
 from trtcompress.recovery.judge import Judge
+from trtcompress.recovery.settings import Training
 from trtcompress_graph.errors import UsageError
 
 FACTS = {"version": 1, "student": "ab", "settings": {"lr": 0.1, "epochs": 3.0, "loss": ["logits"]}}
@@ -117,3 +121,37 @@ def test_restart_throws_it_away(killed, tmp_path):
     ran = trtcompress(*killed, "--epochs", "5", "--restart")
     assert (ran.code, "go on with" in ran.err) == (0, False), ran.err
     assert (tmp_path / "out.onnx").is_file()
+
+
+def lone_failure(monkeypatch, error: OSError, processes: int):
+    """What `train` gives in a process where the training raises that."""
+
+    def fail(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(job, "_train", fail)
+    told = SimpleNamespace(training=Training(devices=processes))
+    return job.train(SimpleNamespace(world_size=processes), told, lambda what, done, total: None)
+
+
+def test_an_error_of_one_process_alone_is_not_lost(monkeypatch):
+    """It has to end that process: a value that it gives is that of the first one alone."""
+    unread = OSError(errno.EIO, "Input/output error", "samples/x.npy")
+    assert lone_failure(monkeypatch, unread, 1) is unread
+    with pytest.raises(OSError, match=r"samples/x\.npy"):
+        lone_failure(monkeypatch, unread, 2)
+    unsaved = Unsaved(errno.ENOSPC, "No space left on device", "state.pt")
+    assert lone_failure(monkeypatch, unsaved, 2) is unsaved
+
+
+def test_what_could_not_be_saved_is_told_alike_in_every_process(tmp_path):
+    """As it goes through `pickle`, from the first process to the others."""
+    sent: list[bytes] = []
+    first = SimpleNamespace(global_rank=0, broadcast=lambda value: sent.append(pickle.dumps(value)) or value)
+    other = SimpleNamespace(global_rank=1, broadcast=lambda value: pickle.loads(sent[0]))
+    for fabric in (first, other):
+        with pytest.raises(Unsaved) as caught:
+            save_in_first(fabric, {}, tmp_path / "none" / "state.pt")
+        assert caught.value.errno == errno.ENOENT
+        assert caught.value.strerror == "No such file or directory"
+        assert caught.value.filename == str(tmp_path / "none" / ".state.pt.partial")
