@@ -102,7 +102,7 @@ class Loop:
             state.restore(found)
             self._say_what_is_left()
         self._clock = time.perf_counter()
-        while state.facts["step"] < state.facts["total"] and state.facts["quiet"] < self._training.patience:
+        while self._goes_on:
             step, total = state.facts["step"], state.facts["total"]
             share = state.facts["scale"] * schedule(step, total)
             if not self.stepper.advance(step, state.facts["rate"], share, self.stepper.led(step, total)):
@@ -123,9 +123,17 @@ class Loop:
             self._say(f"no gain in {self._training.patience} judgements: it ends here")
         return self._finish()
 
+    @property
+    def _goes_on(self) -> bool:
+        facts = self.state.facts
+        return bool(facts["step"] < facts["total"] and facts["quiet"] < self._training.patience)
+
     def _say_what_is_left(self) -> None:
         facts = self.state.facts
         step, total = facts["step"], facts["total"]
+        if not self._goes_on:  # it was stopped before its weights were written
+            self._say(f"nothing is left to train: {step:,} of {total:,} steps were made")
+            return
         seconds = facts["spent"] / step if step else facts["seconds"]
         self._say(f"about {about((total - step) * seconds)} left: {step:,} of {total:,} steps were made")
 
@@ -158,7 +166,8 @@ class Loop:
                 f"the training diverges: {facts['rollbacks']} times numbers were not finite, or the loss far above the "
                 f"start, at rates down to {facts['rate'] * facts['scale']:.2g}; nothing was written",
                 where="recover",
-                hint="give a lower rate (--lr 1e-5), precision 32, or look for samples that the model answers with NaN",
+                hint="give a lower rate (lr, such as 1e-5), precision 32, or look for samples that the model answers with "
+                "NaN",
             )
 
     def _finish(self) -> Outcome:

@@ -31,7 +31,7 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
         yield f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
-        lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (--lr)"
+        lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (lr)"
         yield f"no step of the training {what} on samples that were held out{lower}"
     if outcome.rollbacks:
         yield (
@@ -58,7 +58,7 @@ def _parts(job: Job) -> Iterator[str]:
     if job.metrics and job.pool.labels is None:
         yield f"{job.metrics[0].name} is not told: it needs labels, and {lacking(job.pool)}"
     if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
-        yield "of so many samples the minutes bring most to the whole student: no blocks first (--blockwise fits them)"
+        yield "of so many samples the minutes bring most to the whole student: no blocks first (blockwise fits them)"
 
 
 def _other_precision(job: Job) -> Iterator[str]:
@@ -66,4 +66,4 @@ def _other_precision(job: Job) -> Iterator[str]:
     import torch
 
     if job.training.precision == "16-mixed" and not torch.cuda.is_available():
-        yield "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed (--precision bf16-mixed says the same)"
+        yield "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed (precision bf16-mixed says the same)"

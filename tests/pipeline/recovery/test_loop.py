@@ -162,7 +162,7 @@ def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monk
     )
     with pytest.raises(RecoverError, match="diverges") as raised:
         loop.run()
-    assert "--lr" in raised.value.hint
+    assert "(lr, such as" in raised.value.hint
     assert all(torch.isfinite(value).all() for value in weights(pair).values())
 
 
@@ -173,7 +173,7 @@ def test_a_loss_far_above_the_start_diverges_though_it_is_finite(tmp_path):
     before = weights(pair)
     with pytest.raises(RecoverError, match="diverges") as raised:
         loop.run()
-    assert "--lr" in raised.value.hint
+    assert "(lr, such as" in raised.value.hint
     assert said[-1] == "it diverged: back to step 0 at 0.00195312 of the rate"
     assert equal(before, weights(pair))
 
@@ -246,3 +246,14 @@ def test_nothing_half_written(tmp_path: Path):
     loop, _ = loop_of(tmp_path, SHORT)
     loop.run()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pool", STATE]
+
+
+@pytest.mark.parametrize("patience", [10, 1])
+def test_a_training_that_was_stopped_behind_its_end_says_that_nothing_is_left(tmp_path, patience):
+    training = replace(SHORT, patience=patience, rate=SHORT.rate if patience > 1 else 1e-12)
+    first = loop_of(tmp_path, training)[0].run()
+    assert (first.steps == 60) is (patience > 1)
+    said: list[str] = []
+    again = loop_of(tmp_path, training, told=lambda what, done, total: said.append(what))[0].run()
+    assert said[0] == f"nothing is left to train: {first.steps} of 60 steps were made"
+    assert again == first
