@@ -13,6 +13,7 @@ import pytest
 from command_line import PROGRAM, environment, trtcompress
 from trtcompress import __version__
 from trtcompress.cli.main import COMMANDS
+from trtcompress.config import RecoverSettings
 from trtcompress.stages import STAGES
 from trtcompress_engines.targets import targets
 
@@ -224,3 +225,13 @@ def test_other_shells_complete(shell, tmp_path):
     if found := shutil.which(shell):
         checked = subprocess.run([found, "-n"], input=script, capture_output=True, text=True)
         assert checked.returncode == 0, checked.stderr
+
+
+def test_what_recover_takes_where_nothing_is_given_is_what_its_help_says():
+    shown = " ".join(trtcompress("recover", "--help").out.split())
+    fields = RecoverSettings.model_fields
+    for name in ("optimizer", "weight_decay", "clip", "ema", "patience", "precision", "devices", "seed"):
+        usual = fields[name].default
+        told = re.search(rf"--{name.replace('_', '-')} [^\[]*(?:\[[^\]]*\|[^\]]*\][^\[]*)?\[default: ([^;\]]+)", shown)
+        assert told, name
+        assert told[1] == (f"{usual:g}" if isinstance(usual, float) else str(usual)), name
