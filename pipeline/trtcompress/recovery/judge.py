@@ -12,7 +12,8 @@ from .state import State
 Metric = Callable[[], float | None]
 
 FAR = 100.0
-"""So many times the loss at the start, or that of a student that knows nothing (1, see `Term`), is a divergence."""
+"""So many times the loss at the start, and also that of a student that knows nothing (1, see `Term`), is a
+divergence."""
 
 
 def diverged(loss: float, before: float) -> bool:
