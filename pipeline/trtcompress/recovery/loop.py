@@ -166,8 +166,8 @@ class Loop:
                 f"the training diverges: {facts['rollbacks']} times numbers were not finite, or the loss far above the "
                 f"start, at rates down to {facts['rate'] * facts['scale']:.2g}; nothing was written",
                 where="recover",
-                hint="give a lower rate (lr, such as 1e-5), precision 32, or look for samples that the model answers with "
-                "NaN",
+                hint="give a lower rate (lr, such as 1e-5), precision 32, or look for samples that the model answers "
+                "with NaN",
             )
 
     def _finish(self) -> Outcome:
