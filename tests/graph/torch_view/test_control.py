@@ -90,14 +90,15 @@ def test_export_keeps_both_branches() -> None:
         assert torch.allclose(exported(x), runtime(proto, x))
 
 
-def test_export_of_branches_that_return_what_came_in() -> None:
+def test_export_of_a_branch_that_returns_what_came_in() -> None:
     proto = chosen()
-    for attribute, output in zip(proto.graph.node[2].attribute, ("then_y", "else_y"), strict=True):
-        identity = helper.make_node("Identity", ["x"], [output])
-        attribute.g.CopyFrom(helper.make_graph([identity], attribute.g.name, [], [value(output, [2, 3])]))
+    for attribute, operator in zip(proto.graph.node[2].attribute, ("Identity", "Neg"), strict=True):
+        output = f"{attribute.name}_y"
+        node = helper.make_node(operator, ["x"], [output])
+        attribute.g.CopyFrom(helper.make_graph([node], attribute.g.name, [], [value(output, [2, 3])]))
     exported = torch.export.export(to_torch(proto), (torch.rand(2, 3),)).module()
-    x = -torch.rand(2, 3)
-    assert torch.allclose(exported(x), runtime(proto, x))
+    for x in (torch.rand(2, 3), -torch.rand(2, 3)):
+        assert torch.allclose(exported(x), runtime(proto, x))
 
 
 def test_a_branch_by_a_length_is_chosen_where_the_rank_is_unknown() -> None:
@@ -124,6 +125,30 @@ def test_a_branch_by_a_length_is_chosen_where_the_rank_is_unknown() -> None:
     assert "shape_tensor" not in view.code
     assert view(torch.rand(6), torch.tensor([6, 1])).shape == (6,)
     assert view(torch.rand(6), torch.tensor([2, 3])).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("shape", "length"), [((2, 3), 6), ((1, 1, 2, 3), 3)])
+def test_a_length_that_a_branch_alone_reads_is_read_there(shape: tuple[int, ...], length: int) -> None:
+    """The rank is unknown, and is what chooses the branch: of two axes there is no fourth length."""
+    read = helper.make_node("Gather", ["lengths", "place"], ["fourth"])
+    count = helper.make_node("Size", ["x"], ["all"])
+    nodes = [
+        helper.make_node("Reshape", ["x", "told"], ["r"]),
+        helper.make_node("Shape", ["r"], ["lengths"]),
+        helper.make_node("Size", ["told"], ["rank"]),
+        helper.make_node("Equal", ["rank", "four"], ["whole"]),
+        helper.make_node(
+            "If",
+            ["whole"],
+            ["y"],
+            then_branch=helper.make_graph([read], "then", [], [value("fourth", [], TensorProto.INT64)]),
+            else_branch=helper.make_graph([count], "else", [], [value("all", [], TensorProto.INT64)]),
+        ),
+    ]
+    weights = {"place": np.array(3), "four": np.array(4)}
+    given = [value("x", [6]), value("told", ["axes"], TensorProto.INT64)]
+    view = to_torch(model(nodes, given, [value("y", [], TensorProto.INT64)], weights))
+    assert int(view(torch.rand(6), torch.tensor(shape))) == length
 
 
 def test_a_constant_condition_leaves_one_branch() -> None:

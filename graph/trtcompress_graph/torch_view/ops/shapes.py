@@ -24,7 +24,7 @@ def shape(builder: Builder, node: ir.Node) -> Any:
     held = builder.inputs(node)[0]
     named = {key: attribute.value for key, attribute in node.attributes.items()}
     if isinstance(held, Traced) and held.rank is None:
-        read = None if named else _lengths_read(node.outputs[0])
+        read = None if named else _lengths_read(node)
         if read is None:
             return builder.tracer.call(shape_tensor, held, **named)
         return Sizes(box([held.size(axis) for axis in range(read)]))
@@ -32,12 +32,15 @@ def shape(builder: Builder, node: ir.Node) -> Any:
     return Sizes(box(lengths[named.get("start", 0) : named.get("end")]))
 
 
-def _lengths_read(shape: ir.Value) -> int | None:
+def _lengths_read(node: ir.Node) -> int | None:
     """How many lengths are read at all, from the first; None where that depends on the rank or on a run."""
+    shape = node.outputs[0]
     nodes = [use.node for use in shape.uses()]
-    if shape.is_graph_output() or any(node.op_type != "Gather" or node.inputs[0] is not shape for node in nodes):
+    if any(user.graph is not node.graph for user in nodes):  # a branch that is not taken reads nothing
         return None
-    stored = [None if node.inputs[1] is None else node.inputs[1].const_value for node in nodes]
+    if shape.is_graph_output() or any(user.op_type != "Gather" or user.inputs[0] is not shape for user in nodes):
+        return None
+    stored = [None if user.inputs[1] is None else user.inputs[1].const_value for user in nodes]
     places = [place for held in stored if held is not None for place in held.numpy().flat]
     known = all(held is not None for held in stored) and min(places, default=0) >= 0
     return int(max(places, default=-1)) + 1 if known else None
