@@ -70,7 +70,7 @@ def _ordered(part: Tensor, order: tuple[int, ...]) -> Tensor:
 def _state(state: Tensor | None, layout: int, x: Tensor, ways: int, hidden: int) -> Tensor:
     if state is None:
         return x.new_zeros(ways, x.size(1), hidden)
-    return state.transpose(0, 1).contiguous() if layout else state
+    return (state.transpose(0, 1) if layout else state).contiguous()  # cuDNN takes no other
 
 
 def fits(names: Any, usual: tuple[str, ...], ways: int, lengths: Tensor | None, steps: int) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ import zoo
 from backend_cases import by_operator, cases, difference, tensor
 from trtcompress_graph.model import Model
 from trtcompress_graph.torch_view import to_torch
+from trtcompress_graph.torch_view.ops import recurrent
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this PyTorch sees no GPU")
 
@@ -103,6 +104,25 @@ def test_gradients_are_those_of_the_cpu(name: str) -> None:
     wrong = {n: away(other[n], one[n]) for n in one if float(one[n].abs().max()) > 1e-4 * greatest}
     assert max(wrong.values()) < 1e-2
     assert float(np.median(list(wrong.values()))) < 1e-4
+
+
+@pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("layout", [0, 1])
+def test_recurrent_layers_start_from_an_expanded_state(op: str, layout: int) -> None:
+    """Of one sequence, repeated over a batch without a copy; cuDNN refuses states that are not contiguous."""
+    gates, batch, steps, width, hidden = {"rnn": 1, "gru": 3, "lstm": 4}[op], 3, 5, 4, 6
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, gates * hidden, width), (2, gates * hidden, hidden), (2, 2 * gates * hidden)]
+    weights = [torch.randn(*shape, generator=generator) for shape in shapes]
+    x = torch.randn(*((batch, steps, width) if layout else (steps, batch, width)), generator=generator)
+    first = [torch.randn(*((1, 2, hidden) if layout else (2, 1, hidden)), generator=generator)] * (1 + (op == "lstm"))
+    extra = {"linear_before_reset": 1} if op == "gru" else {}
+    made = []
+    for device in ("cpu", "cuda"):
+        states = [s.to(device).expand(*((batch, 2, hidden) if layout else (2, batch, hidden))) for s in first]
+        given = [x.to(device), *(weight.to(device) for weight in weights), None, *states]
+        made.append(getattr(recurrent, op)(*given, direction="bidirectional", layout=layout, **extra))
+    assert max(away(other.cpu(), one) for one, other in zip(*made, strict=True)) < NEAR
 
 
 def wanted(name: str) -> bool:

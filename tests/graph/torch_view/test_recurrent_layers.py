@@ -12,11 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from onnx_models import model, value
-from trtcompress_graph.torch_view import to_onnx, to_torch
+from trtcompress_graph.torch_view import kernels, to_onnx, to_torch
 from trtcompress_graph.torch_view.ops import recurrent
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 STATES = {"RNN": 1, "GRU": 1, "LSTM": 2}
+ACTIVATIONS = {"RNN": ("tanh",), "GRU": ("sigmoid", "tanh"), "LSTM": ("sigmoid", "tanh", "tanh")}
 BATCH, STEPS, WIDTH, HIDDEN = 3, 5, 4, 6
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -63,6 +64,25 @@ def test_the_kernels_give_what_the_steps_give(
     slow = outputs_and_gradients(op, given, {**named, "layout": layout})
     assert calls == [op]
     assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(fast, slow, strict=True))
+
+
+@pytest.mark.parametrize("op", GATES)
+@pytest.mark.parametrize("layout", [0, 1])
+def test_first_states_are_contiguous_where_they_are_expanded(
+    op: str, layout: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, seen = layer(op, "bidirectional", layout=layout), []
+    axis = 0 if layout else 1
+    given[5:] = [state.narrow(axis, 0, 1).expand_as(state) for state in given[5:] if state is not None]
+    run, order = kernels.KERNELS[ACTIVATIONS[op]]
+
+    def spied(x: Tensor, first: Tensor | tuple[Tensor, ...], *more: Any) -> Any:
+        seen.extend(state.is_contiguous() for state in ([first] if isinstance(first, Tensor) else first))
+        return run(x, first, *more)
+
+    monkeypatch.setitem(kernels.KERNELS, ACTIVATIONS[op], (spied, order))
+    outputs_and_gradients(op, given, {"direction": "bidirectional", "layout": layout})
+    assert seen == [True] * STATES[op]
 
 
 OTHER: dict[str, dict[str, Any]] = {
