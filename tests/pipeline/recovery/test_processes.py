@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from command_line import start, trtcompress
 from digit_nets import write_cut, write_images, write_teacher
+from trtcompress.recovery.processes import _lost
 
 
 @pytest.fixture
@@ -33,13 +37,18 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def test_a_killed_process_leaves_its_checkpoint_and_the_same_command_goes_on(command, tmp_path, capfd):
+    command[command.index("--epochs") + 1] = 80  # so that the kill comes long before the end
     process = start(*command)
     assert process.stderr is not None
+    heard = []
     for line in process.stderr:
-        if "held out" in line and line.partition("/")[0] not in ("", "0") and line.partition("/")[0].isdigit():
+        heard.append(line)
+        if re.match(r"[1-9]\d*/240: loss .*held out", line):
             break
     running = workers(process)
-    assert len(running) == 2
+    if len(running) != 2:
+        process.kill()
+        pytest.fail(f"no two processes to kill one of:\n{''.join(heard)}{process.communicate()[1]}")
     os.kill(running[1], signal.SIGKILL)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 4, said
@@ -50,7 +59,7 @@ def test_a_killed_process_leaves_its_checkpoint_and_the_same_command_goes_on(com
     assert not (tmp_path / "out.onnx").exists()
     ran = trtcompress(*command)
     assert (ran.code, "go on with the training that was there" in ran.err) == (0, True), ran.err
-    assert " of 120 steps were made" in capfd.readouterr().err, "and not from the start; its processes say so"
+    assert " of 240 steps were made" in capfd.readouterr().err, "and not from the start; its processes say so"
     assert (tmp_path / "out.onnx").is_file()
     assert not (tmp_path / "out.onnx.recovery").exists()
 
@@ -75,3 +84,13 @@ def test_of_a_training_without_a_checkpoint_nothing_is_left(command, tmp_path):
     np.savez(tmp_path / "images.npz", x=np.full((8, 1, 28, 28), np.nan, np.float32))
     assert trtcompress(*command).code == 3
     assert not (tmp_path / "out.onnx.recovery").exists()
+
+
+def test_what_the_same_command_does_behind_a_lost_process_is_told(tmp_path):
+    killed = ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 21, -9, "SIGKILL")
+    job = SimpleNamespace(folder=tmp_path)
+    told = _lost(killed, job)
+    assert "terminated with signal SIGKILL" in told.what
+    assert told.hint.startswith("the same command begins anew: there is no checkpoint yet; the system kills where")
+    (tmp_path / "state.pt").touch()
+    assert _lost(killed, job).hint.startswith("the same command goes on at its last checkpoint; the system kills where")
