@@ -17,7 +17,7 @@ from trtcompress_graph.target import Engine
 from .compiling import ENGINE, write_engine
 from .digests import file_digest
 from .files import place, sweep, write_text
-from .kept_versions import has_versions, put_beside
+from .kept_versions import has_versions, left_by_rollback, put_beside
 from .outcome import Deployed
 from .runner import VALUE, Run
 from .store import ENTRY, Store, store_errors
@@ -38,7 +38,7 @@ class Placed:
         folders: store entry -> folder in the build.
         files: path in the build -> {sha256, size}.
         removed: folders that an earlier build left and this one did not make.
-        told: of repositories, `FORMAT/TARGET`, that got a new version.
+        told: of repositories, `FORMAT/TARGET`, that got a new version, or hold this one and do not serve it.
     """
 
     build_dir: Path
@@ -75,7 +75,8 @@ def only_writer(build_dir: Path) -> Iterator[None]:
 def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:
     """Copy what each step made to its place; what an earlier build left there and this one did not make goes.
 
-    A repository that holds versions (see `has_versions`) stays, and gets what was packed as one more.
+    A repository that holds versions (see `has_versions`) stays, and gets what was packed as one more, unless a rollback
+    left that there.
 
     Raises:
         StoreError: the build folder cannot be written.
@@ -125,7 +126,7 @@ def _as_new_version(repository: Path, sources: Mapping[Path, Path], build_dir: P
         for path, source in sources.items():
             if path.is_relative_to(repository):
                 place(source, Path(made, path.relative_to(repository)))
-        return put_beside(Path(made), repository)
+        return left_by_rollback(Path(made), repository) or put_beside(Path(made), repository)
 
 
 def _stored_files(folders: Mapping[Path, Path]) -> tuple[dict[Path, Path], dict[Path, Mapping[str, Any]]]:

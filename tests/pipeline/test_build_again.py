@@ -82,6 +82,13 @@ def test_a_repository_with_versions_gets_one_more(tmp_path):
     assert (state(), (model / "1/tuning.json").is_file()) == ((2, (1, 2), 200), True)
     done("rollback", repository, "--model", "small")
     assert (state(), (model / "tuning.json").is_file()) == ((1, (1, 2), 100), True)
+    said = build(200)
+    switch = f"trtcompress rollback {repository} --model small --version 2"
+    assert f"version 2 of small in {repository} has this build and is not served, since a rollback left it" in said
+    assert f"to serve it: {switch}" in said
+    assert (state(), (model / "tuning.json").is_file()) == ((1, (1, 2), 100), True)
+    done(*switch.split()[1:])
+    assert state() == (2, (1, 2), 200)
 
 
 def test_a_new_version_is_checked_with_the_weights_that_lie_beside_its_model(tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ from .asked_models import (
 )
 from .check import check_repository
 from .modelconfig import parse_config, to_text
-from .version_folders import fill_with, link_folder, locked, retire, same_model, write_config, written
+from .same_version import is_served
+from .version_folders import fill_with, link_folder, locked, retire, write_config, written
 from .versions import served_version, versions
 
 KEEP = 2
@@ -82,7 +83,7 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
     asked = frozenset[str]().union(*map(asked_by, configs.values())) & configs.keys()
     with locked(repository):
         switched = [name for name in configs if name not in asked]
-        if all(_is_served(made, repository, name, configs) for name in switched):
+        if all(is_served(made, repository, name, configs) for name in switched):
             return [_as_it_is(repository / name) for name in switched]
         check_repository(made)  # Triton takes an ensemble down of which one model does not load
         greatest = (max(_versions(repository / name), default=0) for name in switched)
@@ -220,21 +221,6 @@ def _as_it_is(place: Path) -> Switched:
 
 def _versions(place: Path) -> tuple[int, ...]:
     return versions(place) if place.is_dir() else ()
-
-
-def _is_served(made: Path, repository: Path, name: str, configs: Mapping[str, Any]) -> bool:
-    """Whether a model, with those that it asks, is what is served there, as it was packaged."""
-    place, asked = repository / name, sorted(asked_by(configs[name]))
-    if not (place / CONFIG).is_file():
-        return False
-    served = parse_config(place / CONFIG)
-    number = served_version(place, served)
-    called = {one: named_for(one, number) for one in asked}
-    if not set(called.values()) & asked_by(served):
-        called = {one: one for one in asked}  # packaged without --new-version
-    return same_model(made / name, place, called) and all(
-        same_model(made / one, repository / there) for one, there in called.items()
-    )
 
 
 def numbers(switched: Sequence[Switched]) -> str:

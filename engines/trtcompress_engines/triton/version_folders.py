@@ -1,11 +1,11 @@
-"""The folder of a served model with several versions: how it is filled, compared and put into its place."""
+"""The folder of a served model with several versions: how it is filled and put into its place."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from trtcompress_graph.errors import StoreError
 
 from .aside import put_folders
-from .asked_models import CONFIG, rename_asked
+from .asked_models import CONFIG
 from .modelconfig import parse_config, to_text
-from .versions import link_or_copy, served_version, versions
+from .versions import link_or_copy, versions
 
 BEFORE = "config.pbtxt.before"
 TUNING = "tuning.json"
@@ -32,27 +32,6 @@ def fill_with(place: Path, folder: Path, former: int, version: int) -> None:
         if (folder / str(version) / name).is_file():
             (folder / str(version) / name).rename(folder / name)
     write_config(folder / CONFIG, parse_config(folder / CONFIG), version)
-
-
-def same_model(made: Path, place: Path, called: Mapping[str, str] | None = None) -> bool:
-    """Whether this model is what is served there, as it was packaged; `called`: what an ensemble asks there instead."""
-    if not (place / CONFIG).is_file():
-        return False
-    fresh, served = parse_config(made / CONFIG), parse_config(place / CONFIG)
-    folders = made / str(served_version(made, fresh)), place / str(served_version(place, served))
-    before = parse_config(place / BEFORE) if (place / BEFORE).is_file() else served
-    rename_asked(fresh, dict(called or {}))
-    for config in (fresh, served, before):
-        config.ClearField("version_policy")
-        config.ClearField("name")
-    return fresh in (served, before) and _contents(folders[0]) == _contents(folders[1])
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    from trtcompress_graph.digest import files_digest
-
-    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(folder)): files_digest([path]).encode() for path in files if path.name not in STATE}
 
 
 def retire(place: Path, version: Path) -> None:
