@@ -192,9 +192,9 @@ class Builder:
             for index, held in enumerate(given)
         ]
         traced = [arg for arg in args if isinstance(arg, Traced) and arg.kind is not torch.bool]
-        for index in entry.numbers if traced else ():
+        for index in entry.numbers | entry.scalars if traced else ():
             if index < len(args) and isinstance(args[index], torch.Tensor) and args[index].numel() == 1:
-                least = max((arg.rank or 0 for arg in traced), default=0)
+                least = max(arg.rank or 0 for arg in traced) if index in entry.numbers else 0
                 if args[index].dim() <= least and not args[index].is_complex():
                     args[index] = args[index].item()
         return args

@@ -36,6 +36,7 @@ class Entry:
         build: `run` gets the builder and the node instead of tensors, and emits what it wants.
         ints: places of inputs that are read as integers (a number, or a tuple): shapes, axes, pads.
         numbers: places of inputs that are Python numbers where they are constant and hold one element.
+        scalars: the same, where they have no axis either: their axes would be those of the output.
         weights: places of inputs that are weights even if they hold one element.
         buffers: places of floats that are state and never trained.
         sizes: the operator on arrays of Python integers, as shapes are computed with; None where it has none.
@@ -51,6 +52,7 @@ class Entry:
     build: bool
     ints: frozenset[int]
     numbers: frozenset[int]
+    scalars: frozenset[int]
     weights: frozenset[int]
     buffers: frozenset[int]
     sizes: Callable[..., Any] | None
@@ -71,6 +73,7 @@ def op(
     build: bool = False,
     ints: tuple[int, ...] = (),
     numbers: tuple[int, ...] = (),
+    scalars: tuple[int, ...] = (),
     weights: tuple[int, ...] = (),
     buffers: tuple[int, ...] = (),
     sizes: Callable[..., Any] | None = None,
@@ -95,6 +98,7 @@ def op(
                 build=build,
                 ints=frozenset(ints),
                 numbers=frozenset(numbers),
+                scalars=frozenset(scalars),
                 weights=frozenset(weights),
                 buffers=frozenset(buffers),
                 sizes=sizes,

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnx_models import model, small, value
@@ -187,6 +188,28 @@ def test_masks_shapes_and_single_numbers_are_not_trained() -> None:
     module = to_torch(model(nodes, [value("x", [1, 1, 3])], [value("y", [1, 1, 3])], weights))
     assert sorted(name for name, _ in module.named_parameters()) == ["bias", "w"]
     assert module.get_buffer("mask").isinf().any()
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_stored_operands_of_one_element_keep_their_axes(data: st.DataObject) -> None:
+    """`Gather` takes the axes of its indices over, an elementwise operator those of the longer shape."""
+    shape = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=3), label="shape")
+    ones = [1] * data.draw(st.integers(0, 4), label="axes of the operand")
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1), label="axis")
+    index = data.draw(st.integers(-shape[axis], shape[axis] - 1), label="index")
+    nodes = [
+        helper.make_node("Gather", ["x", "i"], ["g"], axis=axis),
+        *(helper.make_node(name, ["x", "c"], [name]) for name in ("Add", "Mul", "Pow", "Greater")),
+    ]
+    weights = {"i": np.full(ones, index, np.int64), "c": np.full(ones, 2, np.float32)}
+    kinds = dict.fromkeys(("g", "Add", "Mul", "Pow"), TensorProto.FLOAT) | {"Greater": TensorProto.BOOL}
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    proto, x = model(nodes, [value("x", shape)], outputs, weights), array(*shape)
+    told = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
+    for mine, wanted in zip(to_torch(proto)(torch.from_numpy(x)), told, strict=True):
+        assert mine.shape == wanted.shape
+        assert np.allclose(mine.detach().numpy(), wanted)
 
 
 @pytest.mark.parametrize("opset", [9, 13, 20])

@@ -14,7 +14,7 @@ from ..values import Traced, UnknownError
 from .indices import positive
 
 
-@op("Gather", inline=True, numbers=(1,), sizes=gather_sizes)
+@op("Gather", inline=True, scalars=(1,), sizes=gather_sizes)
 def gather(data: Tensor, indices: Any, /, *, axis: int = 0) -> Tensor:
     """Slices along an axis, as an embedding does it."""
     if isinstance(indices, int):
