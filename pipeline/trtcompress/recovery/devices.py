@@ -102,6 +102,13 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def part(fabric: Fabric) -> None:
+    """End the connection of the processes while all are there: at exit, one that is slow finds the others gone."""
+    fabric.barrier()
+    if fabric.world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
 @contextmanager
 def given_back() -> Iterator[None]:
     """Memory of the GPU that the block took is free for others behind it: PyTorch would keep it for itself."""

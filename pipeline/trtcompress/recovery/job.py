@@ -19,7 +19,7 @@ from .across import spread_norms
 from .augment import Changes
 from .batches import Batches
 from .checkpoint import Unsaved, load, save_in_first
-from .devices import given_back, repeatable
+from .devices import given_back, part, repeatable
 from .feed import Feed, as_labels, input_kinds, trusted_changes
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from .loop import Loop, Outcome, Told
@@ -197,7 +197,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
     outcome = loop.run()
     save_in_first(fabric, {"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
-    fabric.barrier()
+    part(fabric)
     return outcome
 
 
