@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..load import copy_model, read_model, save_ir, to_proto
 from ..model import Model
 from .module import META
@@ -57,9 +57,12 @@ def to_onnx(module: fx.GraphModule, *, like: Source, out: str | Path | None = No
 
     Raises:
         ModelError: the module is no view, or `like` is not what it came from.
+        UsageError: `out` is a folder.
     """
-    if META not in module.meta:
+    if META not in getattr(module, "meta", {}):
         raise ModelError("this module was not made by to_torch", where=str(out or ""), hint="call to_torch first")
+    if out is not None and Path(out).is_dir():
+        raise UsageError(f"'{out}' is a folder", where="out", hint=f"name a file, such as {Path(out) / 'model.onnx'}")
     source = read_model(Path(like)) if isinstance(like, (str, Path)) else like
     graph, where = load(source)
     changed = changes(module, graph, where)

@@ -11,7 +11,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from onnx_models import model, small, value
-from trtcompress_graph.errors import ModelError
+from trtcompress_graph.errors import ModelError, UsageError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.torch_view import settle_batchnorm, to_onnx, to_torch
 
@@ -132,6 +132,10 @@ def test_a_batchnorm_that_was_settled_trains_and_is_merged(tmp_path: Path) -> No
 
 def test_another_module_or_another_model_is_refused(tmp_path: Path) -> None:
     path = saved(small(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="not made by to_torch"):
+        to_onnx(torch.nn.Linear(3, 3), like=path)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="is a folder"):
+        to_onnx(to_torch(path), like=path, out=tmp_path)
     with pytest.raises(ModelError, match="not made by to_torch"):
         to_onnx(torch.fx.symbolic_trace(torch.nn.ReLU()), like=path, out=tmp_path / "out.onnx")
     node = helper.make_node("Relu", ["x"], ["y"])
