@@ -165,13 +165,14 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         expected = re.findall(r"'([^']+)'", first["msg"])
         near = difflib.get_close_matches(str(first["input"]), expected, n=1, cutoff=0.4)
         what = f"'{first['input']}' is not one of: {', '.join(expected)}"
-        meant = _MEANT.get(str(first["input"]).lower()) if "float" in expected else None
-        hint = meant or (f"did you mean '{near[0]}'?" if near else hint)
+        meant = [word for word in _MEANT.get(str(first["input"]).lower(), ()) if word in expected]
+        for word in (meant or near)[:1]:
+            hint = f"did you mean '{word}'?" + (" It is FP16 on GPUs and FP32 on CPUs" if word == "float" else "")
     return ConfigError(what, where=where(path), hint=hint)
 
 
-_MEANT = dict.fromkeys(("fp16", "fp32", "half"), "did you mean 'float'? It is FP16 on GPUs and FP32 on CPUs")
-"""Hints for words that others use."""
+_MEANT = {"fp16": ("float", "16-mixed"), "half": ("float", "16-mixed"), "fp32": ("float", "32")}
+"""What is meant by words that others use, for targets and for trainings."""
 
 
 _MISSING_HINTS: Mapping[KeyPath, str] = {
