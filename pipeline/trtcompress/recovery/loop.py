@@ -15,7 +15,7 @@ from .judge import Judge, Metric
 from .learner import Learner
 from .optimizer import schedule
 from .outset import lay_out
-from .pace import about, interval, still_fitting
+from .pace import about, laid_out_again, still_fitting
 from .settings import Training
 from .state import State
 from .stepping import Stepper
@@ -144,7 +144,7 @@ class Loop:
         self._clock = now
         if facts["limit"] is not None and facts["step"] < facts["total"]:
             total = self.state.fabric.broadcast(still_fitting(facts["step"], facts["spent"], facts["limit"]))
-            facts |= {"total": total, "every": interval(total, facts["judgements"])}
+            facts |= {"total": total, "every": laid_out_again(total, facts["every"], facts["judgements"])}
 
     def _is_late(self) -> bool:
         """Whether the minutes are over before the next judgement; of several processes each would find another step."""

@@ -32,6 +32,20 @@ def interval(steps: int, judgements: int) -> int:
     return max(1, steps // (judgements if steps >= 10 * judgements else min(10, judgements)))
 
 
+def laid_out_again(steps: int, every: int, judgements: int) -> int:
+    """Steps from one judgement to the next where the steps turn out to be more or fewer than was thought.
+
+    A machine that is slower is so in judgements too: as many steps lie between them as before, so that judging keeps
+    its share of the time; but it is judged four times.
+
+    Args:
+        steps: in all, as it looks now.
+        every: steps between judgements so far.
+        judgements: as many as were laid out.
+    """
+    return max(interval(steps, judgements), min(every, max(1, steps // 4)))
+
+
 def still_fitting(done: int, spent: float, limit: float) -> int:
     """Steps in all, if those that are left run as fast as those that are done.
 

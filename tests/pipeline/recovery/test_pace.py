@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtcompress.recovery.pace import JUDGEMENTS, JUDGING, about, fitting, interval, still_fitting
+from trtcompress.recovery.pace import JUDGEMENTS, JUDGING, about, fitting, interval, laid_out_again, still_fitting
 from trtcompress.recovery.rates import MOST_TRIED, climb, trial_steps
 
 seconds = st.floats(1e-3, 1e3)
@@ -28,6 +28,14 @@ def test_a_training_is_judged_as_often_as_was_laid_out(steps, judgements):
     every = interval(steps, judgements)
     assert every >= 1
     assert steps // every >= min(steps, 4)
+
+
+@given(steps=st.integers(1, 10**5), judgements=st.integers(4, JUDGEMENTS), slower=st.integers(1, 100))
+def test_on_a_machine_that_becomes_slower_judging_keeps_its_share(steps, judgements, slower):
+    before, left = interval(steps, judgements), max(1, steps // slower)
+    every = laid_out_again(left, before, judgements)
+    assert left // every >= min(left, 4)
+    assert every >= before or left // every < 8, "more often than before only so that it is judged four times"
 
 
 @given(done=st.integers(1, 10**5), step=seconds, left=st.floats(0, 1e4))
