@@ -103,10 +103,17 @@ def repeatable(seed: int, processes: int = 1) -> Iterator[None]:
 
 
 def part(fabric: Fabric) -> None:
-    """End the connection of the processes while all are there: at exit, one that is slow finds the others gone."""
+    """End the connection of the processes while all are there: at exit, one that is slow finds the others gone.
+
+    Nothing of the training may be alive any more. The last to let a process group go waits for its threads, and these
+    may wait for Python's lock, to let go of a tensor. PyTorch's own list gives up that lock; `DistributedDataParallel`,
+    if it is the last one, does not, and waits for ever.
+    """
+    if fabric.world_size == 1:
+        return
+    gc.collect()  # traced modules and loops refer to themselves
     fabric.barrier()
-    if fabric.world_size > 1:
-        torch.distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 @contextmanager

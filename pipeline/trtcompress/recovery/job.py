@@ -155,9 +155,11 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
     """
     try:
         with given_back(), repeatable(job.training.seed, fabric.world_size):
-            return asdict(_train(fabric, job, told))
+            outcome = _train(fabric, job, told)
+            part(fabric)
+            return asdict(outcome)
     except (TrtCompressError, Unsaved) as error:
-        return error
+        return error.with_traceback(None)  # which would keep the whole training, see `part`
     except OSError as error:
         if fabric.world_size > 1:
             raise
@@ -197,7 +199,6 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
     outcome = loop.run()
     save_in_first(fabric, {"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
-    part(fabric)
     return outcome
 
 

@@ -64,6 +64,32 @@ def test_a_killed_process_leaves_its_checkpoint_and_the_same_command_goes_on(com
     assert not (tmp_path / "out.onnx.recovery").exists()
 
 
+NOTES_WHAT_LIVES = """
+import gc, pathlib
+import torch.distributed as distributed
+from torch.nn.parallel import DistributedDataParallel
+end = distributed.destroy_process_group
+def noted(*group):
+    living = sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
+    place = pathlib.Path(__file__).parent / f"rank{distributed.get_rank()}"
+    end(*group)
+    place.write_text(f"{living} alive, and it ended")
+distributed.destroy_process_group = noted
+"""
+
+
+def test_nothing_of_a_training_lives_when_its_connection_ends(command, tmp_path, monkeypatch):
+    """Two of a hundred trainings hung there: gradients' own hold on the connection is let go under Python's lock."""
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(NOTES_WHAT_LIVES)
+    monkeypatch.setenv("PYTHONPATH", str(hooks), prepend=os.pathsep)
+    command[command.index("--epochs") + 1] = 1
+    ran = trtcompress(*command)
+    assert ran.code == 0, ran.err
+    assert [(hooks / f"rank{rank}").read_text() for rank in (0, 1)] == ["0 alive, and it ended"] * 2
+
+
 def test_what_is_refused_behind_a_checkpoint_of_a_first_run_leaves_it(command, tmp_path, monkeypatch):
     """Whether one is there counts when the error comes, not when the command began."""
     from trtcompress.recovery import recover

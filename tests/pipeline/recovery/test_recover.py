@@ -112,10 +112,11 @@ def test_two_processes_train_as_one(place, norms, near):
     how = ("--epochs", "6", "--batch", "45", "--optimizer", "sgd", "--lr", "1e-2", "--no-blockwise", "--no-augment")
     held = [initializers(place / "student.onnx")]
     for devices in (1, 2):
-        ran = recover(place, f"by{devices}.onnx", "--devices", devices, *how, norms, "--json")
+        out = f"by{devices}{norms}.onnx"
+        ran = recover(place, out, "--devices", devices, *how, norms, "--json")
         assert ran.code == 0, ran.err
         assert ran.json["loss_after"] < ran.json["loss_before"]
-        held.append(initializers(place / f"by{devices}.onnx"))
+        held.append(initializers(place / out))
     start, one, two = (np.concatenate([weights[name].ravel() for name in sorted(weights)]) for weights in held)
     assert np.linalg.norm(two - one) < near * np.linalg.norm(one - start)
 
