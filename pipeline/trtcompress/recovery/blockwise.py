@@ -56,7 +56,8 @@ def fit_blocks(job: Job, told: Told) -> float:
                 continue
             left = budget - found["seconds"]
             if left <= 0:
-                told(f"no time for the last {len(tasks) - number} blocks", number, len(tasks))
+                unfitted = len(tasks) - number
+                told(f"no time for the last {f'{unfitted} blocks' if unfitted > 1 else 'block'}", number, len(tasks))
                 break
             most = len(RATES) * steps
             told(f"fitting block {number + 1} of {len(tasks)}, {most} steps at the most", number, len(tasks))

@@ -137,9 +137,13 @@ def _difference(known: Any, facts: Mapping[str, Any]) -> str:
     names = [name for name in facts if known.get(name) != facts[name]]
     old, new = known.get("settings"), facts.get("settings")
     if names == ["settings"] and isinstance(old, dict) and isinstance(new, dict):
-        told = [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
-        return "; ".join(told)
+        changed = [name for name in new if old.get(name) != new[name]]
+        return "; ".join(f"{name} was {_set(old.get(name))} and is {_set(new[name])}" for name in changed)
     return f"other {' and '.join(names)}"
+
+
+def _set(value: Any) -> str:
+    return "not given" if value is None else str(value)
 
 
 def cloned(state: Any) -> Any:

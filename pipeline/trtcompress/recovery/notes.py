@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trtcompress_graph.cost import parameter_names
+from trtcompress_graph.load import load_ir
+
 from .pace import SCANT
 from .settings import fits_blocks
 
 if TYPE_CHECKING:
+    from trtcompress_graph.model import Model
+
     from .job import Job
     from .loop import Outcome
+
+SWAPPED = 0.9
+"""Of the student's weights; a teacher that has fewer may be the student."""
 
 
 def notes_before(job: Job) -> Iterator[str]:
     """What the samples are for, and what is done otherwise than was asked for."""
+    if _weights(job.teacher) < SWAPPED * _weights(job.student):
+        yield "the teacher has fewer weights than the student: look whether they changed places"
     yield from _parts(job)
     yield from _other_precision(job)
 
@@ -38,6 +48,13 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
             f"it diverged {outcome.rollbacks} times (numbers that were not finite, or a loss far above the start); the "
             "rate was halved each time"
         )
+
+
+def _weights(model: Model) -> int:
+    """How many a model holds; quantized ones have as many, and a few scales beside them."""
+    graph = load_ir(model).graph
+    held = (graph.initializers[name].const_value for name in parameter_names(graph) if name in graph.initializers)
+    return sum(tensor.size for tensor in held if tensor is not None)
 
 
 def _parts(job: Job) -> Iterator[str]:

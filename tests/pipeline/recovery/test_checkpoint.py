@@ -30,9 +30,9 @@ def test_another_training_is_refused_with_what_differs(tmp_path):
     save({"step": 3}, folder / "state.pt")
     assert open_folder(folder, FACTS)
     with pytest.raises(
-        UsageError, match=r"lr was 0\.1 and is 0\.2; loss was \['logits'\] and is \['labels'\]"
+        UsageError, match=r"lr was 0\.1 and is not given; loss was \['logits'\] and is \['labels'\]"
     ) as raised:
-        open_folder(folder, {**FACTS, "settings": {"lr": 0.2, "epochs": 3.0, "loss": ["labels"]}})
+        open_folder(folder, {**FACTS, "settings": {"lr": None, "epochs": 3.0, "loss": ["labels"]}})
     assert "--restart" in raised.value.hint
     with pytest.raises(UsageError, match="other version and student"):
         open_folder(folder, {**FACTS, "version": 2, "student": "cd"})

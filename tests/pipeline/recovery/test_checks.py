@@ -11,6 +11,7 @@ from digit_nets import images, write_cut, write_teacher
 from trtcompress.recovery import blockwise
 from trtcompress.recovery.checks import check_job
 from trtcompress.recovery.job import Job
+from trtcompress.recovery.notes import notes_before
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
 from trtcompress_calibration.samples import Sample
@@ -112,3 +113,10 @@ def test_samples_are_compared_only_where_a_batch_holds_two(models, tmp_path, cou
     with pytest.raises(DataError, match="a batch holds one") as raised:
         check_job(job_of(models, tmp_path, GOOD[:count], "relations", batch=batch))
     assert raised.value.where == "digits.npz"
+
+
+def test_student_and_teacher_that_may_have_changed_places_are_told(models, tmp_path):
+    swapped = "the teacher has fewer weights than the student: look whether they changed places"
+    for order, told in ((models, False), (models[::-1], True)):
+        folder = tmp_path / str(told)
+        assert (swapped in set(notes_before(job_of(order, folder, GOOD, "logits")))) is told
