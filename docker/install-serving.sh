@@ -7,10 +7,11 @@ python=$1
 kind=${2:-cpu}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
+wanted="numpy onnxruntime pillow"
 case $kind in
-cpu) wanted="numpy onnxruntime pillow" ;;
+cpu) ;;
 # The bindings have no libraries of their own: those are in ONNX Runtime's plug-in.
-rtx) wanted="numpy onnxruntime pillow tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13" ;;
+rtx) wanted="$wanted $(grep -E '^(tensorrt_rtx_cu13_bindings|onnxruntime-ep-nv-tensorrt-rtx-cu13)==' "$here/constraints.txt")" ;;
 *)
     echo "there is no '$kind' to serve: give nothing, or rtx" >&2
     exit 2
@@ -20,9 +21,9 @@ esac
     echo "the server's Python is $("$python" --version): served models need 3.8 or newer" >&2
     exit 1
 }
-# Pins are those of the build host, where they exist for this Python: an older one takes the newest that it can.
+# Pins are those of the build host, but for a Python that it would not run on.
 constraints=$here/constraints.txt
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || constraints=/dev/null
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || constraints=$here/docker/constraints-serving.txt
 # shellcheck disable=SC2086
 "$python" -m pip install --quiet --constraint "$constraints" $wanted
 "$python" -c 'import numpy, onnxruntime; print("onnxruntime", onnxruntime.__version__, "numpy", numpy.__version__)'

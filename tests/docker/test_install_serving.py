@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import pytest
+from packaging.requirements import Requirement
 
 from triton_models import BATCH_8, CPU, cnn, engine_of
 from trtcompress_engines.triton import TritonOptions, write_repository
@@ -66,6 +68,18 @@ def test_for_plans_of_tensorrt_for_rtx_bindings_find_their_libraries(tmp_path: P
     assert re.search(rf"^tensorrt_rtx_cu13_bindings=={re.escape(ran.stdout.strip())}$", CONSTRAINTS.read_text(), re.M)
 
 
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10"])
+def test_an_older_python_has_one_pin_of_each(version: str) -> None:
+    """The script reads them there; numpy is below 2, as servers ask that have such a Python."""
+    lines = (ROOT / "docker" / "constraints-serving.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    held = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": version})]
+    assert sorted(pin.name for pin in held) == ["numpy", "onnxruntime", "pillow"]
+    assert all(str(pin.specifier).startswith("==") for pin in held)
+    numpy = next(pin for pin in held if pin.name == "numpy")
+    assert all(spec.version.startswith("1.") for spec in numpy.specifier)
+
+
 def test_another_kind_is_refused_in_words(tmp_path: Path) -> None:
     done = installed(sys.executable, "tpu")
     assert (done.returncode, "'tpu'" in done.stderr) == (2, True)
@@ -76,7 +90,7 @@ def test_the_image_copies_what_is_there() -> None:
     text = (ROOT / "docker" / "Dockerfile.triton").read_text(encoding="utf-8")
     copied = [word for line in re.findall(r"^COPY (.*)$", text, re.M) for word in line.split()[:-1]]
     sources = [word for word in copied if not word.startswith(("--", "${"))]
-    assert sources == ["docker/install-serving.sh", "constraints.txt"]
+    assert sources == ["docker/install-serving.sh", "docker/constraints-serving.txt", "constraints.txt"]
     assert all((ROOT / source).is_file() for source in sources)
     assert re.search(r"^USER serving$", text, re.M)
     assert "HEALTHCHECK" in text
