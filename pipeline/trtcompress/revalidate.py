@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trtcompress_engines.emulation import quantizes_for_a_gpu
 from trtcompress_engines.gates import explain
@@ -25,8 +27,11 @@ from .outcome import MetricValue, gate_result
 from .outputs import BatchSpeed, OutputDifference, ValidationResult
 from .packaging import with_brought_plan
 from .profiles import named_axes
-from .stage import DataRef, MetricRef
+from .stage import DataRef, MetricRef, Progress
 from .validation import Candidate, Validation
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
 
 REPORT = "report.json"
 
@@ -39,6 +44,7 @@ def revalidate(
     gates: GateSettings,
     measure: MeasureSettings,
     axes: Axes,
+    progress: Progress,
 ) -> ValidationResult:
     """Check what lies under `subject`. Of a build folder every shipped engine is checked; the worst verdict counts.
 
@@ -53,11 +59,16 @@ def revalidate(
         find_metric(name, data.base)  # an unknown one is refused before any work
     refs = tuple(MetricRef(name, data.base, "") for name in metrics)
     options = CheckOptions(refs, gates, measure, named_axes(model, axes), must_load=(subject / ENGINE).is_file())
-    found = [
-        check_engines(model, (engine,), target, open_evaluation(data, model), options, _quiet)
-        for engine, target in _engines(subject)
-    ]
+    found = []
+    for engine, target in _engines(subject):
+        dataset = open_evaluation(data, model)
+        counted = partial(_counted, progress, dataset)
+        found.append(check_engines(model, (engine,), target, dataset, options, counted))
     return _result(found, _for_a_gpu(subject))
+
+
+def _counted(progress: Progress, dataset: Dataset, done: int, total: int | None = None) -> None:
+    progress(done, dataset.total if total is None else total)
 
 
 def _for_a_gpu(subject: Path) -> tuple[str, ...]:
@@ -65,10 +76,6 @@ def _for_a_gpu(subject: Path) -> tuple[str, ...]:
     if not subject.is_file() or not quantizes_for_a_gpu(read_model(subject)):
         return ()
     return (f"{subject.name} is quantized for a GPU: ONNX Runtime stands in for its engine, whose speed is not known",)
-
-
-def _quiet(done: int, total: int | None = None) -> None:
-    """No progress."""
 
 
 def _engines(subject: Path) -> Iterator[tuple[Engine, Target]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
+from .counting import counting
 from .main import say
+
+if TYPE_CHECKING:
+    from ..trials import Trial
 
 
 @click.command(name="calibrate")
@@ -56,13 +61,20 @@ def command(
     preload()
     read = read_model(Path(model))
     dataset = open_data(options.data_ref(data, samples), read)
+    trials: tuple[Trial, ...] = ()
+    with counting("samples") as progress:
+
+        def told(done: int) -> None:
+            progress(done, dataset.total)
+
+        if method == "auto":
+            ranges, trials = best_ranges(read, dataset, encoding=encoding, batch=batch, progress=told)
+        else:
+            ranges = calibrate(read, dataset, method=method, batch_size=batch, progress=told)
+    for trial in trials:
+        say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
     if method == "auto":
-        ranges, trials = best_ranges(read, dataset, encoding=encoding, batch=batch)
-        for trial in trials:
-            say(f"{trial.what}: error {trial.error:.4g} of the outputs' variance")
         say(f"method: {ranges.method}")
-    else:
-        ranges = calibrate(read, dataset, method=method, batch_size=batch)
     refuse_constant(ranges, read.inputs, dataset.source)
     write_text(Path(output), ranges.text())
     for note in (*dataset.notes, *doubts(ranges, read.inputs)):

@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..plan import Plan, Step
+from .counting import SECONDS_EVERY
 from .main import say
 
 LINE_EVERY = 0.25
-"""In CI a long step says how far it is at each such share of its work,"""
-
-SECONDS_EVERY = 25.0
-"""or after so many seconds, where nobody knows how much work there is."""
+"""In CI a long step says how far it is at each such share of its work, or now and then where nobody knows how much."""
 
 
 _STAGES = logging.getLogger("trtcompress.stages")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from .counting import counting
 from .main import say
 
 if TYPE_CHECKING:
@@ -101,17 +102,18 @@ def refined(
     def opened() -> Dataset:
         return open_data(data, model)
 
-    judge = Judge(
-        reference=model,
-        pruned=None,
-        data=lambda: open_evaluation(data, model),
-        metrics=tuple(MetricRef(name, data.base, "") for name in metrics),
-        axes={},
-        limits=Limits(max_drop=max_drop),
-        progress=lambda done, total=None: None,
-        doubted=lambda why: doubts.update({why: None}),
-    )
-    return refine(model, plan, judge, ranges, encoding, opened, out, skip), tuple(doubts)
+    with counting("samples") as progress:
+        judge = Judge(
+            reference=model,
+            pruned=None,
+            data=lambda: open_evaluation(data, model),
+            metrics=tuple(MetricRef(name, data.base, "") for name in metrics),
+            axes={},
+            limits=Limits(max_drop=max_drop),
+            progress=progress,
+            doubted=lambda why: doubts.update({why: None}),
+        )
+        return refine(model, plan, judge, ranges, encoding, opened, out, skip), tuple(doubts)
 
 
 def speed(model: Model, written: Model, data: DataRef) -> str:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .counting import SECONDS_EVERY
 from .main import say
 
 if TYPE_CHECKING:
     from ..config import PruneSettings
     from ..outputs import PruneResult
-
-SECONDS_EVERY = 25.0
-"""A long step says how far it is after so many seconds."""
 
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 IMPORTANCES = click.Choice(["l1", "l2", "energy", "activation", "obs", "taylor", "fisher", "random"])

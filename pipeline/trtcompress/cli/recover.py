@@ -37,7 +37,7 @@ WORK = ".recovery"
 )
 @click.option("--epochs", type=float, help="Passes over the samples.  [default: 20, and 200 to 3000 steps]")
 @click.option("--steps", type=click.IntRange(min=1), help=words.sentence(f"{words.STEPS}, instead"))
-@click.option("--minutes", type=float, help="How long, instead.")
+@click.option("--minutes", type=float, help="Of training, instead; reading samples and writing come on top.")
 @click.option(
     "--precision",
     type=click.Choice(["32", "bf16-mixed", "16-mixed"]),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .counting import counting
 from .main import say
 
 if TYPE_CHECKING:
@@ -77,15 +78,17 @@ def command(
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
     )
-    found = revalidate(
-        Path(subject),
-        Path(reference),
-        options.data_ref(data, samples),
-        metrics,
-        gates,
-        MeasureSettings(seconds=seconds),
-        options.axes(axis_options),
-    )
+    with counting("samples") as progress:
+        found = revalidate(
+            Path(subject),
+            Path(reference),
+            options.data_ref(data, samples),
+            metrics,
+            gates,
+            MeasureSettings(seconds=seconds),
+            options.axes(axis_options),
+            progress,
+        )
     if as_json:
         print_json(found)
     else:

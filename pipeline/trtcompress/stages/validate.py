@@ -73,7 +73,7 @@ def validate(
     from ..profiles import named_axes
 
     def counted(done: int, total: int | None = None) -> None:
-        progress(done, total or evaluation.samples)
+        progress(done, total or data.total)
 
     pruned = student if settings.pruned else None
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes), pruned)
