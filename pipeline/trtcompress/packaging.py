@@ -87,7 +87,7 @@ def pack(
     if not engine.built and triton.towers:
         return f"{form}: not packed; {TOWERS_ELSEWHERE}"
     if not engine.built:
-        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, build_dir)}"
+        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, build_dir, target=target)}"
     from trtcompress_engines.triton.repository import write_repository
 
     options = triton_options(triton)
@@ -121,11 +121,15 @@ def triton_options(triton: TritonSettings) -> TritonOptions:
     )
 
 
-def how_to_go_on(engine: Engine, build_dir: str, repository: str = "repository") -> str:
+def how_to_go_on(engine: Engine, build_dir: str, repository: str = "repository", target: Target | None = None) -> str:
     """From an engine that can only be built on another machine to a served model, step by step.
 
-    Such an engine is TensorRT's, which is served in the format `triton` alone.
+    Such an engine is TensorRT's, which is served in the format `triton` alone. A device that takes a kit gets that word
+    first: it builds and measures all engines there.
     """
+    if target is not None and target.how == "kit":
+        kit = f"trtcompress package {build_dir} --target {engine.target} --format jetson -o kit"
+        return f"{kit} makes a kit that builds and measures it there; by hand: {how_to_go_on(engine, build_dir)}"
     folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
     return (
         f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "

@@ -50,6 +50,18 @@ def test_the_build_says_how_to_go_on(built):
     assert "BUILD_DIR" not in ran.err + (build / "report.md").read_text() + (build / "report.json").read_text()
 
 
+def test_of_a_jetson_the_kit_is_told_first(built, tmp_path):
+    folder, _ = built
+    small = small_classifier(tmp_path)
+    made = ("--out", tmp_path / "out", "--store", folder / "store")
+    ran = done("build", small.model, "--data", small.data, "--target", "jetson-agx-orin", *made, *AXES, *GATES, *QUICK)
+    build = tmp_path / "out/small"
+    command = f"trtcompress package {build} --target jetson-agx-orin --format jetson -o kit"
+    assert f"{command} makes a kit that builds and measures it there; by hand: 1. copy" in ran.err
+    done(*command.split()[1:-1], tmp_path / "kit")
+    assert (tmp_path / "kit/build").is_file()
+
+
 def test_without_the_plan_a_target_that_was_named_is_an_error(build, tmp_path):
     ran = trtcompress("package", build, "--target", "cpu", "--target", "h100", "-o", tmp_path / "repository")
     assert ran.code == 4

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from .grid import to_grid
+
 
 def fake_quantize(
     x: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int, axis: int = 1, block: int = 0
@@ -22,8 +24,10 @@ def fake_quantize(
     scale = spread(scale, x, axis, block)
     shift = spread(zero_point, x, axis, block).to(x.dtype) if isinstance(zero_point, Tensor) else zero_point
     least, greatest = low - shift, high - shift
-    inside = torch.clamp(x / scale, least, greatest)  # type: ignore[arg-type]
-    return straight_round(inside) * scale
+    if torch.compiler.is_compiling():  # which makes one kernel of it
+        inside = torch.clamp(x / scale, least, greatest)  # type: ignore[arg-type]
+        return straight_round(inside) * scale
+    return to_grid(x, scale, least, greatest)
 
 
 def straight_round(x: Tensor) -> Tensor:

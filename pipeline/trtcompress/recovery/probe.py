@@ -13,6 +13,9 @@ from .optimizer import FIRST_RATE, RATES, Average, pace_of, schedule
 from .rates import climb, trial_steps
 from .stepping import Stepper
 
+TELLING = 25
+"""Steps of a trial from which it tells whether scales are better left alone: fewer move none by a tenth."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probed:
@@ -33,7 +36,7 @@ def probe(stepper: Stepper, judge: Judge, total: int, say: Callable[[str], None]
 
     Each one ends as a training does, with a rate that falls to nothing: among trainings that are cut off, low rates
     look better than they are. The student stays where the best of them left it. With the best rate it is also tried
-    whether scales of a quantization are better left alone.
+    whether scales of a quantization are better left alone, where a trial is long enough to tell.
 
     Args:
         stepper: makes the steps.
@@ -58,7 +61,7 @@ def probe(stepper: Stepper, judge: Judge, total: int, say: Callable[[str], None]
     optimizer = training.optimizer
     pace, state.facts["pace"] = state.facts["pace"], pace_of(steps)
     rate, learned, tried = climb(RATES[optimizer], FIRST_RATE[optimizer], loss_of)
-    if state.inner.scales and optimizer == "adamw":
+    if state.inner.scales and optimizer == "adamw" and steps >= TELLING:
         state.facts["pace"], tried = 0.0, tried + 1
         if loss_of(rate) < learned:
             pace = 0.0
