@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,13 @@ def test_an_old_python_is_refused_in_words(tmp_path: Path) -> None:
     assert "3.11" in done.stderr
     assert "3.8.18" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_image_is_pinned_to_the_patch_and_runs_as_no_root() -> None:
+    """What it runs is the script of the other tests, and the command is there for its health check."""
+    text = (ROOT / "docker" / "Dockerfile.build-host").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", text, re.M)
+    assert lines.index("USER builder") < next(i for i, line in enumerate(lines) if "docker/install.sh" in line)
+    assert "HEALTHCHECK CMD trtcompress --version" in lines
+    assert "ENV PATH=/home/builder/venv/bin:$PATH" in lines

@@ -140,7 +140,8 @@ def test_every_base_is_pinned_and_of_a_release_that_kits_are_for():
     """Stages are named by the releases of Jetson Linux; the script takes each of them."""
     bases = dict(_bases())
     pinned = {tag for tag in bases.values() if tag.startswith("nvcr.io/")}
-    assert pinned == {f"nvcr.io/nvidia/l4t-tensorrt:r{v}-runtime" for v in ("8.5.2", "8.6.2", "10.3.0")}
+    of_jetson = {f"nvcr.io/nvidia/l4t-tensorrt:r{v}-runtime" for v in ("8.5.2", "8.6.2", "10.3.0")}
+    assert pinned == {*of_jetson, "nvcr.io/nvidia/tensorrt:25.08-py3"}, "the last one holds TensorRT 10.13"
     assert all(base in bases for base in set(bases.values()) - pinned)
     default = re.search(r"^ARG L4T=(\S+)$", IMAGE, re.M)
     assert default
@@ -148,7 +149,7 @@ def test_every_base_is_pinned_and_of_a_release_that_kits_are_for():
     from trtcompress_engines.targets import targets
 
     carried = {version for target in targets().values() if target.how == "kit" for _, version in target.tensorrt}
-    assert {"8.5", "8.6", "10.3"} <= carried
+    assert {"8.5", "8.6", "10.3", "10.13"} <= carried
 
 
 def _bases() -> list[tuple[str, str]]:

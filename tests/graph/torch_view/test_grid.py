@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import grad, vmap
 
 from trtcompress_graph.torch_view import grid
 from trtcompress_graph.torch_view.quantized import fake_quantize, straight_round
@@ -110,6 +111,14 @@ def test_what_is_compiled_computes_the_same():
     assert torch.equal(found[0], wanted[0])
     torch.testing.assert_close(found[1], wanted[1])
     torch.testing.assert_close(found[2], wanted[2])
+
+
+def test_gradients_of_each_sample_by_transforms():
+    """`torch.func` reads PyTorch's own operators alone."""
+    x, scale = torch.randn(3, 8), torch.tensor(0.03)
+    found = vmap(grad(lambda x, s: fake_quantize(x, s, 0, -128, 127).sum(), argnums=1), (0, None))(x, scale)
+    wanted = [gradients(lambda x, s: fake_quantize(x, s, 0, -128, 127), one, scale, torch.ones(8))[2] for one in x]
+    torch.testing.assert_close(found, torch.stack(wanted))
 
 
 def test_neighbours_that_share_a_scale_by_blocks():
