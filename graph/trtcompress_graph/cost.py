@@ -96,6 +96,12 @@ def parameter_names(graph: ir.Graph) -> set[str]:
     return {name for node in graph if not _hands_on(node) for name, _ in _parameters(node)}
 
 
+def stored_parameters(graph: ir.Graph) -> int:
+    """How many numbers the parameters of a graph hold, those of graphs inside it left out; no shapes are needed."""
+    held = {name: tensor for node in graph if not _hands_on(node) for name, tensor in _parameters(node)}
+    return sum(tensor.size for tensor in held.values())
+
+
 def _costs(graph: Iterable[ir.Node], shapes: Mapping[str, Shape], seen: set[str]) -> Iterable[NodeCost]:
     """Cost of each node, of the graphs inside too; `seen` holds the weights that were counted."""
     for node in graph:

@@ -86,7 +86,7 @@ def compare(
             if batch.labels is not None:
                 seen.labels.update(zip(batch.indices, batch.labels, strict=True))
         done += batch.count
-        progress(done)
+        progress(done, dataset.total)
     return [
         Emulation(
             encoding="",

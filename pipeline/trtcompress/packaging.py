@@ -66,6 +66,7 @@ def pack(
     builder: BuilderRef = DEFAULT,
     around: Around = NOTHING,
     build_dir: str = BUILD_DIR,
+    with_kit: bool = False,
 ) -> str:
     """Write the model into a Triton repository.
 
@@ -80,6 +81,7 @@ def pack(
         builder: what is asked of TensorRT's builder, for the engines of towers.
         around: what is served before and behind the engine.
         build_dir: where the engine's folder lies, for the word how to go on.
+        with_kit: a kit is made beside it, and need not be told of.
 
     Returns:
         Empty, or why there is nothing to pack: the engine is not built yet.
@@ -87,7 +89,8 @@ def pack(
     if not engine.built and triton.towers:
         return f"{form}: not packed; {TOWERS_ELSEWHERE}"
     if not engine.built:
-        return f"{form}: not packed, the engine is not built yet; {how_to_go_on(engine, build_dir, target=target)}"
+        step = how_to_go_on(engine, build_dir, target=None if with_kit else target)
+        return f"{form}: not packed, the engine is not built yet; {step}"
     from trtcompress_engines.triton.repository import write_repository
 
     options = triton_options(triton)
@@ -129,7 +132,8 @@ def how_to_go_on(engine: Engine, build_dir: str, repository: str = "repository",
     """
     if target is not None and target.how == "kit":
         kit = f"trtcompress package {build_dir} --target {engine.target} --format jetson -o kit"
-        return f"{kit} makes a kit that builds and measures it there; by hand: {how_to_go_on(engine, build_dir)}"
+        by_hand = how_to_go_on(engine, build_dir, repository)
+        return f"{kit} makes a kit that builds and measures all engines on the device; by hand instead: {by_hand}"
     folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
     return (
         f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "

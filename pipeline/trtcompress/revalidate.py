@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trtcompress_engines.emulation import quantizes_for_a_gpu
 from trtcompress_engines.gates import explain
@@ -30,9 +28,6 @@ from .profiles import named_axes
 from .stage import DataRef, MetricRef, Progress
 from .validation import Candidate, Validation
 
-if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
-
 REPORT = "report.json"
 
 
@@ -48,6 +43,8 @@ def revalidate(
 ) -> ValidationResult:
     """Check what lies under `subject`. Of a build folder every shipped engine is checked; the worst verdict counts.
 
+    `progress` is told after each batch of each engine.
+
     Raises:
         MissingPathError: there is no model or engine.
         UsageError: there is no such metric.
@@ -61,14 +58,8 @@ def revalidate(
     options = CheckOptions(refs, gates, measure, named_axes(model, axes), must_load=(subject / ENGINE).is_file())
     found = []
     for engine, target in _engines(subject):
-        dataset = open_evaluation(data, model)
-        counted = partial(_counted, progress, dataset)
-        found.append(check_engines(model, (engine,), target, dataset, options, counted))
+        found.append(check_engines(model, (engine,), target, open_evaluation(data, model), options, progress))
     return _result(found, _for_a_gpu(subject))
-
-
-def _counted(progress: Progress, dataset: Dataset, done: int, total: int | None = None) -> None:
-    progress(done, dataset.total if total is None else total)
 
 
 def _for_a_gpu(subject: Path) -> tuple[str, ...]:

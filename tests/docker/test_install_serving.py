@@ -68,6 +68,27 @@ def test_for_plans_of_tensorrt_for_rtx_bindings_find_their_libraries(tmp_path: P
     assert re.search(rf"^tensorrt_rtx_cu13_bindings=={re.escape(ran.stdout.strip())}$", CONSTRAINTS.read_text(), re.M)
 
 
+@pytest.mark.parametrize(("minor", "file"), [(8, "docker/constraints-serving.txt"), (11, "constraints.txt")])
+@pytest.mark.parametrize("kind", ["cpu", "rtx"])
+def test_pins_are_those_of_the_server_s_python(tmp_path: Path, minor: int, file: str, kind: str) -> None:
+    """A stand-in for the server's Python says what it is, and keeps what pip is asked for."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"""#!/bin/sh
+case $* in
+*"-m pip"*) echo "$@" >{tmp_path}/asked ;;
+*"(3, 8)"*) exit 0 ;;
+*"(3, 11)"*) exit {int(minor < 11)} ;;
+esac
+""")
+    stand_in.chmod(0o755)
+    done = installed(str(stand_in), kind)
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text()
+    assert f"--constraint {ROOT}/{file} numpy onnxruntime pillow" in asked
+    pinned = re.findall(r"(\S*rtx\S*)==\S+", asked)
+    assert pinned == (["onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt_rtx_cu13_bindings"] if kind == "rtx" else [])
+
+
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.10"])
 def test_an_older_python_has_one_pin_of_each(version: str) -> None:
     """The script reads them there; numpy is below 2, as servers ask that have such a Python."""

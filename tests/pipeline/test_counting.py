@@ -56,3 +56,8 @@ def test_commands_tell_of_the_samples_that_they_read(tmp_path, monkeypatch):
     assert (ran.code, f"8 of {total} samples" in ran.err) == (0, True), ran.err
     ran = trtcompress("validate", cut, "--reference", model, *data, "--seconds", "0.01", "--min-cosine", "-1")
     assert f" of {total} samples" in ran.err, ran.err
+    ranges = ("--ranges", tmp_path / "ranges.json", "--target", "cpu", "-o", tmp_path / "int8.onnx")
+    write_images(tmp_path / "labelled.npz", 24, labels=True)
+    limit = ("--max-drop", "0.5", "--data", tmp_path / "labelled.npz", "--metric", "top1")
+    ran = trtcompress("quantize", model, *ranges, *limit)
+    assert (ran.code, f" of {total} samples" in ran.err) == (0, True), ran.err

@@ -1,4 +1,4 @@
-"""Rounding to a grid in few passes over memory, which is what fake quantization costs: a quarter of the time."""
+"""Rounding to a grid in few passes over memory: passes are what fake quantization costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 PIECE = 1 << 18
 """Numbers that a cache of the CPU holds some times over."""
@@ -29,6 +28,16 @@ def to_grid(x: Tensor, scale: Tensor, least: Bound, greatest: Bound) -> Tensor:
     return made
 
 
+def composed(x: Tensor, scale: Tensor, least: Bound, greatest: Bound) -> Tensor:
+    """The same of PyTorch's own operators, for what reads nothing else."""
+    return straight_round(_clamped(x / scale, least, greatest)) * scale
+
+
+def straight_round(x: Tensor) -> Tensor:
+    """Rounded to the nearest, half to even; the gradient is that of x."""
+    return torch.round(x).detach() + (x - x.detach())
+
+
 class _Grid(torch.autograd.Function):
     """Gradients go straight through inside the range; of the scale they are those of LSQ (arXiv 1902.08153)."""
 
@@ -44,22 +53,27 @@ class _Grid(torch.autograd.Function):
         return made
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Of x: what comes, where x is inside the range. Of the scale: `round(v) - v` there, outside the bound."""
         x, scale = ctx.saved_tensors
-        of_x = torch.empty_like(x)
+        wanted = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # gradients of these gradients are asked for
+            of = [tensor for tensor, needed in zip((x, scale), wanted, strict=True) if needed]
+            found = iter(torch.autograd.grad(composed(x, scale, *ctx.bounds), of, grads[0], create_graph=True))
+            return *(next(found) if needed else None for needed in wanted), None, None
+        of_x = torch.empty_like(x) if wanted[0] else x  # not written to then
         sums = []
         for given, grad, out in _pieces(scale, x, grads[0], of_x):
             v = given / scale
-            rounded = _clamped(v, *ctx.bounds)
-            inside = torch.eq(rounded, v, out=torch.empty_like(v))  # 0 or 1: kernels of truth values are slow
-            out.copy_(grad * inside) if out.dtype != grad.dtype else torch.mul(grad, inside, out=out)
-            if ctx.needs_input_grad[1]:
-                rounded.round_().addcmul_(v, inside, value=-1)
-                sums.append(rounded.mul_(grad).sum_to_size(scale.shape))
+            clamped = _clamped(v, *ctx.bounds)
+            inside = torch.eq(clamped, v, out=torch.empty_like(v))  # 0 or 1: kernels of truth values are slow
+            if wanted[0]:
+                out.copy_(grad * inside) if out.dtype != grad.dtype else torch.mul(grad, inside, out=out)
+            if wanted[1]:
+                torch.mul(clamped, inside, out=v)
+                sums.append(clamped.round_().sub_(v).mul_(grad).sum_to_size(scale.shape))
         of_scale = torch.stack(sums).sum(0).to(scale.dtype) if sums else None
-        return of_x, of_scale, None, None
+        return of_x if wanted[0] else None, of_scale, None, None
 
 
 def _clamped(x: Tensor, least: Bound, greatest: Bound, out: Tensor | None = None) -> Tensor:
@@ -70,13 +84,14 @@ def _pieces(scale: Tensor, first: Tensor, *others: Tensor) -> Iterator[tuple[Ten
     """Views of the same places in some tensors of one shape, one after the other; whole ones where there is no need.
 
     Args:
-        scale: one of several numbers goes with whole tensors alone.
+        scale: one of several numbers goes with whole tensors alone, and so do their bounds.
         first: on a CPU and dense, to be cut.
         *others: in the same order of axes.
     """
     tensors = (first, *others)
     alike = all(tensor.stride() == first.stride() for tensor in others)
-    if scale.numel() > 1 or first.numel() < 2 * PIECE or first.is_cuda or not alike or not _dense(first):
+    large = first.device.type == "cpu" and first.numel() >= 2 * PIECE
+    if scale.numel() > 1 or not large or not alike or not _dense(first):
         yield tensors
         return
     flat = (tensor.as_strided((first.numel(),), (1,), tensor.storage_offset()) for tensor in tensors)

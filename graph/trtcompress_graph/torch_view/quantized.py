@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .grid import to_grid
+from .grid import composed, to_grid
 
 
 def fake_quantize(
@@ -24,15 +24,9 @@ def fake_quantize(
     scale = spread(scale, x, axis, block)
     shift = spread(zero_point, x, axis, block).to(x.dtype) if isinstance(zero_point, Tensor) else zero_point
     least, greatest = low - shift, high - shift
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # they read operators alone
-        inside = torch.clamp(x / scale, least, greatest)  # type: ignore[arg-type]
-        return straight_round(inside) * scale
-    return to_grid(x, scale, least, greatest)
-
-
-def straight_round(x: Tensor) -> Tensor:
-    """Rounded to the nearest, half to even; the gradient is that of x."""
-    return torch.round(x).detach() + (x - x.detach())
+    # Compilers and `torch.func` take PyTorch's own operators alone
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return (composed if traced else to_grid)(x, scale, least, greatest)
 
 
 def fake_float8(x: Tensor, scale: Tensor, dtype: torch.dtype, axis: int = 1, block: int = 0) -> Tensor:

@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from ..stage import Progress
 from .main import say
 
+if TYPE_CHECKING:
+    from ..stage import Progress
+
 SECONDS_EVERY = 25.0
-"""In CI what takes long says how far it is each time that so many have passed."""
+"""In CI what takes long says how far it is each time that so many seconds have passed."""
 
 
 @contextmanager

@@ -159,7 +159,8 @@ def train(fabric: Fabric, job: Job, told: Told) -> dict[str, Any] | TrtCompressE
             part(fabric)
             return asdict(outcome)
     except (TrtCompressError, Unsaved) as error:
-        return error.with_traceback(None)  # which would keep the whole training, see `part`
+        # The traceback would keep the whole training alive, see `part`
+        return error if fabric.world_size == 1 else error.with_traceback(None)
     except OSError as error:
         if fabric.world_size > 1:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trtcompress_graph.cost import parameter_names
+from trtcompress_graph.cost import stored_parameters
 from trtcompress_graph.load import load_ir
 
 from .pace import SCANT
@@ -52,9 +52,7 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
 
 def _weights(model: Model) -> int:
     """How many a model holds; quantized ones have as many, and a few scales beside them."""
-    graph = load_ir(model).graph
-    held = (graph.initializers[name].const_value for name in parameter_names(graph) if name in graph.initializers)
-    return sum(tensor.size for tensor in held if tensor is not None)
+    return stored_parameters(load_ir(model).graph)
 
 
 def _parts(job: Job) -> Iterator[str]:

@@ -14,7 +14,7 @@ from .rates import climb, trial_steps
 from .stepping import Stepper
 
 TELLING = 25
-"""Steps of a trial from which it tells whether scales are better left alone: fewer move none by a tenth."""
+"""Steps of a trial from which it tells whether scales are better left alone: fewer hardly move one."""
 
 
 @dataclass(frozen=True, slots=True)

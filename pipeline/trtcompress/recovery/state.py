@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ class State:
         self.average = Average(learner.student, training.average)
         self.best = cloned(self.average.values)
         self.facts: dict[str, Any] = dict.fromkeys(("step", "rollbacks", "skipped", "quiet", "best_step"), 0)
-        self.facts |= {"scale": 1.0, "size": feed.batches.size, "changes": True, "spent": 0.0}
+        self.facts |= {"scale": 1.0, "lowest": math.inf, "size": feed.batches.size, "changes": True, "spent": 0.0}
         self.good: dict[str, Any] = {}
 
     def values(self) -> dict[str, Any]:

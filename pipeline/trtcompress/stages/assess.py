@@ -46,8 +46,5 @@ def assess(
     from ..checking import emulate_graph
     from ..profiles import named_axes
 
-    def counted(done: int, total: int | None = None) -> None:
-        progress(done, total or evaluation.samples)
-
     data = open_evaluation(evaluation, exported)
-    return emulate_graph(exported, student, "pruned", data, metrics, named_axes(exported, axes), counted)
+    return emulate_graph(exported, student, "pruned", data, metrics, named_axes(exported, axes), progress)

@@ -58,11 +58,8 @@ def emulate(
     from ..checking import emulate_graph
     from ..profiles import named_axes
 
-    def counted(done: int, total: int | None = None) -> None:
-        progress(done, total or evaluation.samples)
-
     data = open_evaluation(evaluation, exported)
     return emulate_graph(
-        *(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), counted),
+        *(exported, trained, encoding.name, data, metrics, named_axes(exported, axes), progress),
         pruned=student if settings.pruned else None,
     )

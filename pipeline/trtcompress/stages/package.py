@@ -135,6 +135,7 @@ def package(
                 triton=triton,
                 builder=builder,
                 around=around,
+                with_kit=FORMAT in settings.formats,
             )
         elif sources:
             note = ""

@@ -72,14 +72,11 @@ def validate(
     from ..checking import CheckOptions, check_engines
     from ..profiles import named_axes
 
-    def counted(done: int, total: int | None = None) -> None:
-        progress(done, total or data.total)
-
     pruned = student if settings.pruned else None
     options = CheckOptions(metrics, settings.gates, settings.measure, named_axes(exported, axes), pruned)
     data = open_evaluation(evaluation, exported)
     idle = {e.name for plan, e in zip(plans, encodings, strict=True) if e.int8 and not plan.quantized}
-    found = check_engines(exported, engines, target, data, options, counted, emulations, idle)
+    found = check_engines(exported, engines, target, data, options, progress, emulations, idle)
     doubts = [*_doubts(exported, ranges, list(zip(plans, encodings, strict=True)))]
     if training is not None and _same(evaluation, training):
         doubts.append(

@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from torch.func import grad, vmap
 
 from trtcompress_graph.torch_view import grid
-from trtcompress_graph.torch_view.quantized import fake_quantize, straight_round
-
-
-def composed(x, scale, least, greatest):
-    """The definition, by PyTorch's own operators and their gradients."""
-    return straight_round(torch.clamp(x / scale, least, greatest)) * scale
+from trtcompress_graph.torch_view.grid import composed
+from trtcompress_graph.torch_view.quantized import fake_quantize
 
 
 def gradients(function, x, scale, grad):
@@ -25,6 +21,15 @@ def gradients(function, x, scale, grad):
     return made.detach(), x.grad, scale.grad
 
 
+VIEWS = {
+    "every_other": (lambda x: torch.stack([x, x], -1), lambda held: held[..., 0]),
+    "behind_others": (lambda x: torch.cat([x, x]), lambda held: held[len(held) // 2 :]),
+    "turned": (lambda x: x.transpose(0, -1).contiguous(), lambda held: held.transpose(0, -1)),
+    "repeated": (lambda x: x[:1].clone(), lambda held: held.expand(3, *held.shape[1:])),
+}
+"""What a tensor is made into, and the view of it that is rounded."""
+
+
 @st.composite
 def cases(draw):
     shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
@@ -32,7 +37,7 @@ def cases(draw):
     channel = draw(st.booleans()) and len(shape) > 1
     bounds = draw(st.sampled_from([(-128, 127), (0, 255), (-8, 7), (-127, 127)]))
     zero = draw(st.integers(*bounds)) if draw(st.booleans()) else 0
-    layout = draw(st.sampled_from(["plain", "channels_last", "every_other"]))
+    layout = draw(st.sampled_from(["plain", "channels_last", *VIEWS]))
     piece = draw(st.sampled_from([1, 3, 1 << 18]))
     return shape, seed, channel, bounds, zero, layout, piece
 
@@ -45,16 +50,16 @@ def test_numbers_and_gradients_are_those_of_the_definition(case):
     x = 60 * torch.randn(shape, generator=chance)
     if layout == "channels_last" and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    elif layout == "every_other":
-        x = torch.stack([x, x], -1)[..., 0]
+    make, view = VIEWS.get(layout, (torch.clone, lambda held: held))
+    x = make(x)
     count = shape[1] if channel else 1
     scale = 0.1 + torch.rand(count, generator=chance)
     scale = scale.reshape([1, count, *[1] * (x.dim() - 2)]) if channel else scale.reshape(())
-    grad = torch.randn(shape, generator=chance)
+    grad = torch.randn(view(x).shape, generator=chance)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "PIECE", piece)
-        found = gradients(lambda x, s: grid.to_grid(x, s, low - zero, high - zero), x, scale, grad)
-    wanted = gradients(lambda x, s: composed(x, s, low - zero, high - zero), x, scale, grad)
+        found = gradients(lambda x, s: grid.to_grid(view(x), s, low - zero, high - zero), x, scale, grad)
+    wanted = gradients(lambda x, s: composed(view(x), s, low - zero, high - zero), x, scale, grad)
     assert torch.equal(found[0], wanted[0])
     torch.testing.assert_close(found[1], wanted[1])
     torch.testing.assert_close(found[2], wanted[2], rtol=1e-4, atol=1e-3)
@@ -100,6 +105,38 @@ def test_types_are_those_of_the_definition(kind, channel):
     assert [made.dtype for made in found] == [made.dtype for made in wanted]
     for one, other in zip(found[:2], wanted[:2], strict=True):  # a half holds next to nothing of `round(v) - v`
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_what_needs_no_gradient_gets_none(shape):
+    x, scale = torch.randn(shape), torch.tensor(0.03)
+    for needs in ((True, False), (False, True)):
+        given = [tensor.clone().requires_grad_(need) for tensor, need in zip((x, scale), needs, strict=True)]
+        grid.to_grid(*given, -128, 127).sum().backward()
+        assert tuple(tensor.grad is not None for tensor in given) == needs
+        twin = [tensor.clone().requires_grad_(need) for tensor, need in zip((x, scale), needs, strict=True)]
+        composed(*twin, -128, 127).sum().backward()
+        for one, other in zip(given, twin, strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_values_beyond_all_bounds_have_no_gradient():
+    x, scale = torch.tensor([np.inf, -np.inf, 1e30], requires_grad=True), torch.tensor(0.03, requires_grad=True)
+    grid.to_grid(x, scale, -128, 127).sum().backward()
+    assert x.grad.tolist() == [0, 0, 0]
+    assert scale.grad.item() == 127 - 128 + 127
+
+
+def test_gradients_of_gradients():
+    x, scale = torch.randn(6, requires_grad=True), torch.tensor(0.03, requires_grad=True)
+    twice = []
+    for function in (grid.to_grid, composed):
+        (of_x, of_scale) = torch.autograd.grad(
+            function(x, scale, -128, 127).square().sum(), (x, scale), create_graph=True
+        )
+        twice.append(torch.autograd.grad(of_x.square().sum() + of_scale, (x, scale)))
+    for one, other in zip(*twice, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_what_is_compiled_computes_the_same():

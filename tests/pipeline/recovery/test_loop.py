@@ -213,6 +213,16 @@ def test_it_ends_early_where_nothing_is_gained(tmp_path):
     assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
 
 
+def test_it_goes_on_where_high_rates_disturb_first_and_the_loss_falls_again(tmp_path, monkeypatch):
+    """The loss at the start is reached by low rates alone, at the end."""
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=400, patience=3))
+    losses = iter([1.0, *(3.0 - 0.07 * judgement for judgement in range(60))])
+    monkeypatch.setattr(loop.judge, "loss", lambda average=True: next(losses))
+    found = loop.run()
+    assert (found.steps, found.best_step) == (400, 400)
+    assert found.before == 1.0
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_learns(tmp_path, precision):
     loop, pair = loop_of(tmp_path, replace(SHORT, steps=150, rate=1e-2, precision=precision))
