@@ -39,7 +39,7 @@ def probed(total: int, scales: bool = True) -> tuple[Probed, float, list[str]]:
 
 @pytest.mark.parametrize(("steps", "tells"), [(TELLING - 1, False), (TELLING, True)])
 def test_only_trials_that_are_long_enough_leave_scales_alone(steps, tells):
-    """Eight steps once decided so for a MobileNetV2, whose error fell by 34 % then, and by 63 % with scales that learn."""
+    """Eight steps once decided so for a MobileNetV2: its error fell by 34 %, and by 63 % with scales that learn."""
     total = 20 * steps
     assert trial_steps(total) == steps
     found, pace, said = probed(total)
