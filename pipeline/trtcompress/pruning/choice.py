@@ -76,7 +76,7 @@ class Choice:
         least = task.share(task.least())
         if least > limit:
             raise PruneError(
-                f"at most {1 - least / of:.1%} of the {word} can be cut: {least / of:.3f} is left, not {wanted}; "
+                f"at most {1 - least / of:.1%} of the {word} can be cut: {least / of:.3f} is left, not {wanted:.4g}; "
                 f"what stays whole holds it: {_holds(self)}",
                 where="prune",
                 hint=f"ask for {least / of + 0.01:.2f} or more, a smaller --multiple, or drop a --keep",
@@ -86,7 +86,7 @@ class Choice:
         if not wanted - WINDOW <= share / of <= wanted:
             raise PruneError(
                 f"widths on multiples of {self.options.multiple} come to {share / of:.3f} of the {word}, not within "
-                f"{WINDOW} below {wanted}",
+                f"{WINDOW} below {wanted:.4g}",
                 where="prune",
                 hint=f"{'give a smaller --multiple, or ' if self.options.multiple > 1 else ''}ask for {share / of:.3f}",
             )

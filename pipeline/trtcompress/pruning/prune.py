@@ -111,7 +111,7 @@ def _within(whole: Subject, options: PruneOptions, written: Model) -> None:
     share = getattr(cost_of(written, whole), price) / getattr(cost_of(whole.model, whole), price)
     if not options.value - WINDOW <= share <= options.value:
         raise PruneError(
-            f"the cut came to {share:.4f} of the {price}, not within {WINDOW} below {options.value}",
+            f"the cut came to {share:.4f} of the {price}, not within {WINDOW} below {options.value:.4g}",
             where="prune",
             hint=f"ask for {share:.3f}, or give a smaller --multiple",
         )
