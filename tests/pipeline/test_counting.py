@@ -10,12 +10,14 @@ import numpy as np
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
 from trtcompress.cli import counting as module
+from trtcompress.cli import main
 from trtcompress.cli.counting import SECONDS_EVERY, counting
 
 
 def test_in_ci_a_line_comes_after_some_time_and_none_at_the_end(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(main, "_stderr", None)  # which a command before may have left
     with counting("samples") as told:
         for done in range(1, 101):
             now[0] += SECONDS_EVERY / 10

@@ -10,7 +10,7 @@ from .module import META
 from .prepare import Prepared, Source, prepare
 from .roles import roles
 from .state import Options, State
-from .tied import tied_scales
+from .tied import bias_scales, tied_scales
 
 
 def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: bool = False) -> fx.GraphModule:
@@ -23,7 +23,7 @@ def to_torch(source: Source, *, learn_scales: bool = False, restore_batchnorm: b
     Args:
         source: a model, its path, or its protobuf.
         learn_scales: the scales of Q/DQ pairs are trained too (LSQ, arXiv 1902.08153); one that has to stay equal to
-            another is that one, and only the first is in the state dict (`tied_scales`).
+            another is that one, and only the first is in the state dict (`tied_scales`), as that of a bias is not.
         restore_batchnorm: a BatchNorm that changes nothing yet goes behind each convolution that has a bias and none;
             `to_onnx` folds it into the weights. See `settle_batchnorm`.
 
@@ -38,7 +38,8 @@ def build(prepared: Prepared, options: Options) -> fx.GraphModule:
     """The view of a graph that was prepared."""
     graph = prepared.model.graph
     twins = tied_scales(graph) if options.learn_scales else {}
-    state = State(roles(graph, prepared.trainable), prepared.trainable, options, twins)
+    products = bias_scales(graph) if options.learn_scales else {}
+    state = State(roles(graph, prepared.trainable), prepared.trainable, options, twins, products)
     builder = Builder(state, dict(prepared.model.opset_imports))
     builder.root = state.root
     for value in graph.inputs:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .grid import composed, to_grid
+from .tied import counting_scale
 
 
 def fake_quantize(
@@ -44,7 +45,7 @@ def learned_scale(scale: Tensor, x: Tensor, high: int, weight: bool) -> Tensor:
     """
     count = x.numel() if weight or x.dim() < 2 else x[0].numel()
     factor = 1 / math.sqrt(max(count / max(scale.numel(), 1), 1) * max(high, 1))
-    positive = scale.abs().clamp(min=torch.finfo(scale.dtype).tiny)
+    positive = counting_scale(scale)
     return positive.detach() + (positive - positive.detach()) * factor
 
 

@@ -66,10 +66,16 @@ class State:
         trainable: names of those that can be written back.
         options: how the view is made.
         twins: scales that follow another, where they are learned; see `tied_scales`.
+        products: scales of biases, which follow two others; see `bias_scales`.
     """
 
     def __init__(
-        self, roles: Mapping[str, Role], trainable: frozenset[str], options: Options, twins: Mapping[str, str]
+        self,
+        roles: Mapping[str, Role],
+        trainable: frozenset[str],
+        options: Options,
+        twins: Mapping[str, str],
+        products: Mapping[str, tuple[ir.Value, ir.Value]],
     ) -> None:
         self.trainable = trainable
         self.root = nn.Module()
@@ -79,6 +85,7 @@ class State:
         self.scales: list[str] = []
         learned = {name for name, role in roles.items() if role is Role.SCALE}
         self.twins = {name: first for name, first in twins.items() if {name, first} <= learned}
+        self.products = {name: two for name, two in products.items() if {str(value.name) for value in two} <= learned}
         self.restored: list[Restored] = []
         self.roles = dict(roles)
         self._constants: dict[str, torch.Tensor] = {}

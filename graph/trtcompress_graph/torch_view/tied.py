@@ -1,10 +1,13 @@
-"""Scales that are to stay equal while they are learned."""
+"""Scales that are to stay equal, or the product of others, while they are learned."""
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+import numpy as np
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -46,6 +49,40 @@ def tied_scales(graph: ir.Graph) -> dict[str, str]:
     first: dict[str, str] = {}
     leaders = {name: first.setdefault(scales.root(name), name) for name in names}
     return {name: leader for name, leader in leaders.items() if name != leader}
+
+
+BIASED = frozenset(["Conv", "ConvTranspose", "Gemm"])
+"""Operators whose kernels add the integers of a bias to those of the products."""
+
+
+def bias_scales(graph: ir.Graph) -> dict[str, tuple[ir.Value, ir.Value]]:
+    """Stored scales of biases that are the product of those of input and weight, by name with these two."""
+    found: dict[str, tuple[ir.Value, ir.Value]] = {}
+    for node in graph.all_nodes():
+        makers = [value.producer() if value is not None else None for value in node.inputs[:3]]
+        if node.op_type not in BIASED or len(makers) < 3:
+            continue
+        scales = [maker.inputs[1] for maker in makers if maker is not None and maker.op_type == "DequantizeLinear"]
+        x, weight, bias = [*scales] if len(scales) == 3 else [None] * 3
+        if x is None or weight is None or bias is None:
+            continue
+        held = [scale.const_value.numpy() if scale.const_value is not None else None for scale in (x, weight, bias)]
+        if held[0] is None or held[1] is None or held[2] is None:
+            continue
+        product = (held[0] * held[1]).ravel()
+        if product.size == held[2].size and np.allclose(product, held[2].ravel(), rtol=1e-3, atol=0):
+            found[str(bias.name)] = (x, weight)
+    return found
+
+
+def counting_scale(scale: Tensor) -> Tensor:
+    """A learned scale as it counts: greater than 0."""
+    return scale.abs().clamp(min=torch.finfo(scale.dtype).tiny)
+
+
+def bias_scale(x: Tensor, weight: Tensor) -> Tensor:
+    """The scale of a bias [C] by those of input and weight; their gradients are not the bias's to give."""
+    return (counting_scale(x) * counting_scale(weight)).reshape(-1).detach()
 
 
 class Joined(Generic[T]):

@@ -22,6 +22,7 @@ from .prepare import Source, load, stored
 from .quantized import dequantize, quantize
 from .state import Grid, Restored
 from .tensors import to_array, to_tensor
+from .tied import bias_scale, bias_scales, counting_scale
 
 _HINT = "give the model that this module was made from"
 
@@ -56,9 +57,10 @@ def to_onnx(module: fx.GraphModule, *, like: Source, out: str | Path | None = No
         with `out` the description of the file: its path, digest, inputs and outputs.
 
     Raises:
-        ModelError: the module is no view, or `like` is not what it came from.
+        ModelError: the module is no view, `like` is not what it came from, or what was trained is not finite.
         UsageError: `out` is a folder.
     """
+    module = getattr(module, "_orig_mod", module)  # what `torch.compile` was given
     if META not in getattr(module, "meta", {}):
         raise ModelError("this module was not made by to_torch", where=str(out or ""), hint="call to_torch first")
     if out is not None and Path(out).is_dir():
@@ -105,8 +107,16 @@ def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, ND
         if new.shape != before[name].numpy().shape:
             raise ModelError(f"has the shape {new.shape} in the module", where=f"{where}: '{name}'", hint=_HINT)
         if new.tobytes() != before[name].numpy().tobytes():
+            if _broke(tensor, before[name]):
+                hint = "lower the learning rate; float16 weights need one that their few digits bear, or float32 ones"
+                raise ModelError("what was trained is not finite", where=f"{where}: '{name}'", hint=hint)
             found[name] = new
     return found
+
+
+def _broke(tensor: Tensor, before: ir.TensorProtocol) -> bool:
+    """Whether a tensor that was finite no longer is."""
+    return not bool(torch.isfinite(tensor.float()).all()) and bool(np.isfinite(before.numpy().astype(np.float64)).all())
 
 
 def _tensors(graph: ir.Model) -> dict[str, ir.TensorProtocol]:
@@ -155,24 +165,22 @@ def _integers(
 
 def _scales(graph: ir.Model, held: Mapping[str, Tensor], before: Mapping[str, ir.TensorProtocol]) -> dict[str, Tensor]:
     """Learned scales as they count: greater than 0, and that of a bias the product of those of input and weight."""
-    nodes = list(graph.graph.all_nodes())
-    scaled = {node: str(node.inputs[1] and node.inputs[1].name) for node in nodes if node.op_type in _SCALED}
+    names = {str(node.inputs[1].name) for node in graph.graph.all_nodes() if node.op_type in _SCALED and node.inputs[1]}
+    stored_as = {name: to_tensor(before[name].numpy(), before[name].dtype) for name in names if name in before}
     found = {
-        name: held[name].abs().clamp(min=torch.finfo(held[name].dtype).tiny)
-        for name in scaled.values()
-        if name in held and not torch.equal(held[name], to_tensor(before[name].numpy(), before[name].dtype))
+        name: counting_scale(held[name])
+        for name, old in stored_as.items()
+        if name in held and not torch.equal(held[name], old)
     }
-    for node in nodes:
-        makers = [value.producer() if value is not None else None for value in node.inputs[:3]]
-        x, weight, bias = ([scaled.get(maker, "") if maker else "" for maker in makers] + ["", "", ""])[:3]
-        if node.op_type in _BIASED and (x in found or weight in found) and {x, weight, bias} <= held.keys():
-            factors = [found.get(name, held[name]) for name in (x, weight)]
-            found[bias] = (factors[0] * factors[1]).reshape(held[bias].shape)
+    for bias, values in bias_scales(graph.graph).items():
+        factors = [str(value.name) for value in values]
+        if any(name in found for name in factors):
+            made = bias_scale(*(found.get(name, stored_as[name]) for name in factors))
+            found[bias] = made.reshape(stored_as[bias].shape)
     return found
 
 
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
-_BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def _folded(module: fx.GraphModule, norms: tuple[Restored, ...]) -> dict[str, Tensor]:

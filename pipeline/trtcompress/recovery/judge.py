@@ -16,11 +16,6 @@ FAR = 100.0
 divergence."""
 
 
-GAIN = 1e-3
-"""Share by which a loss has to fall below the lowest of the training to count as a gain. That of the student as it came
-does not count: high rates disturb one that is nearly right, and only when they fall it gets better than it was."""
-
-
 def diverged(loss: float, before: float) -> bool:
     """Whether a loss on what is held out is not finite, or far above the one before any training."""
     return not loss <= FAR * max(before, 1.0)
@@ -68,8 +63,8 @@ class Judge:
             return None
         with self.state.average.in_place():
             metric = self.metric()
-        gains = loss < (1 - GAIN) * facts["lowest"]
-        facts |= {"quiet": 0 if gains else facts["quiet"] + 1, "lowest": min(loss, facts["lowest"])}
+        # Not by the student as it came: high rates disturb one that is nearly right, and it gets better when they fall
+        facts |= {"quiet": 0 if loss < facts["lowest"] else facts["quiet"] + 1, "lowest": min(loss, facts["lowest"])}
         if loss < facts["best"]:
             facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
             self.state.best = cloned(self.state.average.values)

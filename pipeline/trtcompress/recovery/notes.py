@@ -38,11 +38,13 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
             "learnt from; a few hundred are better"
         )
     if job.training.minutes is not None and outcome.steps < SCANT:
-        yield f"{job.training.minutes:g} minutes were enough for {outcome.steps} steps only: give it more"
+        steps = f"{outcome.steps} steps" if outcome.steps > 1 else "1 step"
+        yield f"{job.training.minutes:g} minutes were enough for {steps} only: give it more"
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
         lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (lr)"
-        yield f"no step of the training {what} on samples that were held out{lower}"
+        so_far = " than its blocks had" if fits_blocks(job.training, job.pool.total) else ""
+        yield f"no step of the training {what}{so_far} on samples that were held out{lower}"
     if outcome.rollbacks:
         yield (
             f"it diverged {outcome.rollbacks} times (numbers that were not finite, or a loss far above the start); the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from .feed import Example, Feed
 from .job import Job, open_subjects
 from .taps import tapped
 
-_HINT = "it is called as function(module, teacher=module, batches=iterable) with those of the names that it takes"
+_HINT = (
+    "it is called as function(module, teacher=module, batches=iterable) with those of the names that it takes; what "
+    "batches gives has inputs (a tuple), answers (by name), labels and count"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +67,9 @@ def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
     try:
         made = call(pair.student, **{name: value for name, value in offered.items() if anything or name in taken})
     except Exception as error:  # the user's own code can raise anything
-        raise RecoverError(f"it failed: {type(error).__name__}: {error}", where=where, hint=_HINT) from error
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"it failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise RecoverError(what, where=where, hint=_HINT) from error
     return _checked(made, pair.student, where)
 
 

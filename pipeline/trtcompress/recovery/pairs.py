@@ -91,6 +91,13 @@ def check_alike(student: Model, teacher: Model) -> None:
                 where=f"{student.path} and {teacher.path}",
                 hint="the teacher is the model that the student was made of; see `trtcompress inspect` of both",
             )
+    for one, other in zip(student.inputs, teacher.inputs, strict=True):
+        if one.shape and isinstance(one.shape[0], str) and isinstance(other.shape[0], int):
+            raise ModelError(
+                f"the teacher takes '{other.name}' in batches of {other.shape[0]} alone, the student in any",
+                where=f"{student.path} and {teacher.path}",
+                hint="export the teacher again with a dynamic batch, as the student has it: trtcompress export --axis",
+            )
 
 
 def _differing(

@@ -16,6 +16,7 @@ from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from onnx_models import model, value
+from trtcompress_graph.errors import ModelError
 from trtcompress_graph.torch_view import learned_scales, to_onnx, to_torch
 from trtcompress_graph.torch_view.quantized import fake_quantize, learned_scale
 
@@ -263,3 +264,46 @@ def test_blocks_of_four_bits_are_trained_and_written_back(kind: int, tmp_path: P
     expected[0, 0] = min(integers[0, 0] + 2, 7 if signed else 15)
     assert np.array_equal(after.astype(int), expected)
     assert torch.allclose(module(x), runtime(onnx.load(tmp_path / "out.onnx"), x), atol=1e-5)
+
+
+def test_what_is_written_is_what_was_trained_where_scales_learn_too(tmp_path):
+    """The scale of a bias is the product of two that learn, in the view as in the file: kernels need it so."""
+    path = tmp_path / "m.onnx"
+    onnx.save(convolution(), path)
+    module = to_torch(path, learn_scales=True).train()
+    x = torch.from_numpy(RNG.normal(size=(16, 3, 6, 6)).astype(np.float32))
+    optimizer = torch.optim.SGD(module.parameters(), 1e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (module(x) - 0.3).square().mean().backward()
+        optimizer.step()
+    written = to_onnx(module, like=path, out=tmp_path / "trained.onnx").path
+    held = {one.name: to_array(one) for one in onnx.load(written).graph.initializer}
+    old = {one.name: to_array(one) for one in onnx.load(path).graph.initializer}
+    assert not np.array_equal(held["w_scale"], old["w_scale"])
+    assert not np.array_equal(held["x_scale"], old["x_scale"])
+    np.testing.assert_array_equal(held["b_scale"], held["x_scale"] * held["w_scale"])
+    with torch.no_grad():
+        trained = module.eval()(x)
+        assert torch.equal(to_torch(written)(x), trained)
+    found = ort.InferenceSession(written).run(None, {"x": x.numpy()})[0]
+    assert np.abs(found - trained.numpy()).max() <= held["y_scale"] * 1.001
+    assert (found != trained.numpy()).mean() < 0.01, "next to nothing is on the other side of a rounding"
+
+
+def test_what_is_not_finite_is_not_written(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(convolution(), path)
+    module = to_torch(path)
+    with torch.no_grad():
+        next(iter(module.parameters())).flatten()[0] = float("nan")
+    with pytest.raises(ModelError, match="what was trained is not finite"):
+        to_onnx(module, like=path, out=tmp_path / "broken.onnx")
+    assert not (tmp_path / "broken.onnx").exists()
+
+
+def test_a_compiled_view_is_written_as_the_view(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(convolution(), path)
+    compiled = torch.compile(to_torch(path), backend="eager")
+    assert to_onnx(compiled, like=path, out=tmp_path / "same.onnx").path.read_bytes() == path.read_bytes()

@@ -223,6 +223,13 @@ def test_it_goes_on_where_high_rates_disturb_first_and_the_loss_falls_again(tmp_
     assert found.before == 1.0
 
 
+def test_small_gains_are_gains(tmp_path, monkeypatch):
+    loop, _ = loop_of(tmp_path, replace(SHORT, steps=12, patience=3))
+    losses = iter(0.0362 - 1e-6 * judgement for judgement in range(60))
+    monkeypatch.setattr(loop.judge, "loss", lambda average=True: next(losses))
+    assert loop.run().steps == 12
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_learns(tmp_path, precision):
     loop, pair = loop_of(tmp_path, replace(SHORT, steps=150, rate=1e-2, precision=precision))

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.losses import LossOptions
-from trtcompress.recovery.pairs import make_pair
+from trtcompress.recovery.pairs import check_alike, make_pair
 from trtcompress.recovery.taps import tapped
+from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import read_model
 from trtcompress_graph.torch_view import to_torch
 
@@ -76,3 +78,16 @@ def test_masks_are_not_compared_and_gradients_stay_finite(tmp_path):
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in pair.student.parameters() if p.grad is not None)
+
+
+def test_a_teacher_of_one_batch_size_is_refused(tmp_path):
+    student = read_model(write_masked(tmp_path / "student.onnx", 0))
+    held = onnx.load(student.path)
+    for given in held.graph.input:
+        given.type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(held, tmp_path / "teacher.onnx")
+    teacher = read_model(tmp_path / "teacher.onnx")
+    with pytest.raises(ModelError, match="takes 'x' in batches of 2 alone, the student in any") as raised:
+        check_alike(student, teacher)
+    assert "--axis" in raised.value.hint
+    check_alike(teacher, student)  # the student's batch is fixed then, and the teacher takes any

@@ -15,6 +15,7 @@ from ..quantized import dequantize, fake_float8, fake_quantize, learned_scale, q
 from ..registry import op
 from ..state import Grid
 from ..tensors import known_type, torch_type
+from ..tied import bias_scale
 from ..values import Traced
 from ..weights import learned, master
 from .convolution import conv
@@ -130,9 +131,13 @@ def _equal(one: ir.Value | None, other: ir.Value | None) -> bool:
 
 def _fake(builder: Builder, x: Any, scale: ir.Value, zero: ir.Value | None, cells: Cells, *, weight: bool) -> Any:
     """The call of fake quantization."""
-    factor = _tensor(builder, scale)
-    if builder.state.options.learn_scales and isinstance(factor, Traced):
-        factor = builder.tracer.call(learned_scale, factor, x, cells.high, weight)
+    factors = builder.state.products.get(str(scale.name))
+    if factors is not None:
+        factor = builder.tracer.call(bias_scale, *(_tensor(builder, value) for value in factors))
+    else:
+        factor = _tensor(builder, scale)
+        if builder.state.options.learn_scales and isinstance(factor, Traced):
+            factor = builder.tracer.call(learned_scale, factor, x, cells.high, weight)
     if cells.floating:
         kind = torch_type(cells.kind)
         return _now_or_later(builder, fake_float8, x, factor, kind, cells.axis, cells.block)
