@@ -213,6 +213,7 @@ def _told() -> Any:
 
 def _show(made: Recovered, metric: str | None, as_json: bool) -> None:
     from ..outputs import recover_result
+    from ..recovery.pace import steps_in_words
     from .output import print_json, print_table
 
     if as_json:
@@ -226,5 +227,5 @@ def _show(made: Recovered, metric: str | None, as_json: bool) -> None:
         say(note)
     if not as_json:
         own = made.before is None
-        trained = "trained by your own loop, which was not judged" if own else f"{made.steps} steps"
+        trained = "trained by your own loop, which was not judged" if own else steps_in_words(made.steps)
         say(f"{trained}; wrote {made.path} (SHA-256 {made.digest[:16]})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtcompress_graph.cost import stored_parameters
 from trtcompress_graph.load import load_ir
 
-from .pace import SCANT
+from .pace import SCANT, steps_in_words
 from .settings import fits_blocks
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
             "learnt from; a few hundred are better"
         )
     if job.training.minutes is not None and outcome.steps < SCANT:
-        steps = f"{outcome.steps} steps" if outcome.steps > 1 else "1 step"
-        yield f"{job.training.minutes:g} minutes were enough for {steps} only: give it more"
+        yield f"{job.training.minutes:g} minutes were enough for {steps_in_words(outcome.steps)} only: give it more"
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
         lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (lr)"

@@ -11,7 +11,7 @@ from trtcompress_graph.errors import RecoverError
 from .batches import WIDE
 from .judge import Judge
 from .optimizer import RATES, pace_of
-from .pace import FEW, JUDGEMENTS, about, fitting, interval
+from .pace import FEW, JUDGEMENTS, about, fitting, interval, steps_in_words
 from .probe import probe
 from .rates import USUALLY_TRIED, trial_steps
 from .settings import LONG, Training, planned_steps
@@ -82,9 +82,10 @@ def _foretold(total: int, seconds: float, judging: float, training: Training) ->
     """
     if training.minutes is not None:
         tried = "" if training.rate is not None else ", with those that try learning rates"
-        return f"about {total:,} steps fit into {training.minutes:.3g} min{tried}"
+        fit = "fits" if total == 1 else "fit"
+        return f"about {steps_in_words(total)} {fit} into {training.minutes:.3g} min{tried}"
     trials = 0.0 if training.rate is not None else USUALLY_TRIED * (trial_steps(total) * seconds + judging)
-    return f"training takes about {about(total * seconds + trials)} ({total:,} steps)"
+    return f"training takes about {about(total * seconds + trials)} ({steps_in_words(total)})"
 
 
 def _timed(stepper: Stepper) -> float:

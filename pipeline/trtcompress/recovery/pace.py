@@ -63,3 +63,8 @@ def about(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = seconds / 60
     return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def steps_in_words(count: int) -> str:
+    """A number of steps: `1 step`, `1,568 steps`."""
+    return "1 step" if count == 1 else f"{count:,} steps"

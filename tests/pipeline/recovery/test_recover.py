@@ -168,8 +168,8 @@ def test_what_cannot_be_told_and_what_is_hardly_a_training_is_said(place):
     ran = recover(place, "short.onnx", "--minutes", "0.001", "--metric", "top1", "--no-blockwise")
     assert ran.code == 0, ran.err
     assert "top1 is not told: it needs labels, and the samples have none" in ran.err
-    assert "about 1 steps fit into 0.001 min" in ran.err
-    assert "0.001 minutes were enough for 1 steps only: give it more" in ran.err
+    assert "about 1 step fits into 0.001 min" in ran.err
+    assert "0.001 minutes were enough for 1 step only: give it more" in ran.err
 
 
 def test_mixed_precision_and_labels_and_a_metric(place):
