@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trtcompress_graph.cost import stored_parameters
 from trtcompress_graph.load import load_ir
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome
 
+LOOKED_AT = 32
+"""Samples that are read to see whether they differ."""
+
 SWAPPED = 0.9
 """Of the student's weights; a teacher that has fewer may be the student."""
 
@@ -26,16 +31,18 @@ def notes_before(job: Job) -> Iterator[str]:
     if _weights(job.teacher) < SWAPPED * _weights(job.student):
         yield "the teacher has fewer weights than the student: look whether they changed places"
     yield from _parts(job)
+    yield from _equal_samples(job)
     yield from _other_precision(job)
 
 
 def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
-    """What should be known of a result."""
+    """What should be known of a result; its samples are gone."""
     yield from _other_precision(job)
     if not job.batches.holds_out:
+        count = f"{job.pool.total} samples" if job.pool.total > 1 else "1 sample"
         yield (
-            f"only {job.pool.total} samples: none could be held out, so that the student was judged on those that it "
-            "learnt from; a few hundred are better"
+            f"only {count}: none could be held out, so that the student was judged on those that it learnt from; "
+            "a few hundred are better"
         )
     if job.training.minutes is not None and outcome.steps < SCANT:
         yield f"{job.training.minutes:g} minutes were enough for {steps_in_words(outcome.steps)} only: give it more"
@@ -54,6 +61,15 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
 def _weights(model: Model) -> int:
     """How many a model holds; quantized ones have as many, and a few scales beside them."""
     return stored_parameters(load_ir(model).graph)
+
+
+def _equal_samples(job: Job) -> Iterator[str]:
+    """Samples that are one and the same, by the first ones."""
+    rows = np.arange(min(LOOKED_AT, len(job.pool.groups[0].places)))
+    samples = [job.pool.read(0, rows[[place]]) for place in rows]
+    alike = (np.array_equal(sample[name], samples[0][name]) for sample in samples[1:] for name in sample)
+    if len(samples) > 1 and len(job.pool.groups) == 1 and all(alike):
+        yield f"the first {len(samples)} samples are all equal: the student learns one answer of them, and no more"
 
 
 def _parts(job: Job) -> Iterator[str]:

@@ -120,3 +120,13 @@ def test_student_and_teacher_that_may_have_changed_places_are_told(models, tmp_p
     for order, told in ((models, False), (models[::-1], True)):
         folder = tmp_path / str(told)
         assert (swapped in set(notes_before(job_of(order, folder, GOOD, "logits")))) is told
+
+
+def test_samples_that_are_one_and_the_same_are_told(models, tmp_path):
+    x = images()[0]
+    for name, chosen in (("equal", [3] * 12), ("others", [3, *[4] * 11])):
+        taken = [Sample({"x": x[place : place + 1]}, None) for place in chosen]
+        pool = fill(taken, models[0].inputs, tmp_path / name, "digits.npz")
+        job = Job(*models, pool, Training(losses=(("logits", 1.0),), batch=8), tmp_path / name / "training")
+        told = any(words.startswith("the first 12 samples are all equal") for words in notes_before(job))
+        assert told is (name == "equal")
