@@ -56,9 +56,10 @@ def revalidate(
         find_metric(name, data.base)  # an unknown one is refused before any work
     refs = tuple(MetricRef(name, data.base, "") for name in metrics)
     options = CheckOptions(refs, gates, measure, named_axes(model, axes), must_load=(subject / ENGINE).is_file())
-    found = []
-    for engine, target in _engines(subject):
-        found.append(check_engines(model, (engine,), target, open_evaluation(data, model), options, progress))
+    found = [
+        check_engines(model, (engine,), target, open_evaluation(data, model), options, progress)
+        for engine, target in _engines(subject)
+    ]
     return _result(found, _for_a_gpu(subject))
 
 

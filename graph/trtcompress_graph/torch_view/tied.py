@@ -56,23 +56,34 @@ BIASED = frozenset(["Conv", "ConvTranspose", "Gemm"])
 
 
 def bias_scales(graph: ir.Graph) -> dict[str, tuple[ir.Value, ir.Value]]:
-    """Stored scales of biases that are the product of those of input and weight, by name with these two."""
+    """Stored scales of biases that are the product of those of input and weight, by name with these two.
+
+    One that nodes with different ones share is left out, and one that is no product but for rounding.
+    """
     found: dict[str, tuple[ir.Value, ir.Value]] = {}
+    apart: set[str] = set()
     for node in graph.all_nodes():
-        makers = [value.producer() if value is not None else None for value in node.inputs[:3]]
-        if node.op_type not in BIASED or len(makers) < 3:
-            continue
-        scales = [maker.inputs[1] for maker in makers if maker is not None and maker.op_type == "DequantizeLinear"]
-        x, weight, bias = [*scales] if len(scales) == 3 else [None] * 3
+        scales = [_stored_scale(value) for value in node.inputs[:3]] if node.op_type in BIASED else []
+        x, weight, bias = (*scales, None, None, None)[:3]
         if x is None or weight is None or bias is None:
             continue
-        held = [scale.const_value.numpy() if scale.const_value is not None else None for scale in (x, weight, bias)]
-        if held[0] is None or held[1] is None or held[2] is None:
-            continue
-        product = (held[0] * held[1]).ravel()
-        if product.size == held[2].size and np.allclose(product, held[2].ravel(), rtol=1e-3, atol=0):
-            found[str(bias.name)] = (x, weight)
-    return found
+        name = str(bias.name)
+        if found.setdefault(name, (x, weight)) != (x, weight) or not _is_product(bias, x, weight):
+            apart.add(name)
+    return {name: factors for name, factors in found.items() if name not in apart}
+
+
+def _stored_scale(value: ir.Value | None) -> ir.Value | None:
+    """The scale that a tensor was dequantized by, where it is stored."""
+    maker = value.producer() if value is not None else None
+    scale = maker.inputs[1] if maker is not None and maker.op_type == "DequantizeLinear" else None
+    return scale if scale is not None and scale.const_value is not None else None
+
+
+def _is_product(bias: ir.Value, x: ir.Value, weight: ir.Value) -> bool:
+    held = [np.ravel(value.const_value.numpy()) for value in (bias, x, weight) if value.const_value is not None]
+    product = held[1] * held[2]
+    return product.shape == held[0].shape and np.allclose(product, held[0], rtol=1e-6, atol=0)
 
 
 def counting_scale(scale: Tensor) -> Tensor:

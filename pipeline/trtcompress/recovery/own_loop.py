@@ -67,9 +67,9 @@ def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
     try:
         made = call(pair.student, **{name: value for name, value in offered.items() if anything or name in taken})
     except Exception as error:  # the user's own code can raise anything
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"it failed: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
-        raise RecoverError(what, where=where, hint=_HINT) from error
+        inside = traceback.extract_tb(error.__traceback__)[1:2]  # its own frame, behind this one
+        at = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in inside)
+        raise RecoverError(f"it failed: {type(error).__name__}: {error}{at}", where=where, hint=_HINT) from error
     return _checked(made, pair.student, where)
 
 

@@ -291,6 +291,25 @@ def test_what_is_written_is_what_was_trained_where_scales_learn_too(tmp_path):
     assert (found != trained.numpy()).mean() < 0.01, "next to nothing is on the other side of a rounding"
 
 
+@pytest.mark.parametrize("change", ["none", "shared", "other"])
+def test_scales_of_biases_follow_two_others_where_they_are_their_product(tmp_path, change):
+    made = convolution()
+    if change == "shared":  # by a node whose input has another scale
+        made.graph.initializer.append(numpy_helper.from_array(np.array(0.05, np.float32), "z_scale"))
+        made.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "z_zero"))
+        made.graph.node.extend([*pair("z", "x"), helper.make_node("Conv", ["z_dq", "w_dq", "b_dq"], ["c2"])])
+        made.graph.output.append(value("c2", ["n", 4, 4, 4]))
+    elif change == "other":
+        (held,) = (one for one in made.graph.initializer if one.name == "b_scale")
+        held.CopyFrom(numpy_helper.from_array(to_array(held) * np.float32(1.01), "b_scale"))
+    onnx.save(made, tmp_path / "m.onnx")
+    module = to_torch(tmp_path / "m.onnx", learn_scales=True)
+    assert ("b_scale" in module.state_dict()) is (change != "none")
+    assert (tmp_path / "m.onnx").read_bytes() == to_onnx(
+        module, like=tmp_path / "m.onnx", out=tmp_path / "same.onnx"
+    ).path.read_bytes()
+
+
 def test_what_is_not_finite_is_not_written(tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(convolution(), path)
