@@ -1,7 +1,8 @@
 """Block by block first: each part of the student is fitted to the teacher's tensor at its end (arXiv 2102.05426).
 
 A block reads what the student itself makes before it, so that it makes good the errors of the blocks before. It is left
-as it was where that does not bring its end nearer to the teacher's on samples that are held out.
+as it was where that does not bring its end nearer to the teacher's on samples that are held out; all are where together
+they make the loss of the outputs on these samples higher.
 
 All blocks together cost as many steps as a training of up to 200 has, of a longer one 200 or half of its steps, 800 at
 the most; of minutes they take a fourth at the most. A step of all blocks costs one of the student, without its teacher.
@@ -10,6 +11,11 @@ the most; of minutes they take a fourth at the most. A step of all blocks costs 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trtcompress_graph.load import load_ir
 
@@ -22,6 +28,7 @@ from .loop import Told
 from .midway import Midway
 from .pace import about
 from .settings import planned_steps
+from .standing import Examiner, Standing
 
 STEPS = (100, 400)
 """Of a block at each rate, at the least and at the most."""
@@ -33,21 +40,41 @@ SHARE = 0.25
 """Of the minutes of a recovery that the blocks take together."""
 
 
-def fit_blocks(job: Job, told: Told) -> float:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came of the blocks, which are left in a file.
+
+    Attributes:
+        seconds: that it took, those before a kill included.
+        came: how the student stood before; None where that cannot be compared with how it stands behind.
+    """
+
+    seconds: float
+    came: Standing | None
+
+
+def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Fitted:
     """Fit every block of the student in turn and leave the weights in `BLOCKS`; goes on after a kill.
 
-    Returns:
-        Seconds that it took, those before a kill included.
+    Args:
+        job: the training.
+        told: of the progress.
+        autocast: the context in which a student is judged.
 
     Raises:
         ModelError, OperatorError: see `open_subjects`.
     """
     found = load(job.folder / BLOCKS) or {"done": 0, "seconds": 0.0, "ended": False}
     if found["ended"]:
-        return float(found["seconds"])
+        return _fitted(found)
     with given_back(), repeatable(job.training.seed):
+        started = time.monotonic()
         subjects = open_subjects(job)
         tasks = tasks_of(placed(subjects.pair, first_device()))
+        examined = Examiner(job, subjects, first_device(), autocast)
+        if "came" not in found:
+            came = examined()
+            found |= {"came": came and asdict(came), "seconds": time.monotonic() - started}
         layers = {value.name: node.name for node in load_ir(job.student).graph for value in node.outputs}
         steps = _steps(job)
         budget = math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
@@ -68,20 +95,26 @@ def fit_blocks(job: Job, told: Told) -> float:
                 number + 1,
                 len(tasks),
             )
-            found = {
-                "done": number + 1,
-                "seconds": found["seconds"] + midway.seconds,
-                "ended": False,
-                "weights": weights_of(subjects.pair.student),
-            }
+            seconds, weights = found["seconds"] + midway.seconds, weights_of(subjects.pair.student)
+            found |= {"done": number + 1, "seconds": seconds, "weights": weights}
             save(found, job.folder / BLOCKS)
             midway.forget()
             if number == 0 and len(tasks) > 1:
                 others = min((len(tasks) - 1) * found["seconds"], budget - found["seconds"])
                 told(f"the other blocks take about {about(others)}", 1, len(tasks))
-    weights = found.get("weights", weights_of(subjects.pair.student))
-    save({**found, "ended": True, "weights": weights}, job.folder / BLOCKS)
-    return float(found["seconds"])
+        started = time.monotonic()
+        found |= {"ended": True, "weights": weights_of(subjects.pair.student)}
+        stands = examined()
+        if found["came"] and stands and stands.loss > found["came"]["loss"]:
+            told("fitted blocks together made the student worse: it begins as it came", len(tasks), len(tasks))
+            found["weights"] = weights_of(job.view())
+        found["seconds"] += time.monotonic() - started
+        save(found, job.folder / BLOCKS)
+    return _fitted(found)
+
+
+def _fitted(found: dict[str, Any]) -> Fitted:
+    return Fitted(float(found["seconds"]), found["came"] and Standing(**found["came"]))
 
 
 def _steps(job: Job) -> int:

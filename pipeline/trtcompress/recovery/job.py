@@ -185,34 +185,33 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     if norms and fabric.world_size > 1:
         spread_norms(pair.student)
     teacher = teacher_view(pair, terms)
-    graduates = job.training.graduates and _stand_alone(terms, pair, job.pool)
-    if graduates and fabric.global_rank == 0:
+    alone = graduates(job, pair, terms)
+    if alone and fabric.global_rank == 0:
         told(
             "labels are enough: the teacher leads in the first half of the steps, and 'held out' is of labels", 0, None
         )
-    judges = frozenset(tensors_of(judging(terms, graduates=graduates)))
+    judges = frozenset(tensors_of(judging(terms, graduates=alone)))
     feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     trained = frugal(student) if job.training.checkpoint_activations else student
-    learner = Learner(pair, terms, trained, graduates=graduates)
-    metric = Measured(job, pair, feed) if job.metrics and job.pool.labels is not None else None
+    learner = Learner(pair, terms, trained, graduates=alone)
+    metric = Measured.of(job, pair, feed)
     names = [ref.name for ref in job.metrics]
-    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric or _no_metric, *names[:1], norms=norms)
+    loop = Loop(fabric, learner, feed, job.training, job.folder, told, metric, *names[:1], norms=norms)
     outcome = loop.run()
     save_in_first(fabric, {"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
     return outcome
 
 
-def _stand_alone(terms: Mapping[str, tuple[float, Term]], pair: Pair, pool: Pool) -> bool:
+def graduates(job: Job, pair: Pair, terms: Mapping[str, tuple[float, Term]]) -> bool:
+    """Whether the teacher only leads up to the labels: there are enough of each class, and nothing else was asked."""
+    if not job.training.graduates or job.pool.labels is None:
+        return False
     term = terms[LABELS][1]
-    return isinstance(term, Labels) and pool.labels is not None and term.stands_alone(pair.first, pool.labels)
+    return isinstance(term, Labels) and term.stands_alone(pair.first, job.pool.labels)
 
 
 def _is_long(job: Job) -> bool:
     """Whether samples come up so often that changed ones teach more than they disturb."""
     steps = planned_steps(job.training, job.batches.per_epoch)
     return steps is None or steps >= LONG * job.batches.per_epoch  # of minutes, the loop knows
-
-
-def _no_metric() -> float | None:
-    return None

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 
 from .checkpoint import cloned
+from .feed import Feed
+from .learner import Learner
 from .state import State
 
 Metric = Callable[[], float | None]
@@ -24,6 +26,17 @@ def diverged(loss: float, before: float) -> bool:
 def shown(loss: float) -> float:
     """A loss as it is told: rounding leaves a divergence that is next to nothing a little below 0."""
     return max(0.0, loss)
+
+
+@torch.no_grad()
+def held_out_loss(learner: Learner, feed: Feed) -> float:
+    """The loss of the outputs on the samples that are held out, of the weights that the student has."""
+    summed, count = 0.0, 0
+    for example in feed.judged():
+        with feed.autocast():
+            loss = learner(example.inputs, example.answers, example.labels, judged=True)
+        summed, count = summed + float(loss) * example.count, count + example.count
+    return summed / max(1, count)
 
 
 class Judge:
@@ -49,12 +62,7 @@ class Judge:
         if average:
             with state.average.in_place():
                 return self.loss(average=False)
-        summed, count = 0.0, 0
-        for example in state.feed.judged():
-            with state.feed.autocast():
-                loss = state.inner(example.inputs, example.answers, example.labels, judged=True)
-            summed, count = summed + float(loss) * example.count, count + example.count
-        return float(state.fabric.broadcast(summed / max(1, count)))
+        return float(state.fabric.broadcast(held_out_loss(state.inner, state.feed)))
 
     def judge(self) -> str | None:
         """Note how good it is and whether it is the best; the words that tell it, None where it diverged."""

@@ -38,10 +38,11 @@ class Outcome:
         best_step: after which the student was best; 0: it was best before the first one, as it came or as the trials
             of rates left it.
         rate: learning rate that was taken.
-        before, after: loss on the samples that are held out, of the student as it came and of the best one.
-        metric: of the best one on the same samples, where there are labels and a metric.
+        before, after: loss on the samples that are held out, of the student as this training began and of the best one.
+        metric_before, metric: of both on the same samples, where there are labels and a metric.
         rollbacks: how often it diverged, and went back.
         by_labels: losses are of labels alone, and not of the teacher's answers.
+        came: loss before what had fitted it first; where it is given, `metric_before` is of then too.
     """
 
     steps: int
@@ -53,6 +54,7 @@ class Outcome:
     metric: float | None
     rollbacks: int
     by_labels: bool = False
+    came: float | None = None
 
 
 class Loop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ class Measured:
     job: Job
     pair: Pair
     feed: Feed
+
+    @staticmethod
+    def of(job: Job, pair: Pair, feed: Feed) -> Callable[[], float | None]:
+        """The metric of a training; None is all that it tells where there is no metric, or nothing to measure it by."""
+        measurable = job.metrics and job.pool.labels is not None
+        return Measured(job, pair, feed) if measurable else lambda: None
 
     @torch.no_grad()
     def __call__(self) -> float | None:

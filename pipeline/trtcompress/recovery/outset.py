@@ -1,4 +1,4 @@
-"""Before the first step: the student is judged as it came, steps are timed, a rate is found, and all is laid out."""
+"""Before the first step: the student is judged as it is, steps are timed, a rate is found, and all is laid out."""
 
 from __future__ import annotations
 

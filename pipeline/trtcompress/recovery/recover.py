@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 11
+VERSION = 12
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -37,7 +37,7 @@ class Recovered(Model):
         steps: that were made; 0 with a training loop of the user's own, which says nothing.
         best_step: after which it was best.
         rate: learning rate that was taken.
-        before, after: loss at the outputs on samples that are held out.
+        before, after: loss at the outputs on samples that are held out, of the student as it came and as it left.
         metric_before, metric: on the same samples, where there are labels and a metric.
         samples: that were there.
         notes: what a user should know.
@@ -156,12 +156,16 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
-    if fits_blocks(job.training, job.pool.total):
-        spent = fit_blocks(job, told) / 60
-        minutes = job.training.minutes
-        if minutes is not None:
-            job = replace(job, training=replace(job.training, minutes=max(minutes - spent, 0.5 * minutes)))
-    return train_in_processes(fabric, job, told)
+    if not fits_blocks(job.training, job.pool.total):
+        return train_in_processes(fabric, job, told)
+    fitted, minutes = fit_blocks(job, told, fabric.autocast), job.training.minutes
+    if minutes is not None:
+        left = max(minutes - fitted.seconds / 60, 0.5 * minutes)
+        job = replace(job, training=replace(job.training, minutes=left))
+    outcome = train_in_processes(fabric, job, told)
+    if fitted.came is None:
+        return outcome
+    return replace(outcome, came=fitted.came.loss, metric_before=fitted.came.metric)
 
 
 def _write(request: Request, job: Job) -> Model:
@@ -208,7 +212,7 @@ def _recovered(made: Model, outcome: Outcome | None, job: Job, notes: tuple[str,
         steps=outcome.steps,
         best_step=outcome.best_step,
         rate=outcome.rate,
-        before=shown(outcome.before),
+        before=shown(outcome.before if outcome.came is None else outcome.came),
         after=shown(outcome.after),
         metric_before=outcome.metric_before,
         metric=outcome.metric,

@@ -106,6 +106,25 @@ def test_a_block_that_is_right_already_is_left_alone(tmp_path):
     assert all(np.array_equal(held[name], value.numpy()) for name, value in weights.items())
 
 
+def test_blocks_that_together_harm_the_outputs_are_not_kept(tmp_path, monkeypatch):
+    """Each may come nearer to the teacher by its own measure, and the whole go astray."""
+
+    def harmful(job, subjects, task, steps, limit, midway):
+        with torch.no_grad():
+            for weight in task.weights:
+                weight.mul_(3)
+        return 1.0, 0.5
+
+    monkeypatch.setattr(blockwise, "fit_block", harmful)
+    job, said = job_of(tmp_path), []
+    fitted = blockwise.fit_blocks(job, lambda what, done, total: said.append(what))
+    held = {w.name: numpy_helper.to_array(w) for w in onnx.load(job.student.path).graph.initializer}
+    weights = load(job.folder / BLOCKS)["weights"]
+    assert all(np.array_equal(held[name], value.numpy()) for name, value in weights.items())
+    assert said[-1] == "fitted blocks together made the student worse: it begins as it came"
+    assert fitted == blockwise.fit_blocks(job, lambda what, done, total: None), "as the file keeps it"
+
+
 def test_it_goes_on_behind_the_last_block_that_was_fitted(tmp_path, monkeypatch):
     job = job_of(tmp_path)
     blockwise.fit_blocks(job, lambda what, done, total: None)

@@ -70,6 +70,21 @@ def test_what_it_says(place, recovered):
     assert not (place / "recovered.onnx.recovery").exists()
 
 
+def test_the_loss_before_is_of_the_student_as_it_came_with_blocks_and_without(place):
+    labelled = ("--data", place / "labelled.npz", "--metric", "top1")
+    images = np.load(place / "images.npz")
+    np.savez(place / "labelled.npz", **images, labels=np.zeros(len(next(iter(images.values()))), np.int64))
+    told = []
+    for extra in ((), ("--no-blockwise",)):
+        ran = recover(place, "before.onnx", *labelled, "--steps", "60", "--lr", "1e-8", "--json", *extra)
+        assert ran.code == 0, ran.err
+        told.append(json.loads(ran.out))
+    fitted, plain = told
+    assert fitted["loss_before"] == pytest.approx(plain["loss_before"], rel=1e-4)
+    assert fitted["metric_before"] == pytest.approx(plain["metric_before"])
+    assert fitted["loss_after"] < plain["loss_after"] - 0.01, "by the blocks alone"
+
+
 def test_graph_and_names_stay(place, recovered):
     before, after = (onnx.load(place / f"{name}.onnx") for name in ("student", "recovered"))
     assert before.graph.node == after.graph.node

@@ -1,0 +1,77 @@
+"""How well a student does on the samples that are held out, before any loop trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .augment import Changes
+from .feed import Feed, input_kinds
+from .job import Job, Subjects, graduates
+from .judge import held_out_loss
+from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
+from .measured import Measured
+from .taps import tapped
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a student comes to.
+
+    Attributes:
+        loss: as a training judges it.
+        metric: the user's, where there are labels.
+    """
+
+    loss: float
+    metric: float | None
+
+
+class Examiner:
+    """Examines the student of a pair, whatever its weights are by then.
+
+    Its first call costs a pass of student and teacher over what is held out, the next ones one of the student.
+
+    Args:
+        job: the training.
+        subjects: student and teacher, on the device.
+        device: of both.
+        autocast: the context in which models run.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        subjects: Subjects,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        pair = subjects.pair
+        terms = make_terms(pair, job.training.losses, job.loss_options)
+        inputs = tuple(value.to(device) for value in subjects.inputs)
+        start_terms(pair, terms, inputs, None if subjects.labels is None else subjects.labels.to(device))
+        alone = graduates(job, pair, terms)
+        judges = judging(terms, graduates=alone)
+        self._comparable = all(term.final for _, term in judges.values())
+        self._learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)), graduates=alone)
+        self._learner.to(device)
+        self._feed = Feed(
+            job.batches,
+            teacher_view(pair, terms),
+            device,
+            Changes(),
+            input_kinds(job.batches),
+            autocast,
+            judges=frozenset(tensors_of(judges)),
+        )
+        self._metric = Measured.of(job, pair, self._feed)
+
+    def __call__(self) -> Standing | None:
+        """How the student stands; None where it is judged by inner tensors, each student by projections of its own."""
+        if not self._comparable:
+            return None
+        return Standing(held_out_loss(self._learner, self._feed), self._metric())
