@@ -158,7 +158,9 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         names = _fields_at(path[:-1])
         near = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
         what = f"unknown key '{path[-1]}'"
+        elsewhere = _ELSEWHERE.get(str(path[-1])) if path[0] in ("recover", "qat") and len(path) == 2 else None
         hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(names)}"
+        hint = elsewhere or hint
     elif first["type"] == "missing":
         what, hint = f"the key '{path[-1]}' is needed", _MISSING_HINTS.get(path, hint)
     elif first["type"] == "literal_error":
@@ -173,6 +175,16 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
 
 _MEANT = {"fp16": ("float", "16-mixed"), "half": ("float", "16-mixed"), "fp32": ("float", "32")}
 """What is meant by words that others use, for targets and for trainings."""
+
+
+_ELSEWHERE = {
+    "teacher": "leave it out: in a build the model before the cut teaches, in qat the float model that was quantized",
+    "data": "samples to train on are `data: {training: {source: ...}}`",
+    "output": "leave it out: a build has its own folder",
+    "metric": "metrics of a build are `metric: [...]`, beside this section",
+    "qat": "training under quantization is a section of its own, `qat: true`",
+}
+"""Options of `trtcompress recover` that a config says elsewhere, or not at all."""
 
 
 _MISSING_HINTS: Mapping[KeyPath, str] = {
