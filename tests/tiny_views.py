@@ -80,7 +80,7 @@ def loop_of(
     pool = pool_of(folder / "pool")
     pair, x, labels = pair_of(pool)
     terms = make_terms(pair, losses, LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     fabric = make_fabric(training)
     fabric.launch()
     placed(pair, fabric.device)

@@ -61,7 +61,10 @@ class RecoverResult(ModelFile):
     best_step: int = Field(description="after which the student was best; 0: as it came")
     lr: float
     samples: int
-    loss_before: float | None = Field(description="at the outputs, on samples that were held out; as it came")
+    loss_before: float | None = Field(
+        description="on samples that were held out, of the student as it came; by losses that look at no output, as "
+        "blocks left it"
+    )
     loss_after: float | None
     metric_before: float | None = Field(description="the metric on the same samples, where there are labels")
     metric_after: float | None

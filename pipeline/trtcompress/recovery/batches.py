@@ -16,6 +16,9 @@ LEAST_HELD = 16
 MOST_HELD = 2048
 """Samples that are held out at the most: more would only take time."""
 
+FEW_RUNS = 16
+"""Runs of a fixed batch that are looked at before the training."""
+
 WIDE = 16
 """Samples of a batch from which its statistics tell enough."""
 
@@ -125,12 +128,13 @@ class Batches:
             for start in range(0, len(rows), self.size):
                 yield from self._runs(group, rows[start : start + self.size])
 
-    def first(self, count: int) -> Rows:
-        """Samples to look at before the training: of the group with most."""
+    def first(self, count: int) -> list[Rows]:
+        """Samples to look at before the training, of the group with most; several runs where the batch is fixed."""
         group = max(range(len(self.training)), key=lambda i: len(self.training[i]))
         rows = self.training[group]
         some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
-        return next(self._runs(group, some))[0], some if self._open(group) else some[: self.pool.fixed or 1]
+        runs = list(self._runs(group, some))
+        return runs[: FEW_RUNS if self.pool.groups[group].stacks else 1]
 
     def _epoch(self, number: int) -> list[Rows]:
         """All batches of an epoch, shuffled; those of the latest one are kept."""

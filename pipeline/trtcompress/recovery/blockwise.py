@@ -46,7 +46,7 @@ class Fitted:
 
     Attributes:
         seconds: that it took, those before a kill included.
-        came: how the student stood before; None where that cannot be compared with how it stands behind.
+        came: how the student stood before; None where there is nothing to fit.
     """
 
     seconds: float
@@ -73,8 +73,7 @@ def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManag
         tasks = tasks_of(placed(subjects.pair, first_device()))
         examined = Examiner(job, subjects, first_device(), autocast)
         if "came" not in found:
-            came = examined()
-            found |= {"came": came and asdict(came), "seconds": time.monotonic() - started}
+            found |= {"came": asdict(examined()) if tasks else None, "seconds": time.monotonic() - started}
         layers = {value.name: node.name for node in load_ir(job.student).graph for value in node.outputs}
         steps = _steps(job)
         budget = math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
@@ -104,8 +103,7 @@ def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManag
                 told(f"the other blocks take about {about(others)}", 1, len(tasks))
         started = time.monotonic()
         found |= {"ended": True, "weights": weights_of(subjects.pair.student)}
-        stands = examined()
-        if found["came"] and stands and stands.loss > found["came"]["loss"]:
+        if found["came"] and not examined().loss <= found["came"]["loss"]:  # also where it is NaN
             told("fitted blocks together made the student worse: it begins as it came", len(tasks), len(tasks))
             found["weights"] = weights_of(job.view())
         found["seconds"] += time.monotonic() - started

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,28 @@ def load(path: Path) -> Any | None:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         _log.warning("the checkpoint %s is damaged, so that its part of the training starts anew: %s", path, why)
         return None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only training in a folder, which is made where it is not there; the system lets go of it after a kill.
+
+    Raises:
+        UsageError: another one runs there.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                "another training runs here", where=str(folder), hint="wait until it has ended, or name another -o"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def holds_training(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from trtcompress_graph.errors import DataError
 from .job import FIRST, Job, Subjects, open_subjects
 from .learner import make_terms
 from .loss_names import COMPARING, LABELLED
-from .losses.labels import IGNORED, Labels
+from .losses.labels import IGNORED, Form, Labels
 from .pool import Pool
 
 _NUMBERS = "iubf"
@@ -51,7 +51,7 @@ def _check_counts(job: Job) -> None:
             hint="give more samples, or fewer --devices",
         )
     compares = [name for name, _ in job.training.losses if name in COMPARING]
-    if compares and min(len(job.batches.first(FIRST)[1]), job.training.batch) < 2:
+    if compares and min(len(job.batches.first(FIRST)[0][1]), job.training.batch) < 2:
         raise DataError(
             f"the loss '{compares[0]}' compares the samples of a batch, and here a batch holds one",
             where=job.pool.source,
@@ -90,9 +90,8 @@ def lacking(pool: Pool) -> str:
 def _check_fit(job: Job, subjects: Subjects, term: Labels) -> None:
     """Labels are classes that the output has, or as many numbers as it has."""
     (output,) = term.tensors
-    answers, labels = subjects.pair.first.teacher[output], subjects.labels
-    assert labels is not None
-    if not term.names_classes(answers, labels):
+    answers = subjects.pair.first.teacher[output]
+    if term.form is not Form.CLASSES:
         term(subjects.pair.first)  # refuses what does not fit
         return
     assert job.pool.labels is not None

@@ -172,7 +172,7 @@ def trusted_changes(
         kinds: of the inputs.
         mix: whether samples may be mixed; the teacher answers to the mixture.
     """
-    group, rows = batches.first(LOOKED_AT)
+    group, rows = batches.first(LOOKED_AT)[0]
     if not batches.pool.groups[group].stacks:
         return Changes()
     given = {name: torch.from_numpy(array) for name, array in batches.pool.read(group, rows).items()}

@@ -30,7 +30,7 @@ from .losses.registry import Term
 from .measured import Measured
 from .norms import settle, takes_norms, view_with_norms
 from .pairs import Pair, make_pair
-from .pool import Pool
+from .pool import Ints, Pool
 from .settings import LONG, Training, planned_steps
 from .taps import tapped
 from .thrift import frugal, share_equal
@@ -74,15 +74,20 @@ class Job:
     def loss_options(self) -> LossOptions:
         """How losses are made."""
         metrics = tuple(metric.name for metric in self.metrics)
-        return LossOptions(self.training.temperature, metrics, self.pool.total)
+        return LossOptions(self.training.temperature, metrics, self.pool.total, self.pool.labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subjects:
-    """Student and teacher with the first batch."""
+    """Student and teacher with the first samples.
+
+    Attributes:
+        runs: inputs of each pass that these take, in the order of the model.
+        labels: of all of them.
+    """
 
     pair: Pair
-    inputs: tuple[Tensor, ...]
+    runs: tuple[tuple[Tensor, ...], ...]
     labels: Tensor | None
 
 
@@ -105,11 +110,16 @@ def open_subjects(job: Job, norms: bool = False) -> Subjects:
     share_equal(student, teacher)
     if weights is not None and not norms:
         load_weights(student, weights)
-    group, rows = job.batches.first(FIRST)
+    read = [_first_run(job, *rows) for rows in job.batches.first(FIRST)]
+    runs, labelled = tuple(inputs for inputs, _ in read), [held for _, held in read if held is not None]
+    labels = torch.cat(labelled) if len(labelled) > 1 else next(iter(labelled), None)
+    return Subjects(make_pair(student, teacher, job.student, runs, labels), runs, labels)
+
+
+def _first_run(job: Job, group: int, rows: Ints) -> tuple[tuple[Tensor, ...], Tensor | None]:
     arrays = job.pool.read(group, rows)
     inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
-    labels = as_labels(job.pool.labels_of(group, rows), None if job.pool.fixed is None else len(inputs[0]))
-    return Subjects(make_pair(student, teacher, job.student, inputs, labels), inputs, labels)
+    return inputs, as_labels(job.pool.labels_of(group, rows), None if job.pool.fixed is None else len(inputs[0]))
 
 
 def placed(pair: Pair, device: torch.device) -> Pair:
@@ -172,7 +182,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     subjects = open_subjects(job, norms)
     pair = subjects.pair
     terms = make_terms(pair, job.training.losses, job.loss_options)
-    start_terms(pair, terms, subjects.inputs, subjects.labels)
+    start_terms(pair, terms, subjects.runs, subjects.labels)
     kinds = input_kinds(job.batches)
     changes = Changes()
     if job.training.augment and _is_long(job):
@@ -208,7 +218,9 @@ def graduates(job: Job, pair: Pair, terms: Mapping[str, tuple[float, Term]]) -> 
     if not job.training.graduates or job.pool.labels is None:
         return False
     term = terms[LABELS][1]
-    return isinstance(term, Labels) and term.stands_alone(pair.first, job.pool.labels)
+    return isinstance(term, Labels) and term.stands_alone(
+        job.pool.labels, pair.first.teacher[term.tensors[0]].shape[-1]
+    )
 
 
 def _is_long(job: Job) -> bool:

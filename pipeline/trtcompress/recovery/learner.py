@@ -14,7 +14,7 @@ from .loss_names import LABELS
 from .losses import LossOptions, find_loss
 from .losses.registry import Seen, Term
 from .pairs import Pair
-from .taps import tapped
+from .taps import answered, tapped
 
 FEATURES = 0.5
 """Weight of inner tensors beside the outputs, where the user gives none."""
@@ -120,12 +120,18 @@ def teacher_view(pair: Pair, terms: Mapping[str, tuple[float, Term]]) -> fx.Grap
 
 
 def start_terms(
-    pair: Pair, terms: Mapping[str, tuple[float, Term]], inputs: Sequence[Tensor], labels: Tensor | None
+    pair: Pair, terms: Mapping[str, tuple[float, Term]], runs: Sequence[Sequence[Tensor]], labels: Tensor | None
 ) -> None:
-    """Fit the terms to the first batch."""
+    """Fit the terms to the first samples.
+
+    Args:
+        pair: student and teacher.
+        terms: that are fitted.
+        runs: inputs of each pass.
+        labels: of all samples of these.
+    """
     names = tensors_of(terms)
-    with torch.no_grad():
-        ours, theirs = (tapped(view, pair.outputs, names)(*inputs) for view in (pair.student, pair.teacher))
+    ours, theirs = (answered(view, pair.outputs, names, runs) for view in (pair.student, pair.teacher))
     seen = Seen(_wide(ours), _wide(theirs), labels)
     for _, term in terms.values():
         term.start(seen)

@@ -6,6 +6,8 @@ from trtcompress_graph.errors import UsageError
 
 NAMES = ("logits", "labels", "features", "attention", "relations", "affinity")
 
+LOGITS = "logits"
+
 LABELS = "labels"
 
 LABELLED = frozenset([LABELS])

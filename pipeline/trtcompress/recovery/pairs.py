@@ -14,7 +14,7 @@ from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model, TensorSpec
 
 from .losses.registry import Seen
-from .taps import learned_nodes, named_nodes, tapped
+from .taps import answered, learned_nodes, named_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -124,17 +124,17 @@ def make_pair(
     student: fx.GraphModule,
     teacher: fx.GraphModule,
     model: Model,
-    inputs: Sequence[Tensor],
+    runs: Sequence[Sequence[Tensor]],
     labels: Tensor | None = None,
 ) -> Pair:
-    """Run the first batch through both, and see what they share.
+    """Run the first samples through both, and see what they share.
 
     Args:
         student: torch view of `model`.
         teacher: torch view of its teacher.
         model: the student.
-        inputs: of a batch, in the order of the model.
-        labels: of the batch.
+        runs: inputs of each pass, in the order of the model; several where the batch is fixed.
+        labels: of all of them.
 
     Raises:
         ModelError: no output holds floats.
@@ -145,20 +145,22 @@ def make_pair(
     nodes = named_nodes(student)
     inner = [name for name, node in nodes.items() if name in taught and name not in outputs and node in learned]
     names = tuple(dict.fromkeys((*outputs, *inner)))
-    ours, theirs = (_run(view, outputs, names, inputs) for view in (student, teacher))
+    ours, theirs = (_run(view, outputs, names, runs[:1]) for view in (student, teacher))
     answers = tuple(name for name in outputs if ours[name].is_floating_point())
     if not answers:
         raise ModelError("no output holds floats, so that there is nothing to learn from", where=str(model.path))
-    first = Seen({n: ours[n] for n in answers}, {n: theirs[n] for n in answers}, labels)
+    if len(runs) > 1:
+        first = Seen(_run(student, outputs, answers, runs), _run(teacher, outputs, answers, runs), labels)
+    else:
+        first = Seen({n: ours[n] for n in answers}, {n: theirs[n] for n in answers}, labels)
     shared = tuple(_shared(model, [name for name in inner if _alike(ours[name], theirs[name])], ours, theirs))
     return Pair(student, teacher, model.inputs, outputs, answers, shared, first)
 
 
 def _run(
-    view: fx.GraphModule, outputs: Sequence[str], names: Sequence[str], inputs: Sequence[Tensor]
+    view: fx.GraphModule, outputs: Sequence[str], names: Sequence[str], runs: Sequence[Sequence[Tensor]]
 ) -> dict[str, Tensor]:
-    with torch.no_grad():
-        found = tapped(view, outputs, names)(*inputs)
+    found = answered(view, outputs, names, runs)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 

@@ -83,29 +83,32 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         ModelError: student and teacher differ in their inputs or outputs.
         OperatorError: an operator that the torch view does not have.
         DataError: samples that do not fit, or too few.
-        UsageError: an unknown loss, or one that does not fit the models.
+        UsageError: an unknown loss, or one that does not fit the models; another training runs in `work`.
         RecoverError: the training diverges, or the user's loop fails.
         StageError: one of several processes was killed or failed; what they came to stays in `work`.
         OSError: the disk is full, or takes nothing; what was trained so far stays in `work`.
     """
-    from .checkpoint import holds_training
+    from .checkpoint import alone_in, holds_training
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
-    try:
-        job = _opened(request, data, told)
-        outcome = _train(request, job, told)
-        made = _write(request, job)
-    except (TrtCompressError, OSError) as error:  # a divergence would come again; all else may be mended
-        if isinstance(error, RecoverError) or not holds_training(request.work / TRAINING):
-            shutil.rmtree(request.work, ignore_errors=True)
-        raise
-    shutil.rmtree(request.work, ignore_errors=True)
+    with alone_in(request.work):
+        try:
+            job = _opened(request, data, told)
+            outcome = _train(request, job, told)
+            made = _write(request, job)
+        except (TrtCompressError, OSError) as error:  # a divergence would come again; all else may be mended
+            if isinstance(error, RecoverError) or not holds_training(request.work / TRAINING):
+                shutil.rmtree(request.work, ignore_errors=True)
+            raise
+        shutil.rmtree(request.work, ignore_errors=True)
     return _recovered(made, outcome, job, tuple(data.notes))
 
 
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
     """The training with its samples and its folder, all checked."""
+    from trtcompress_graph.torch_view import to_torch
+
     from .checkpoint import holds_training, open_folder
     from .checks import check_job
     from .halves import in_float32
@@ -116,6 +119,8 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
         in_float32(model, request.work / "float32" / name)
         for name, model in (("student.onnx", request.student), ("teacher.onnx", request.teacher))
     )
+    for model in (student, teacher):
+        to_torch(model)  # an operator that a view does not have is told before samples are read
     pool = fill(
         data,
         student.inputs,
@@ -165,7 +170,8 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     outcome = train_in_processes(fabric, job, told)
     if fitted.came is None:
         return outcome
-    return replace(outcome, came=fitted.came.loss, metric_before=fitted.came.metric)
+    came = fitted.came.loss if fitted.came.comparable else None
+    return replace(outcome, came=came, metric_before=fitted.came.metric)
 
 
 def _write(request: Request, job: Job) -> Model:

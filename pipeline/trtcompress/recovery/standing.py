@@ -14,6 +14,7 @@ from .feed import Feed, input_kinds
 from .job import Job, Subjects, graduates
 from .judge import held_out_loss
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
+from .loss_names import LOGITS
 from .measured import Measured
 from .taps import tapped
 
@@ -23,12 +24,14 @@ class Standing:
     """What a student comes to.
 
     Attributes:
-        loss: as a training judges it.
+        loss: of its outputs.
         metric: the user's, where there are labels.
+        comparable: the training judges by this loss too, and not by inner tensors.
     """
 
     loss: float
     metric: float | None
+    comparable: bool = True
 
 
 class Examiner:
@@ -52,11 +55,13 @@ class Examiner:
     ) -> None:
         pair = subjects.pair
         terms = make_terms(pair, job.training.losses, job.loss_options)
-        inputs = tuple(value.to(device) for value in subjects.inputs)
-        start_terms(pair, terms, inputs, None if subjects.labels is None else subjects.labels.to(device))
-        alone = graduates(job, pair, terms)
+        self._comparable = all(term.final for _, term in judging(terms).values())
+        if not self._comparable:  # each student would be judged by projections of its own
+            terms = make_terms(pair, ((LOGITS, 1.0),), job.loss_options)
+        runs = tuple(tuple(value.to(device) for value in inputs) for inputs in subjects.runs)
+        start_terms(pair, terms, runs, None if subjects.labels is None else subjects.labels.to(device))
+        alone = self._comparable and graduates(job, pair, terms)
         judges = judging(terms, graduates=alone)
-        self._comparable = all(term.final for _, term in judges.values())
         self._learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)), graduates=alone)
         self._learner.to(device)
         self._feed = Feed(
@@ -70,8 +75,6 @@ class Examiner:
         )
         self._metric = Measured.of(job, pair, self._feed)
 
-    def __call__(self) -> Standing | None:
-        """How the student stands; None where it is judged by inner tensors, each student by projections of its own."""
-        if not self._comparable:
-            return None
-        return Standing(held_out_loss(self._learner, self._feed), self._metric())
+    def __call__(self) -> Standing:
+        """How the student stands."""
+        return Standing(held_out_loss(self._learner, self._feed), self._metric(), self._comparable)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 ONNX = "onnx"
 """Where a node of a view keeps the name of its tensor."""
@@ -46,6 +47,30 @@ def tapped(view: fx.GraphModule, outputs: Sequence[str], tensors: Collection[str
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
     return fx.GraphModule(view, graph, class_name="Tapped")
+
+
+@torch.no_grad()
+def answered(
+    view: fx.GraphModule, outputs: Sequence[str], tensors: Collection[str], runs: Sequence[Sequence[Tensor]]
+) -> dict[str, Any]:
+    """Outputs and inner tensors by name, of several passes one behind the other along the first axis.
+
+    What has no place for each sample of a pass is that of the first one.
+
+    Args:
+        view: the torch view of a model.
+        outputs: names of its outputs, in order.
+        tensors: names of what is read.
+        runs: inputs of each pass.
+    """
+    read = tapped(view, outputs, tensors)
+    found: list[dict[str, Any]] = [read(*inputs) for inputs in runs]
+    return {name: _joined([made[name] for made in found], runs[0][0].shape[:1]) for name in found[0]}
+
+
+def _joined(parts: Sequence[Any], samples: Sequence[int]) -> Any:
+    stacks = len(parts) > 1 and all(isinstance(p, Tensor) and p.dim() and p.shape[:1] == samples for p in parts)
+    return torch.cat(list(parts)) if stacks else parts[0]
 
 
 def learned_nodes(view: fx.GraphModule) -> set[fx.Node]:

@@ -70,7 +70,7 @@ def error_at(job: Job, name: str) -> float:
     subjects = open_subjects(job)
     outputs = [tapped(v, subjects.pair.outputs, (name,)) for v in (subjects.pair.student, subjects.pair.teacher)]
     with torch.no_grad():
-        one, other = (view(*subjects.inputs)[name] for view in outputs)
+        one, other = (view(*subjects.runs[0])[name] for view in outputs)
     return float((one - other).square().mean() / other.var())
 
 
@@ -106,13 +106,14 @@ def test_a_block_that_is_right_already_is_left_alone(tmp_path):
     assert all(np.array_equal(held[name], value.numpy()) for name, value in weights.items())
 
 
-def test_blocks_that_together_harm_the_outputs_are_not_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("factor", [3, float("nan")])
+def test_blocks_that_together_harm_the_outputs_are_not_kept(tmp_path, monkeypatch, factor):
     """Each may come nearer to the teacher by its own measure, and the whole go astray."""
 
     def harmful(job, subjects, task, steps, limit, midway):
         with torch.no_grad():
             for weight in task.weights:
-                weight.mul_(3)
+                weight.mul_(factor)
         return 1.0, 0.5
 
     monkeypatch.setattr(blockwise, "fit_block", harmful)

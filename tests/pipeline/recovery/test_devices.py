@@ -24,7 +24,7 @@ def pair_of(folder: Path) -> Pair:
     student = read_model(write_cnn(folder / "int8.onnx", int8=True))
     teacher = read_model(write_cnn(folder / "float.onnx"))
     x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return make_pair(to_torch(student), to_torch(teacher), student, (x,))
+    return make_pair(to_torch(student), to_torch(teacher), student, ((x,),))
 
 
 def devices(module: torch.nn.Module) -> set[str]:
@@ -56,7 +56,7 @@ def test_what_both_share_is_held_once_on_the_device_too(tmp_path: Path):
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.5, weight.name))
     onnx.save(other, tmp_path / "other.onnx")
     one, two = read_model(path), read_model(tmp_path / "other.onnx")
-    pair = make_pair(to_torch(one), to_torch(two), one, (torch.randn(4, 3, 16, 16),))
+    pair = make_pair(to_torch(one), to_torch(two), one, ((torch.randn(4, 3, 16, 16),),))
     placed(pair, torch.device("cpu"))
     mine, theirs = dict(pair.student.named_buffers()), dict(pair.teacher.named_buffers())
     assert mine

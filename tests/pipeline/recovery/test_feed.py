@@ -30,7 +30,7 @@ def feed(tmp_path) -> Feed:
     assert pool.fixed == 4
     pair, x, labels = pair_of(pool_of(tmp_path / "others"))
     terms = make_terms(pair, (("logits", 1.0), ("features", 1.0), ("labels", 1.0)), LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     batches = Batches(pool, 4, 0)
     return Feed(batches, teacher_view(pair, terms), torch.device("cpu"), Changes(), {"x": "other"}, nullcontext)
 
@@ -57,7 +57,7 @@ def test_a_loop_of_ones_own_compares_whole_batches(feed):
 def test_the_loss_is_that_of_the_samples_alone(feed, tmp_path):
     pair, x, labels = pair_of(pool_of(tmp_path / "others"))
     terms = make_terms(pair, (("logits", 1.0), ("labels", 1.0)), LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
     (short,) = (one for step in range(3) for one in feed.training(step, Share()) if one.count == 2)
     alone = replace(short, inputs=(short.inputs[0][:2],))

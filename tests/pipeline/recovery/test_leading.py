@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,8 @@ from trtcompress.recovery.feed import Feed
 from trtcompress.recovery.leading import lead
 from trtcompress.recovery.learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.losses import LossOptions
-from trtcompress.recovery.losses.labels import Labels
+from trtcompress.recovery.losses.answers import Kind
+from trtcompress.recovery.losses.labels import Form, Labels
 from trtcompress.recovery.settings import training_of
 from trtcompress.recovery.taps import tapped
 
@@ -26,7 +26,7 @@ BOTH = (("logits", 1.0), ("labels", 1.0))
 
 def learner_of(pair, x, labels, *, graduates: bool) -> Learner:
     terms = make_terms(pair, BOTH, LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     return Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)), graduates=graduates)
 
 
@@ -51,7 +51,7 @@ def test_labels_count_to_the_end_and_the_teacher_as_it_leads(tmp_path, led):
 
 def learner_of_one(pair, x, labels, name: str) -> Learner:
     terms = make_terms(pair, ((name, 1.0),), LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     return Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
 
 
@@ -69,7 +69,7 @@ def test_a_resting_teacher_is_not_asked_and_nothing_is_mixed(tmp_path):
     pool = pool_of(tmp_path)
     pair, x, labels = pair_of(pool)
     terms = make_terms(pair, BOTH, LossOptions())
-    start_terms(pair, terms, (x,), labels)
+    start_terms(pair, terms, ((x,),), labels)
     teacher = Counted(teacher_view(pair, terms))
     judges = frozenset(tensors_of(judging(terms, graduates=True)))
     feed = Feed(
@@ -97,5 +97,5 @@ def test_labels_stand_alone_where_there_are_enough_of_each_class(tmp_path, a_cla
     term = make_terms(pair, BOTH, LossOptions())["labels"][1]
     assert isinstance(term, Labels)
     labels = [np.array(place) for place, count in enumerate(a_class) for _ in range(count)]
-    assert term.stands_alone(pair.first, [*labels, np.array(-100)]) is alone
-    assert not term.stands_alone(replace(pair.first, labels=pair.first.teacher["y"]), labels), "numbers"
+    assert term.stands_alone([*labels, np.array(-100)], 4) is alone
+    assert not Labels("y", Kind.NUMBERS, Form.NUMBERS).stands_alone(labels, 4)

@@ -12,10 +12,10 @@ from trtcompress.recovery.losses.affinity import Affinity
 from trtcompress.recovery.losses.answers import Kind, kind_of, spread
 from trtcompress.recovery.losses.attention import Attention
 from trtcompress.recovery.losses.features import Bridge, Features
-from trtcompress.recovery.losses.labels import Labels
+from trtcompress.recovery.losses.labels import IGNORED, Form, Labels, form_of
 from trtcompress.recovery.losses.logits import Logits
 from trtcompress.recovery.losses.registry import Term, loss
-from trtcompress.recovery.losses.relations import Relations
+from trtcompress.recovery.losses.relations import Relations, _distances
 from trtcompress.recovery.pairs import Shared
 from trtcompress_graph.errors import DataError, UsageError
 
@@ -122,27 +122,71 @@ def test_a_projection_finds_the_map_between_widths():
     assert bridge(student).shape == teacher.shape
 
 
+def labelled(kind: Kind, form: Form, answers: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The loss of a student that answers so, of a teacher that does too."""
+    term = started(Labels("y", kind, form), Seen({}, {"y": answers}, wanted))
+    return float(term(Seen({"y": answers}, {}, wanted)))
+
+
 def test_labels():
     scores = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
     right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
-    term = Labels("y", Kind.SCORES)
-    assert float(term(Seen({"y": scores}, {}, right))) < 0.1 < float(term(Seen({"y": scores}, {}, wrong)))
+    sure = labelled(Kind.SCORES, Form.CLASSES, scores, right)
+    assert sure < 0.1 < labelled(Kind.SCORES, Form.CLASSES, scores, wrong)
     for one_hot in (torch.eye(2), torch.eye(2, dtype=torch.int64)):
-        assert torch.allclose(term(Seen({"y": scores}, {}, one_hot)), term(Seen({"y": scores}, {}, right)))
-    sure = Labels("y", Kind.PROBABILITIES)
-    assert torch.allclose(sure(Seen({"y": scores.softmax(-1)}, {}, torch.eye(2))), term(Seen({"y": scores}, {}, right)))
+        assert labelled(Kind.SCORES, Form.SHARES, scores, one_hot) == pytest.approx(sure)
+    assert labelled(Kind.PROBABILITIES, Form.SHARES, scores.softmax(-1), torch.eye(2)) == pytest.approx(sure)
     half = torch.full((2, 2), 0.5)
-    assert float(term(Seen({"y": scores}, {}, half))) > float(term(Seen({"y": 0 * scores}, {}, half))), (
-        "shares of classes"
+    assert labelled(Kind.SCORES, Form.SHARES, scores, half) > labelled(Kind.SCORES, Form.SHARES, 0 * scores, half)
+    answers, wanted = torch.tensor([[0.9], [0.2]]), torch.tensor([1, 0])
+    expected = -(torch.log(torch.tensor(0.9)) + torch.log(torch.tensor(0.8))).item() / 2
+    assert labelled(Kind.NUMBERS, Form.CHANCES, answers, wanted) == pytest.approx(expected)
+    raw = torch.logit(answers) + torch.tensor([[3.0], [-3.0]])
+    assert labelled(Kind.NUMBERS, Form.CHANCES, raw, wanted) == pytest.approx(
+        torch.nn.functional.binary_cross_entropy(raw.sigmoid().flatten(), wanted.float()).item(), rel=1e-4
     )
-    chances = Labels("y", Kind.NUMBERS)
-    assert float(chances(Seen({"y": torch.tensor([[0.9], [0.2]])}, {}, torch.tensor([1, 0])))) == pytest.approx(
-        -(torch.log(torch.tensor(0.9)) + torch.log(torch.tensor(0.8))).item() / 2
-    )
-    numbers = started(Labels("y", Kind.NUMBERS), Seen({}, {}, torch.tensor([1.0, 3.0])))
+    numbers = started(Labels("y", Kind.NUMBERS, Form.NUMBERS), Seen({}, {"y": scores}, torch.tensor([1.0, 3.0])))
     assert float(numbers(Seen({"y": torch.tensor([[1.0], [5.0]])}, {}, torch.tensor([1.0, 3.0])))) == pytest.approx(2)
     with pytest.raises(DataError, match=r"shape \[3\] do not fit answers of shape \[2, 2\]"):
-        term(Seen({"y": scores}, {}, torch.tensor([0.0, 1.0, 2.0])))
+        labelled(Kind.SCORES, Form.NUMBERS, scores, torch.tensor([0.0, 1.0, 2.0]))
+
+
+def test_labels_that_do_not_count_teach_nothing_also_where_none_of_a_batch_counts():
+    scores, some = draw(3, 4).requires_grad_(), torch.tensor([2, IGNORED, IGNORED])
+    term = Labels("y", Kind.SCORES, Form.CLASSES)
+    one = term(Seen({"y": scores[:1]}, {}, some[:1]))
+    assert torch.allclose(term(Seen({"y": scores}, {}, some)), one)
+    none = term(Seen({"y": scores}, {}, torch.full((3,), IGNORED)))
+    none.backward()
+    assert float(none.detach()) == 0
+    assert float(scores.grad.abs().max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "form"),
+    [
+        (Kind.SCORES, torch.tensor([1, 0, 2, 1]), Form.CLASSES),
+        (Kind.SCORES, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]), Form.CHANCES),
+        (Kind.SCORES, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]]), Form.SHARES),
+        (Kind.SCORES, torch.tensor([[0.2, 0.8, 0], [0, 0, 1], [0, 1, 0], [0.5, 0.5, 0]]), Form.SHARES),
+        (Kind.SCORES, torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]), Form.CHANCES),
+        (Kind.NUMBERS, torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]), Form.NUMBERS),
+        (Kind.NUMBERS, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]), Form.CHANCES),
+        (Kind.NUMBERS, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 2]]), Form.NUMBERS),
+    ],
+)
+def test_all_labels_together_tell_what_they_hold(kind, labels, form):
+    """The first two are one-hot in most of the cases, and the last one decides."""
+    answers = 5 * draw(2, 3)
+    assert form_of(kind, answers, labels[:2], list(labels.numpy())) is form
+
+
+def test_distances_are_those_of_each_pair_in_little_memory():
+    tensor = draw(9, 3, 40) + 100
+    rows = tensor.flatten(1).double()
+    pairs = [(rows[i] - rows[j]).norm() for i in range(9) for j in range(i + 1, 9)]
+    expected = torch.stack(pairs)
+    assert torch.allclose(_distances(tensor).double(), expected / expected.mean(), rtol=1e-4)
 
 
 def test_a_last_batch_of_one_sample_has_nothing_to_compare():

@@ -41,12 +41,12 @@ def test_it_changes_nothing_before_the_first_step(job):
     plain, normed = open_subjects(job), open_subjects(job, norms=True)
     assert statistics(normed.pair.student)
     assert not statistics(plain.pair.student)
-    expected = plain.pair.student(*plain.inputs)
-    assert torch.allclose(normed.pair.student(*normed.inputs), expected, atol=1e-4)
+    expected = plain.pair.student(*plain.runs[0])
+    assert torch.allclose(normed.pair.student(*normed.runs[0]), expected, atol=1e-4)
     settle(normed.pair.student, job, torch.device("cpu"))
-    assert torch.allclose(normed.pair.student(*normed.inputs), expected, atol=1e-4)
+    assert torch.allclose(normed.pair.student(*normed.runs[0]), expected, atol=1e-4)
     with by_batch(normed.pair.student, WIDE):
-        by_its_own = normed.pair.student(*normed.inputs)
+        by_its_own = normed.pair.student(*normed.runs[0])
     assert not torch.allclose(by_its_own, expected, atol=1e-4), "statistics of 64 samples are not those of all"
     assert torch.corrcoef(torch.stack([by_its_own.flatten(), expected.flatten()]))[0, 1] > 0.95
 
@@ -71,11 +71,11 @@ def test_what_is_written_is_what_the_training_judged(job, tmp_path):
     optimizer = torch.optim.SGD(student.parameters(), 0.01)
     for _ in range(3):
         with by_batch(student, WIDE):
-            student(*subjects.inputs).square().mean().backward()
+            student(*subjects.runs[0]).square().mean().backward()
         optimizer.step()
     made = to_onnx(student, like=job.student, out=tmp_path / "out.onnx")
     assert onnx.load(made.path).graph.node == onnx.load(job.student.path).graph.node
-    assert torch.allclose(to_torch(made)(*subjects.inputs), student(*subjects.inputs), atol=1e-4)
+    assert torch.allclose(to_torch(made)(*subjects.runs[0]), student(*subjects.runs[0]), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_small_batch_at_the_end_of_an_epoch_takes_the_running_statistics(job):
     subjects = open_subjects(job, norms=True)
     before = {name: value.clone() for name, value in statistics(subjects.pair.student).items()}
     with by_batch(subjects.pair.student, WIDE - 1):
-        subjects.pair.student(*subjects.inputs)
+        subjects.pair.student(*subjects.runs[0])
     assert all(torch.equal(value, before[name]) for name, value in statistics(subjects.pair.student).items())
 
 

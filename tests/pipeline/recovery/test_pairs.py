@@ -66,12 +66,12 @@ def test_masks_are_not_compared_and_gradients_stay_finite(tmp_path):
     mask = torch.ones(6, 4)
     mask[:, 3] = 0
     views = to_torch(student), to_torch(teacher).requires_grad_(False)
-    pair = make_pair(*views, student, (x, mask))
+    pair = make_pair(*views, student, ((x, mask),))
     names = {shared.name for shared in pair.shared}
     assert {"sum0", "sum1"} <= names
     assert not names & {"off", "low", "masked", "seen"}
     terms = make_terms(pair, (("logits", 1.0), ("features", 1.0)), LossOptions())
-    start_terms(pair, terms, (x, mask), None)
+    start_terms(pair, terms, ((x, mask),), None)
     learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)))
     with torch.autocast("cpu", torch.bfloat16):
         loss = learner((x, mask), teacher_view(pair, terms)(x, mask), None)

@@ -17,7 +17,8 @@ import torch
 from onnx import numpy_helper
 
 from command_line import trtcompress
-from digit_nets import top1, write_cut, write_images, write_teacher
+from digit_nets import images, top1, write_cut, write_images, write_teacher
+from trtcompress.recovery.checkpoint import alone_in
 
 LENGTH = ("--epochs", "12", "--lr", "1e-2")
 
@@ -356,3 +357,32 @@ def test_an_operator_that_the_view_does_not_have_is_named(place, tmp_path):
     )
     assert ran.code == 3
     assert "Squash" in ran.err
+    assert "read samples" not in ran.err
+
+
+def test_labels_that_do_not_count_and_a_batch_of_one(place, tmp_path):
+    """A pass of a fixed batch may hold no label that counts, and one sample does not tell what the output holds."""
+    for name in ("student", "teacher"):
+        model = onnx.load(place / f"{name}.onnx")
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    x, labels = images()
+    labels = np.where(np.arange(48) % 3 == 0, -100, labels[:48])
+    np.savez(tmp_path / "data.npz", x=x[:48], labels=labels)
+    ran = trtcompress(
+        *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx", "--labels", "--no-blockwise"),
+        *("--data", tmp_path / "data.npz", "--steps", "4", "--lr", "1e-3", "-o", tmp_path / "made.onnx", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["loss_after"] < ran.json["loss_before"]
+
+
+def test_a_second_training_at_the_same_place_is_refused(place):
+    work = place / "taken.onnx.recovery"
+    with alone_in(work):
+        ran = recover(place, "taken.onnx", "--steps", "2")
+        assert ran.code == 2
+        assert "another training runs here" in ran.err
+        assert work.is_dir()
+    work.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 IGNORED = -100
 """A class that does not count, as PyTorch has it."""
 
+Labelled = Sequence[NDArray[Any]]
+"""The labels of samples, one array each."""
+
+
+class Form(Enum):
+    """What labels hold, which all samples tell together: of a few of them it would change from batch to batch."""
+
+    CLASSES = "numbers of classes"
+    SHARES = "the share of each class, as one-hot ones do"
+    CHANCES = "0 or 1 for each number of the output"
+    NUMBERS = "numbers"
+
 
 @loss("labels")
 def labels(pair: Pair, options: LossOptions) -> Term:
@@ -32,45 +45,75 @@ def labels(pair: Pair, options: LossOptions) -> Term:
     """
     named = next((text.partition(":")[2] for text in options.metrics if ":" in text), "")
     name = named if named in pair.answers else pair.answers[0]
-    kind = kind_of(name, pair.first.teacher[name], options.metrics, name == pair.answers[0])
-    if pair.first.labels is None:
+    answers = pair.first.teacher[name]
+    kind = kind_of(name, answers, options.metrics, name == pair.answers[0])
+    some = pair.first.labels
+    if some is None:
         raise DataError("the loss 'labels' needs labels, and the samples have none", where="loss", hint="add 'labels'")
-    return Labels(name, kind)
+    return Labels(name, kind, form_of(kind, answers, some, options.labels or list(some.cpu().numpy())))
+
+
+def form_of(kind: Kind, answers: Tensor, some: Tensor, labels: Labelled) -> Form:
+    """What labels hold; reads all of them where they are no classes.
+
+    Args:
+        kind: what the output holds.
+        answers: of the teacher to some samples.
+        some: labels of these.
+        labels: of all samples.
+    """
+    if kind is not Kind.NUMBERS and not some.is_floating_point() and some.shape == answers.shape[:-1]:
+        return Form.CLASSES
+    if some.numel() != answers.numel():
+        return Form.NUMBERS  # which do not fit, see `Labels.forward`
+    classes = answers.shape[-1] if answers.dim() else 1
+    if kind is not Kind.NUMBERS and all(_shares_classes(label, classes) for label in labels):
+        return Form.SHARES
+    inside = kind is Kind.SCORES or bool(((answers >= 0) & (answers <= 1)).all())
+    binary = all(np.isin(label, (0, 1)).all() for label in labels)
+    return Form.CHANCES if binary and (inside or not some.is_floating_point()) else Form.NUMBERS
+
+
+def _shares_classes(label: NDArray[Any], classes: int) -> bool:
+    rows = np.asarray(label, np.float64).reshape(-1, classes)
+    return bool((rows >= 0).all() and (np.abs(rows.sum(-1) - 1) < 1e-3).all())
 
 
 class Labels(Term):
-    """Of the output that the first metric names, else of the first output."""
+    """Of the output that the first metric names, else of the first output.
+
+    Attributes:
+        form: what labels hold.
+    """
 
     final = True
 
-    def __init__(self, name: str, kind: Kind) -> None:
+    def __init__(self, name: str, kind: Kind, form: Form) -> None:
         super().__init__()
         self.tensors = (name,)
+        self.form = form
         self._kind = kind
         self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("chances", torch.zeros((), dtype=torch.bool))
 
     def start(self, seen: Seen) -> None:
-        """Measure how widely labels that are numbers lie."""
+        """Measure how widely labels that are numbers lie, and whether answers are chances already, and no scores."""
         if seen.labels is not None:
             self.spread = spread(seen.labels)
+        answers = seen.teacher[self.tensors[0]]
+        self.chances = ((answers >= 0) & (answers <= 1)).all()
 
-    def names_classes(self, answers: Tensor, labels: Tensor) -> bool:
-        """Whether labels are classes of the last axis of the answers, and not numbers."""
-        whole = not labels.is_floating_point()
-        return self._kind is not Kind.NUMBERS and whole and labels.shape == answers.shape[:-1]
-
-    def stands_alone(self, seen: Seen, labels: Sequence[NDArray[Any]]) -> bool:
+    def stands_alone(self, labels: Labelled, classes: int) -> bool:
         """Whether labels say enough without a teacher: classes, and so many of each that none is learnt by heart.
 
         Args:
-            seen: a first batch.
             labels: of all samples.
+            classes: that the output has.
         """
-        answers = seen.teacher[self.tensors[0]]
-        if seen.labels is None or not self.names_classes(answers, seen.labels):
+        if self.form is not Form.CLASSES:
             return False
         flat = np.concatenate([label.ravel() for label in labels]).astype(np.int64)
-        counts = np.bincount(flat[flat != IGNORED], minlength=answers.shape[-1])
+        counts = np.bincount(flat[flat != IGNORED], minlength=classes)
         return int(counts.min()) >= A_CLASS
 
     def forward(self, seen: Seen) -> Tensor:
@@ -78,25 +121,28 @@ class Labels(Term):
         answers, wanted = seen.student[self.tensors[0]], seen.labels
         if wanted is None:  # samples that were mixed
             return answers.new_zeros(())
-        if self.names_classes(answers, wanted):
-            scores = answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
-            return functional.cross_entropy(scores.flatten(0, -2), wanted.flatten().long(), ignore_index=IGNORED)
+        if self.form is Form.CLASSES:
+            found = functional.cross_entropy(
+                self._scores(answers).flatten(0, -2), wanted.flatten().long(), ignore_index=IGNORED, reduction="sum"
+            )
+            return found / (wanted != IGNORED).sum().clamp_min(1)  # of a batch that has none that counts: 0
         if wanted.numel() != answers.numel():
             raise DataError(
                 f"labels of shape {list(wanted.shape)} do not fit answers of shape {list(answers.shape)}",
                 where=f"output '{self.tensors[0]}'",
                 hint="give the class of each sample, or numbers of the output's shape",
             )
-        wanted_floats, wanted = wanted.is_floating_point(), wanted.reshape(answers.shape).float()
-        if self._kind is not Kind.NUMBERS and shares_classes(wanted):
-            scores = answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
-            return -(wanted * functional.log_softmax(scores, -1)).sum(-1).mean()
-        chances = bool(((answers >= 0) & (answers <= 1)).all()) and bool(((wanted >= 0) & (wanted <= 1)).all())
-        if not wanted_floats and chances:
-            return functional.binary_cross_entropy(answers, wanted)
-        return (answers - wanted).square().mean() / self.spread
+        wanted = wanted.reshape(answers.shape).float()
+        match self.form:
+            case Form.SHARES:
+                return -(wanted * functional.log_softmax(self._scores(answers), -1)).sum(-1).mean()
+            case Form.CHANCES if bool(self.chances):
+                return functional.binary_cross_entropy(answers.clamp(0, 1), wanted)
+            case Form.CHANCES:
+                return functional.binary_cross_entropy_with_logits(answers, wanted)
+            case _:
+                return (answers - wanted).square().mean() / self.spread
 
-
-def shares_classes(labels: Tensor) -> bool:
-    """Whether labels hold the share of each class along the last axis, as one-hot ones do."""
-    return bool((labels >= 0).all()) and bool(((labels.sum(-1) - 1).abs() < 1e-3).all())
+    def _scores(self, answers: Tensor) -> Tensor:
+        """Scores of classes, also where the output holds probabilities."""
+        return answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...registered import registered
@@ -38,11 +39,13 @@ class LossOptions:
         temperature: of distributions over classes; None: by the number of samples.
         metrics: names of the user's metrics, which tell what the outputs are.
         samples: that there are to learn from.
+        labels: of all samples; None: those of the first batch tell enough.
     """
 
     temperature: float | None = None
     metrics: tuple[str, ...] = ()
     samples: int = 1 << 30
+    labels: Sequence[NDArray[Any]] | None = None
 
 
 class Term(nn.Module):

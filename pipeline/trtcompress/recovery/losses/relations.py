@@ -39,6 +39,9 @@ class Relations(Term):
 
 def _distances(tensor: Tensor) -> Tensor:
     rows = tensor.flatten(1)
+    rows = rows - rows.mean(0)  # products of what lies around nothing lose fewer digits
     one, other = torch.triu_indices(len(rows), len(rows), 1, device=rows.device).unbind()
-    found = (rows[one] - rows[other]).square().sum(-1).add(1e-12).sqrt()
+    products = rows @ rows.T  # not the difference of each pair, which would be as large as the tensor once for each
+    squares = products.diagonal()
+    found = (squares[one] + squares[other] - 2 * products[one, other]).clamp_min(0).add(1e-12).sqrt()
     return found / found.detach().mean().clamp_min(1e-12)
