@@ -12,10 +12,14 @@ PROGRAMS = ("tegrastats", "/usr/bin/tegrastats")
 INTERVAL_MS = 100
 
 _RAM = re.compile(r"\bRAM (\d+)/\d+MB")
-_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/\d+(?:mW)?(?![\w/])")
-"""Now and average: `VDD_IN 5101mW/5101mW`, before JetPack 5 without the unit; `RAM 2448/62840MB` is none."""
-_INPUTS = ("VDD_IN", "POM_5V_IN")
-"""Rails that feed the whole module. Where there is none (AGX), the rails that are there are added up."""
+_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]*) (-?\d+)(?:mW)?(?:/-?\d+(?:mW)?){1,2}(?![\w/])")
+"""Now and average: `VDD_IN 5101mW/5101mW`, before JetPack 5 without the unit, from JetPack 7.2 on with the greatest as
+a third. A GPU that is switched off can read as little less than nothing. `RAM 2448/62840MB` is no rail."""
+_INPUTS = ("VDD_IN", "POM_5V_IN", "VIN")
+"""Rails that feed the whole: the module, and on a Thor the board. Where there is none (AGX Orin, AGX Xavier), the rails
+that are there are added up."""
+_WITHIN = ("VDDQ_VDD2_1V8AO",)
+"""Rails that another one feeds: NVIDIA's guide to the AGX Orin has the power of this one in VIN_SYS_5V0 already."""
 
 
 def parse(line: str) -> dict[str, Any]:
@@ -26,11 +30,11 @@ def parse(line: str) -> dict[str, Any]:
 
 
 def module_mw(rails: dict[str, int]) -> int | None:
-    """Power of the module."""
+    """Power of the module, or of the board where only that is told."""
     for name in _INPUTS:
         if name in rails:
             return rails[name]
-    return sum(rails.values()) if rails else None
+    return sum(power for name, power in rails.items() if name not in _WITHIN) if rails else None
 
 
 class Sampler:
@@ -41,6 +45,11 @@ class Sampler:
         self._lines: list[str] = []
         self._process: Any = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether anything will be measured."""
+        return self._program is not None
 
     def __enter__(self) -> Sampler:
         if self._program:

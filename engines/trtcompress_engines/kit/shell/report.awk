@@ -43,13 +43,14 @@ function finish(o) {
 function latency(b, x, y, z) {
     return sprintf("{\"batch\": %d, \"p50\": %.9g, \"p90\": %.9g, \"p99\": %.9g, \"throughput\": %.9g}", b, x, y, z, b * 1000 / x)
 }
-function sample(line,   word, n, i, total, whole, parts) {
+function sample(line,   word, n, i, total, whole, found, parts) { # of tegrastats, as device/tegrastats.py reads it
     n = split(line, word, " ")
     for (i = 1; i < n; i++) {
         if (word[i] == "RAM") { split(word[i + 1], parts, "/"); if (parts[1] + 0 > ram) ram = parts[1] + 0 }
-        if (word[i] ~ /^[A-Z][A-Z0-9_]*$/ && word[i + 1] ~ /^[0-9]+(mW)?\/[0-9]+(mW)?$/) {
-            total += word[i + 1] + 0; found = 1
-            if (word[i] == "VDD_IN" || word[i] == "POM_5V_IN") whole = word[i + 1] + 0
+        if (word[i] ~ /^[A-Z][A-Z0-9_]*$/ && word[i + 1] ~ /^-?[0-9]+(mW)?(\/-?[0-9]+(mW)?)+$/) {
+            if (word[i] != "VDDQ_VDD2_1V8AO") total += word[i + 1] + 0
+            found = 1
+            if (word[i] == "VDD_IN" || word[i] == "POM_5V_IN" || word[i] == "VIN") whole = word[i + 1] + 0
         }
     }
     if (!found) return
