@@ -1,6 +1,15 @@
 """The calls of pycuda.driver that a kit makes."""
 
 import ctypes
+import os
+
+
+class Error(Exception):
+    pass
+
+
+class MemoryError(Error):
+    pass
 
 
 class DeviceAllocation:
@@ -19,6 +28,8 @@ class Stream:
 
 
 def mem_alloc(size):
+    if "STAND_IN_FULL" in os.environ:
+        raise MemoryError("cuMemAlloc failed: out of memory")
     return DeviceAllocation(size)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
+import traceback
 from pathlib import Path
 
+TRACEBACK = "TRTCOMPRESS_TRACEBACK"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +49,14 @@ def _run(asked: argparse.Namespace) -> int:
         what = "no space left on the device; nothing half-written was kept" if full else str(error)
         print(f"error: {what}", file=sys.stderr)
         return NO_SPACE if full else 4
+    except Exception as error:  # of TensorRT, of numpy, or of this kit: 1 would say that a gate failed
+        first = (str(error).strip() or "no message").splitlines()[0]
+        print(f"error: {type(error).__name__}: {first}", file=sys.stderr)
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        else:
+            print(f"hint: set {TRACEBACK}=1 to see where", file=sys.stderr)
+        return 4
 
 
 def _parser() -> argparse.ArgumentParser:

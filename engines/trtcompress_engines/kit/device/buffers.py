@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .kit import KitError
@@ -15,36 +16,56 @@ _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 
 
 class PyCuda:
-    """Over pycuda."""
+    """Over pycuda.
+
+    Raises:
+        ImportError: it is not installed.
+        KitError: there is no GPU, or it cannot be used, with CUDA's own words; so do its methods.
+    """
 
     name = "pycuda"
 
     def __init__(self) -> None:
-        try:
-            import pycuda.autoprimaryctx
-        except ImportError:  # before pycuda 2021.1
-            import pycuda.autoinit
         import pycuda.driver
 
         self._driver = pycuda.driver
-        self._stream = pycuda.driver.Stream()
+        self.call(_make_context)
+        self._stream = self.call(pycuda.driver.Stream)
         self.stream = int(self._stream.handle)
 
     def allocate(self, size: int) -> Any:
         """A buffer of `size` bytes; `int()` of it is its address, and it is free when it is forgotten."""
-        return self._driver.mem_alloc(max(size, 1))
+        return self.call(self._driver.mem_alloc, max(size, 1))
 
     def upload(self, buffer: Any, array: Any) -> None:
         """Copy a contiguous array to the device."""
-        self._driver.memcpy_htod(buffer, array)
+        self.call(self._driver.memcpy_htod, buffer, array)
 
     def download(self, array: Any, buffer: Any) -> None:
         """Copy from the device into a contiguous array."""
-        self._driver.memcpy_dtoh(array, buffer)
+        self.call(self._driver.memcpy_dtoh, array, buffer)
 
     def synchronize(self) -> None:
         """Wait for the stream."""
-        self._stream.synchronize()
+        self.call(self._stream.synchronize)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of pycuda.
+
+        Raises:
+            KitError: it fails, with CUDA's own words.
+        """
+        try:
+            return function(*arguments)
+        except self._driver.Error as error:
+            raise KitError(f"CUDA failed: {error}", code=4) from error
+
+
+def _make_context() -> None:
+    try:
+        import pycuda.autoprimaryctx
+    except ImportError:  # before pycuda 2021.1
+        import pycuda.autoinit  # noqa: F401
 
 
 class CudaRuntime:
