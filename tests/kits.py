@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STAND_INS = Path(__file__).parent / "device_stand_ins"
-SECONDS = ("--seconds", "0.01")
+SECONDS = ("--seconds", "0.2")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,19 @@ def on_jetpack_4(kit: Path, script: str, *arguments: object, **more: str) -> Don
     trtexec.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS / "trtexec"} "$@"\n')
     trtexec.chmod(0o755)
     return run(kit, script, *arguments, python="/no/python", PATH=f"{programs}:{os.environ['PATH']}", **more)
+
+
+def with_tegrastats(folder: Path, line: str) -> str:
+    """PATH with a tegrastats that tells that line; in the file that STAND_IN_LOG names it tells when it runs."""
+    program = folder / "tegrastats"
+    program.parent.mkdir(exist_ok=True)
+    log = "${STAND_IN_LOG:-/dev/null}"
+    program.write_text(
+        f'#!/bin/sh\ntrap \'echo off >>"{log}"; exit\' TERM\necho on >>"{log}"\n'
+        f"while :; do echo '{line}'; sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def results(kit: Path, folder: str = "results") -> dict[str, Any]:

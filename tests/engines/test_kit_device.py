@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import json
 import math
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,16 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kits import run
+from kits import STAND_INS, run
 from trtcompress_engines.gates import GateLimits, judge
 from trtcompress_engines.kit.device import buffers, builder, compare, kit, results, tegrastats
 from trtcompress_engines.kit.device.kit import KitError
-from trtcompress_engines.kit.device.measure import MIN_PAIRS, time_pair
+from trtcompress_engines.kit.device.measure import LEAST_PAIRS, MIN_PAIRS, WARMUP, run_alone, time_pair
 from trtcompress_engines.metrics import evaluate
 from trtcompress_engines.parity import ParityMeter
 from trtcompress_graph.measured import MetricResult, OutputParity, Speed
 
 DEVICE = Path(compare.__file__).parent
+REPORT = DEVICE.parent / "shell/report.awk"
+AWKS = [
+    [found, *more]
+    for name, *more in (("mawk",), ("gawk", "--posix"), ("original-awk",), ("busybox", "awk"), ("awk",))
+    if (found := shutil.which(name))
+]
+"""Those of Ubuntu, Alpine and BSD, as far as they are here."""
 JETPACK = {"tensorrt", "pycuda", "numpy"}
 ELSEWHERE = {"onnxruntime"}
 
@@ -158,6 +167,43 @@ def latency(told: dict[str, float]):
             2448,
             3205 + 4405 + 4767,
         ),
+        (  # the same under JetPack 5, which tells of the memory, too: VIN_SYS_5V0 feeds it
+            "11-21-2025 08:49:48 RAM 13983/62780MB (lfb 424x4MB) SWAP 126/31390MB (cached 0MB) CPU [90%@2201] EMC_FREQ "
+            "1%@2133 NVDLA0_FREQ @1600 APE 174 tj@77.281C VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW "
+            "VIN_SYS_5V0 4968mW/5048mW NC 0mW/0mW VDDQ_VDD2_1V8AO 1091mW/1091mW",
+            13983,
+            3150 + 14312 + 4968,
+        ),
+        (  # the same under JetPack 7.2: now, average and greatest
+            "07-17-2026 15:15:24 RAM 8182/62817MB (lfb 6x4MB) CPU [18%@729] GR3D_FREQ 5% tj@51.343C/51.343C "
+            "VDD_GPU_SOC 3588mW/3588mW/3588mW VDD_CPU_CV 797mW/797mW/797mW VIN_SYS_5V0 5148mW/5148mW/5148mW",
+            8182,
+            3588 + 797 + 5148,
+        ),
+        (  # Thor: VIN is the whole
+            "07-31-2026 14:45:55 RAM 86905/125772MB (lfb 368x4MB) CPU [12%@972,off] soc345@38.625C VDD_GPU "
+            "3561mW/3561mW VDD_CPU_SOC_MSS 7910mW/7910mW VIN_SYS_5V0 7620mW/7620mW VIN 26686mW/26686mW",
+            86905,
+            26686,
+        ),
+        (  # Thor, JetPack 7.2
+            "08-08-2026 21:00:39 RAM 8353/125749MB (lfb 31x4MB) GR3D_FREQ 87%@[1574,1574,1574] NVENC0_FREQ @1691 VIC "
+            "off VDD_GPU 37939mW/8660mW/37939mW VDD_CPU_SOC_MSS 30059mW/12281mW/30059mW VIN_SYS_5V0 "
+            "15486mW/7424mW/15486mW VIN 124486mW/36487mW/124486mW",
+            8353,
+            124486,
+        ),
+        (  # AGX Xavier, JetPack 4
+            "RAM 7000/31918MB (lfb 1x4MB) SWAP 0/15959MB (cached 0MB) CPU [2%@1190] EMC_FREQ 0% GR3D_FREQ 0% GPU 0/0 "
+            "CPU 311/311 SOC 933/933 CV 0/0 VDDRQ 155/155 SYS5V 1474/1474",
+            7000,
+            311 + 933 + 155 + 1474,
+        ),
+        (  # a GPU that is switched off
+            "RAM 1/8MB (lfb 1x1MB) VDD_GPU -392mW/-392mW VDD_CPU_SOC_MSS 3924mW/3835mW VIN_SYS_5V0 5064mW/5055mW",
+            1,
+            3924 + 5064 - 392,
+        ),
         (  # Orin Nano
             "11-26-2026 10:00:00 RAM 1500/7620MB (lfb 1x1MB) CPU [1%@729] VDD_IN 3325mW/3300mW VDD_CPU_GPU_CV "
             "560mW/560mW VDD_SOC 1080mW/1080mW",
@@ -174,10 +220,16 @@ def latency(told: dict[str, float]):
         ("nothing of it", None, None),
     ],
 )
-def test_tegrastats_of_each_board(line: str, ram: int | None, power: int | None):
+def test_tegrastats_of_each_board(line: str, ram: int | None, power: int | None, tmp_path: Path):
     told = tegrastats.parse(line)
     assert told["ram_mb"] == ram
     assert tegrastats.module_mw(told["rails_mw"]) == power
+    (tmp_path / "tegrastats").write_text(f"{line}\nnothing of it\n")
+    for awk in AWKS:
+        command = [*awk, "-v", "name=reference", "-v", "left=[]", "-f", str(REPORT), str(tmp_path / "tegrastats")]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        assert found["ram_mb"] == ram, awk
+        assert found["power_w"] == (None if power is None else pytest.approx(power / 1e3)), awk
 
 
 def test_tegrastats_is_read_while_the_engine_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -255,6 +307,21 @@ def test_buffers_over_the_cuda_runtime():
         device.allocate(8)
 
 
+def test_what_pycuda_refuses_is_said_in_its_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    monkeypatch.setenv("STAND_IN_NO_GPU", "1")
+    for name in ("pycuda", "pycuda.driver", "pycuda.autoprimaryctx"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(KitError, match="CUDA failed: cuInit failed: no CUDA-capable device is detected") as told:
+        buffers.open_device()
+    assert told.value.code == 4
+    monkeypatch.delenv("STAND_IN_NO_GPU")
+    device = buffers.open_device()
+    monkeypatch.setenv("STAND_IN_FULL", "1")
+    with pytest.raises(KitError, match="CUDA failed: cuMemAlloc failed: out of memory"):
+        device.allocate(8)
+
+
 def test_no_cuda_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(buffers, "LIBRARIES", ("libno-such.so",))
     monkeypatch.setitem(sys.modules, "pycuda", None)
@@ -271,12 +338,55 @@ def test_the_cache_gets_the_header_of_the_release_on_the_device(version: tuple[i
     assert number == version_number(".".join(map(str, version)))
 
 
+class Clock:
+    """Goes on by what an engine and a reference take."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        self.now, self.seconds = 0.0, seconds
+        self.calls: list[str] = []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def __getattr__(self, name: str):
+        def call() -> None:
+            self.now += self.seconds[name]
+            self.calls.append(name[0])
+
+        return call
+
+
+def test_a_slow_reference_ends_the_timing_and_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    clock = Clock(monkeypatch, engine=1.0, reference=9.0)
+    told = time_pair(clock.engine, clock.reference, batch=1, seconds=4)  # it may take 32 s
+    assert clock.calls.count("r") == 4 + 4
+    assert told["speedup"] == 9
+    assert capsys.readouterr().out == "  batch 1: 10.0 s a run of both, about 84 s in all ...\n"
+    clock.calls.clear()
+    time_pair(clock.engine, clock.reference, batch=1, seconds=0.01)
+    assert clock.calls.count("r") == 1 + LEAST_PAIRS
+    capsys.readouterr()
+    clock.seconds = {"engine": 0.01, "reference": 0.09}
+    clock.calls.clear()
+    time_pair(clock.engine, clock.reference, batch=1, seconds=0.5)
+    assert clock.calls.count("r") == 5 + MIN_PAIRS
+    assert capsys.readouterr().out == ""
+
+
+def test_an_engine_runs_alone_for_so_long_and_once_at_the_least(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch, engine=0.3)
+    run_alone(clock.engine, 2.0)
+    assert len(clock.calls) == 7
+    clock.seconds["engine"] = 60.0
+    run_alone(clock.engine, 2.0)
+    assert len(clock.calls) == 8
+
+
 def test_times_come_in_pairs():
     calls: list[str] = []
-    told = time_pair(lambda: calls.append("e"), lambda: calls.append("r"), batch=4, seconds=0)
-    timed = calls[-2 * MIN_PAIRS :]
+    told = time_pair(lambda: calls.append("e"), lambda: calls.append("r"), batch=4, seconds=0.001)
+    timed = calls[2 * WARMUP :]
     assert timed[:4] == ["e", "r", "r", "e"]
-    assert timed.count("e") == MIN_PAIRS
+    assert timed.count("e") == timed.count("r") >= MIN_PAIRS
     assert told["engine"]["batch"] == 4
     assert told["engine"]["throughput"] == pytest.approx(4e3 / told["engine"]["p50"])
     assert 0 < told["engine"]["p50"] <= told["engine"]["p90"] <= told["engine"]["p99"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from command_line import done, trtcompress
-from kits import NO_3_8, SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run
+from kits import NO_3_8, SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run, with_tegrastats
 from small_builds import QUICK, small_classifier, tree
 from trtcompress_calibration.trt_cache import read_cache
 from trtcompress_graph.load import read_model
@@ -134,8 +134,8 @@ def test_other_evaluation_data_than_the_build_saw_is_refused(built, tmp_path):
     assert not (tmp_path / "kit").exists()
 
 
-def on_onnxruntime(kit: Path, python: str) -> None:
-    ran = run(kit, "validate", "--backend", "onnxruntime", *SECONDS, python=python)
+def on_onnxruntime(kit: Path, python: str, power: float | None = None, **more: str) -> None:
+    ran = run(kit, "validate", "--backend", "onnxruntime", *SECONDS, python=python, **more)
     assert ran.code == 0, ran.err
     told = results(kit)
     assert (told["backend"], told["golden"]) == ("onnxruntime", 24)
@@ -145,7 +145,7 @@ def on_onnxruntime(kit: Path, python: str) -> None:
         held = engine(told, name)
         assert 0.95 < held["parity"][0]["cosine"] <= 1
         assert [speed["engine"]["batch"] for speed in held["speeds"]] == [1, 2, 4]
-        assert held["power_w"] is None
+        assert held["power_w"] == power
         assert {gate["verdict"] for gate in held["gates"]} == {"pass"}
     suites = ElementTree.parse(kit / "results/junit.xml").getroot()
     assert [suite.get("tests") for suite in suites] == ["4", "4"]
@@ -160,7 +160,56 @@ def test_a_kit_runs_under_python_3_8(kit):
     python = python_3_8()
     if python is None:
         pytest.skip(NO_3_8)
-    on_onnxruntime(kit, python)
+    path = with_tegrastats(kit.parent / "bin", "RAM 10/99MB VDD_IN 2000mW/1mW")
+    on_onnxruntime(kit, python, power=2.0, PATH=path)
+
+
+def test_memory_and_power_are_those_of_an_engine_that_runs_alone(kit):
+    assert on_jetpack(kit, "build").code == 0
+    path = with_tegrastats(kit.parent / "bin", "RAM 10/99MB VDD_IN 2000mW/1mW VDD_SOC 700mW/1mW")
+    log = kit.parent / "log"
+    ran = on_jetpack(kit, "validate", *SECONDS, PATH=path, STAND_IN_LOG=str(log))
+    assert ran.code == 0, ran.err
+    for name in ("reference", *ENGINES):
+        held = engine(results(kit), name)
+        assert (held["ram_mb"], held["power_w"], held["peak_power_w"]) == (10, 2, 2)
+    lines = log.read_text().splitlines()
+    assert "free fp32" in lines[: lines.index("on")]
+    alive: list[str] = []
+    most, measured, on = 0, [], False
+    for what, *kind in (line.split() for line in lines):
+        on = what == "on" or (on and what != "off")
+        alive = [*alive, *kind] if what == "load" else alive
+        if what == "free":
+            alive.remove(*kind)
+        most = max(most, len(alive))
+        if on and what == "run":
+            assert alive == kind
+            measured += kind if measured[-1:] != kind else []
+    assert measured == ["fp32", "int8", "fp16"]
+    assert most == 2  # the reference and the engine that is compared with it
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    ("script", "fault", "words"),
+    [
+        ("validate", "STAND_IN_FULL", "error: CUDA failed: cuMemAlloc failed: out of memory"),
+        ("validate", "STAND_IN_NO_GPU", "error: CUDA failed: cuInit failed: no CUDA-capable device is detected"),
+        ("validate", "STAND_IN_BROKEN", "error: IndexError: nobody thought of this"),
+        ("build", "STAND_IN_BROKEN", "error: IndexError: nobody thought of this"),
+    ],
+)
+def test_what_fails_on_the_device_is_no_gate_that_failed(kit, script, fault, words):
+    if script == "validate":
+        assert on_jetpack(kit, "build").code == 0
+    ran = on_jetpack(kit, script, *(SECONDS if script == "validate" else ()), **{fault: "1"})
+    assert (ran.code, ran.err.splitlines()[-2 if fault == "STAND_IN_BROKEN" else -1]) == (4, words)
+    assert "Traceback" not in ran.err
+    if fault == "STAND_IN_BROKEN":
+        assert ran.err.splitlines()[-1] == "hint: set TRTCOMPRESS_TRACEBACK=1 to see where"
+        told = on_jetpack(kit, script, **{fault: "1", "TRTCOMPRESS_TRACEBACK": "1"})
+        assert (told.code, words in told.err, "Traceback" in told.err) == (4, True, True)
 
 
 @pytest.mark.parametrize("release", RELEASES)

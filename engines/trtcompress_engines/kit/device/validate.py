@@ -12,12 +12,15 @@ import numpy as np
 from . import compare, outputs, results
 from .build import built
 from .kit import IMPLICIT, OTHER_ENGINE, REFERENCE, Golden, Kit, KitError, digest
-from .measure import time_pair
+from .measure import run_alone, time_pair
 from .tegrastats import Sampler
 
 if TYPE_CHECKING:
     Open = Callable[[str], tuple[Any, dict[str, Any]]]
     """From the name of an engine to the engine and what is known of its file."""
+
+ALONE_S = 2.0
+"""How long an engine runs alone, for its memory and power."""
 
 
 def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
@@ -38,8 +41,10 @@ def validate(kit: Kit, backend: str, seconds: float, output: Path) -> int:
     }
     found = [dict(about, **_accuracy(kit, reference, golden)[0], **plain, **_NOTHING)]
     for name in _to_check(kit, backend, device["tensorrt"]):
-        engine, about = opened(name)
-        found.append(_checked(kit, engine, about, reference, golden, seconds, output))
+        found.append(_checked(kit, opened, name, reference, golden, seconds, output))
+    del reference  # each engine runs alone now: else the memory and power of both would be told as its own
+    for facts in found:
+        facts.update(_alone(kit, opened, facts, golden[0]))
     about_kit = {"name": kit.facts["name"], "target": kit.facts["target"], "digest": kit.digest}
     whole = {"version": 1, "kit": about_kit, "backend": backend, "device": device, "engines": found}
     counted = {"golden": sum(one.count for one in golden), "usual_batch": kit.facts["usual_batch"]}
@@ -70,25 +75,24 @@ def _to_check(kit: Kit, backend: str, version: str) -> list[str]:
 
 def _checked(
     kit: Kit,
-    engine: Any,
-    about: dict[str, Any],
+    opened: Open,
+    name: str,
     reference: Any,
     golden: list[Golden],
     seconds: float,
     folder: Path,
 ) -> dict[str, Any]:
-    """Accuracy, times, memory, power and gates of one engine."""
-    print(f"{about['encoding']}: checking {len(golden)} golden samples ...", flush=True)
+    """Accuracy, times and gates of one engine, which is freed with that."""
+    engine, about = opened(name)
+    print(f"{name}: checking {len(golden)} golden samples ...", flush=True)
     fixed = about.get("dla") is not None
     compared = _like_the_first(golden) if fixed else golden
     accuracy, answers = _accuracy(kit, engine, compared)
-    facts = dict(about, **accuracy)
-    facts["outputs"] = _kept(kit, folder, about["encoding"], compared, answers)
+    facts = dict(about, **accuracy, **_NOTHING)
+    facts["outputs"] = _kept(kit, folder, name, compared, answers)
     facts["activation_bytes"] = engine.activation_bytes
     facts["streamed_budget"] = engine.streamed_budget
-    with Sampler() as sampler:
-        facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
-    facts.update(sampler.result())
+    facts["speeds"] = _speeds(kit, engine, reference, golden[0], seconds, fixed)
     facts["gates"] = results.judge(kit.facts["gates"], facts)
     for gate in facts["gates"]:
         print("  {}: {}".format(gate["verdict"].replace("_", " "), results.told(gate)), flush=True)
@@ -96,6 +100,22 @@ def _checked(
 
 
 _NOTHING: dict[str, Any] = {"ram_mb": None, "power_w": None, "peak_power_w": None}
+
+
+def _alone(kit: Kit, opened: Open, facts: dict[str, Any], first: Golden) -> dict[str, float | None]:
+    """Memory and power of an engine at its usual batch size, with no other one on the device."""
+    sampler = Sampler()
+    if not sampler.there:
+        return _NOTHING
+    name = facts["encoding"]
+    print(f"{name}: running alone, for its memory and power ...", flush=True)
+    engine, _ = opened(name)
+    feed = _feed(first, None if facts.get("dla") is not None or not kit.facts["batches"] else kit.facts["usual_batch"])
+    call = engine.bind(feed)
+    call()  # what is loaded with the first run is no part of it
+    with sampler:
+        run_alone(call, ALONE_S)
+    return sampler.result()
 
 
 def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
@@ -186,16 +206,21 @@ def _like_the_first(golden: list[Golden]) -> list[Golden]:
 
 
 def _speeds(kit: Kit, engine: Any, reference: Any, first: Golden, seconds: float, fixed: bool) -> list[dict[str, Any]]:
-    """Times at each batch size of the build, on the first golden sample, repeated as far as needed."""
+    """Times at each batch size of the build, on the first golden sample."""
     sizes: list[int | None] = list(kit.facts["batches"])
     speeds = []
     for size in [None] if fixed or not sizes else sizes:
-        feed = dict(first.inputs) if size is None else {n: _tiled(v, size) for n, v in first.inputs.items()}
+        feed = _feed(first, size)
         mine, other = engine.bind(feed), reference.bind(feed)
         speed = time_pair(mine, other, first.filled if size is None else size, seconds)
         print("  batch {batch}: p50 {p50:.3g} ms, p99 {p99:.3g} ms".format(**speed["engine"]), flush=True)
         speeds.append(speed)
     return speeds
+
+
+def _feed(first: Golden, size: int | None) -> dict[str, Any]:
+    """The first golden sample, repeated to a batch size."""
+    return dict(first.inputs) if size is None else {name: _tiled(value, size) for name, value in first.inputs.items()}
 
 
 def _tiled(value: Any, size: int) -> Any:
