@@ -29,7 +29,7 @@ build() { # name, graph, options
         echo "$1: there already"
         return
     fi
-    needed=$(du -k "$here/$2" | awk '{ print int($1 * 1.5) }')
+    needed=$(du -sk "$(dirname "$here/$2")" | awk '{ print int($1 * 1.5) }') # weights may lie beside the graph
     free=$(df -Pk "$here" | awk 'NR == 2 { print $4 }')
     [ "$free" -ge "$needed" ] || fail 25 "no space: $1 needs $needed kB in $here, and $free kB are free"
     case $3 in

@@ -2,6 +2,7 @@
 here=$(cd "$(dirname "$0")/.." && pwd) || exit 4
 kit=$here/jetpack4
 tab=$(printf '\t')
+export LC_ALL=C # else sort and awk read and write 0,5 where the user's language does
 
 fail() { # code, words
     echo "error: $2" >&2

@@ -13,6 +13,9 @@ done
 work=$(mktemp -d) || fail 25 "no space for temporary files"
 sampler=
 trap '[ -z "$sampler" ] || kill "$sampler" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 129' HUP # dash runs the trap above where it exits, not where a signal ends it
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 run() { # log, arguments of trtexec
     log=$1
@@ -47,10 +50,20 @@ keep() { # name, folder of a golden sample: its outputs, of which import-results
         "$(sha256sum <"$out/$kept" | cut -c1-64)" >>"$work/kept"
 }
 
-times_of() { # plan, batch, its shapes, numbers to: percentiles in ms
+times_of() { # plan, batch, its shapes, numbers to: percentiles in ms; and what tegrastats tells meanwhile
+    if command -v tegrastats >/dev/null; then
+        tegrastats --interval 100 >"$work/samples" 2>/dev/null &
+        sampler=$!
+    fi
     # shellcheck disable=SC2086
     run "$work/log" --loadEngine="$1" $3 \
         --exportTimes="$work/times.json" --noDataTransfers --duration=3 --warmUp=500
+    if [ -n "$sampler" ]; then
+        kill "$sampler" 2>/dev/null
+        wait "$sampler" 2>/dev/null
+        sampler=
+        [ "$2" != "$usual" ] && [ -s "$work/tegrastats" ] || while_inferring <"$work/samples" >"$work/tegrastats"
+    fi
     grep -o '"computeMs" : [0-9.e+-]*' "$work/times.json" | awk '{ print $3 }' | sort -g |
         awk -v batch="$2" '
             { t[NR - 1] = $1 }
@@ -58,8 +71,13 @@ times_of() { # plan, batch, its shapes, numbers to: percentiles in ms
             END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }' >>"$4"
 }
 
+while_inferring() { # the last two seconds of three: before them trtexec starts, behind them it ends
+    awk '{ line[NR] = $0 } END { for (i = NR > 22 ? NR - 22 : 1; i <= NR - 3; i++) print line[i] }'
+}
+
 mkdir -p "$out" || fail 4 "cannot write in $out"
 scored=$(cat "$kit/scored-later")
+usual=$(cat "$kit/usual")
 implicit=implicit-int8
 cp "$kit/models" "$work/models"
 cp "$kit/timing" "$work/timing"
@@ -82,10 +100,6 @@ while IFS=$tab read -r name path options; do
     outputs_of "$name" "$plan" "$work/parity"
     : >"$work/times.$name"
     : >"$work/tegrastats"
-    if command -v tegrastats >/dev/null; then
-        tegrastats --interval 100 >"$work/tegrastats" 2>/dev/null &
-        sampler=$!
-    fi
     rows=$kit/timing
     case $name in
     reference) rows=$work/timing ;;
@@ -94,8 +108,6 @@ while IFS=$tab read -r name path options; do
     while IFS=$tab read -r batch arguments; do
         times_of "$plan" "$batch" "$arguments" "$work/times.$name"
     done <"$rows"
-    [ -z "$sampler" ] || kill "$sampler" 2>/dev/null
-    sampler=
     [ "$first" = 1 ] || printf ',\n' >>"$work/engines"
     first=0
     graph=$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/graphs")
@@ -116,7 +128,7 @@ release=$(head -1 /etc/nv_tegra_release 2>/dev/null | tr -d '"\\')
 version=$(version_of "$work/log" | sed 's/^\([0-9]\)\([0-9]\)0*\([0-9]*\)$/\1.\2.\3/')
 {
     printf '{"version": 1, "kit": {%s, "digest": "%s"},\n' "$(cat "$kit/kit")" "$(sha256sum "$here/SHA256SUMS" | cut -d' ' -f1)"
-    printf ' "backend": "tensorrt", "golden": %s, "usual_batch": %s,\n' "$(cat "$kit/count")" "$(cat "$kit/usual")"
+    printf ' "backend": "tensorrt", "golden": %s, "usual_batch": %s,\n' "$(cat "$kit/count")" "$usual"
     printf ' "device": {"model": "%s", "release": "%s", "python": "", "numpy": "", "tensorrt": "%s", "cuda": "trtexec"},\n' \
         "${model:-$(uname -m)}" "$release" "$version"
     printf ' "engines": [\n%s]}\n' "$(cat "$work/engines")"
