@@ -61,6 +61,21 @@ def with_tegrastats(folder: Path, line: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+def with_busy_tegrastats(folder: Path) -> dict[str, str]:
+    """Environment of a tegrastats that tells watts: as many as trtexec's batch, and 90 while that only starts."""
+    program = folder / "tegrastats"
+    program.parent.mkdir(exist_ok=True)
+    state = folder / "state"
+    (folder / "state.told").touch()
+    program.write_text(
+        f"#!/bin/sh\necho $$ >'{folder}/tegrastats.pid'\nwhile :; do\n"
+        f"echo \"RAM 7/99MB VDD_IN $(cat '{state}' 2>/dev/null || echo 90)000mW/1mW\"\n"
+        f"printf . >>'{state}.told'\nsleep 0.02\ndone\n"
+    )
+    program.chmod(0o755)
+    return {"STAND_IN_STATE": str(state)}
+
+
 def results(kit: Path, folder: str = "results") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((kit / folder / "results.json").read_text(encoding="utf-8"))
     return found

@@ -13,8 +13,11 @@ from .kit_packing import KitSources, pack_kit
 from .store import store_errors
 
 
-def put_kit(sources: KitSources, folder: Path) -> Path:
+def put_kit(sources: KitSources, folder: Path) -> tuple[Path, str]:
     """Write a kit as a folder, which appears whole; a kit that is there is replaced.
+
+    Returns:
+        The folder, and the digest of the kit.
 
     Raises:
         UsageError: there is something else.
@@ -26,12 +29,15 @@ def put_kit(sources: KitSources, folder: Path) -> Path:
         hint = "name a folder that is new, empty or an older kit: -o DIR"
         raise UsageError("there is something else than a kit", where=str(folder), hint=hint)
     with store_errors(folder), put_folder(folder) as new:
-        pack_kit(sources, new)
-    return folder
+        digest = pack_kit(sources, new)
+    return folder, digest
 
 
-def put_archive(sources: KitSources, folder: Path) -> Path:
+def put_archive(sources: KitSources, folder: Path) -> tuple[Path, str]:
     """Write a kit as `folder.tar.gz`; in it lies one folder, NAME-TARGET.
+
+    Returns:
+        The archive, and the digest of the kit.
 
     Raises:
         StoreError: it cannot be written.
@@ -42,10 +48,10 @@ def put_archive(sources: KitSources, folder: Path) -> Path:
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=path.parent) as aside:
             kit, packed = Path(aside, "kit"), Path(aside, path.name)
             kit.mkdir()
-            pack_kit(sources, kit)
+            digest = pack_kit(sources, kit)
             _write(kit, f"{sources.name}-{sources.target.name}", packed)
             packed.replace(path)
-    return path
+    return path, digest
 
 
 def _write(kit: Path, top: str, path: Path) -> None:

@@ -20,6 +20,7 @@ from .assemble import MANIFEST, only_writer
 from .codec import encode
 from .config import BuildConfig
 from .kit_choice import choose_measured, gate_of
+from .kit_digests import check_kit
 from .kit_record import retarget, with_plans
 from .kit_report import write_again
 from .kit_results import KitEngine, KitResults, metric_result, read_results
@@ -52,7 +53,7 @@ def import_results(
     Raises:
         MissingPathError: there is no such file, or this is no build folder.
         UsageError: the build has no such target.
-        DataError: the results are damaged, of another build, or not measured on the device.
+        DataError: the results are damaged, of another build or a kit of another, or not measured on the device.
         StoreError: the build folder cannot be written.
     """
     _build(build_dir)  # before a lock is taken on what is none
@@ -62,6 +63,7 @@ def import_results(
     target = results.kit.target
     with only_writer(build_dir):
         facts, config = _build(build_dir)
+        check_kit(build_dir, target, results.kit.digest, str(path))
         device = resolve_target(target, known_targets(config))
         scores = KeptOutputs(build_dir, config, device, path.parent, base)
         before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")

@@ -11,6 +11,7 @@ from trtcompress_graph.errors import UsageError
 from trtcompress_graph.target import Target
 
 from .builder import BuilderRef
+from .digests import file_digest
 from .kit_models import kit_models
 from .kit_opsets import with_older
 from .kit_sources import Implicit, KitSources, calibration_cache, implicit_of
@@ -32,8 +33,11 @@ def no_kit_for(target: Target) -> str:
     return f"{FORMAT}: not packed, a kit is for a device that builds its own engines, such as jetson-agx-orin"
 
 
-def pack_kit(sources: KitSources, folder: Path) -> None:
+def pack_kit(sources: KitSources, folder: Path) -> str:
     """Write a kit into an empty folder.
+
+    Returns:
+        Its digest: SHA-256 of its SHA256SUMS.
 
     Raises:
         UsageError: a plan without weights is asked, which the kit could not measure.
@@ -41,6 +45,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
         DataError: the samples do not fit the model.
         StoreError: the folder cannot be written.
     """
+    from trtcompress_engines.kit.device.kit import SUMS
     from trtcompress_engines.kit.device.streaming import AUTOMATIC
     from trtcompress_engines.kit.write import KitContents, write_kit
 
@@ -78,6 +83,7 @@ def pack_kit(sources: KitSources, folder: Path) -> None:
         )
         with store_errors(folder):
             write_kit(contents, target, golden, folder)
+            return file_digest(folder / SUMS)
 
 
 def for_builder(target: Target, builder: BuilderRef) -> Target:

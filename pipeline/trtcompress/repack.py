@@ -119,13 +119,16 @@ def _served(
 def _kit(build_dir: Path, config: BuildConfig, target: Target, folder: Path, archive: bool) -> tuple[str, Path]:
     """Why no kit was packed, or empty; and the kit's folder or archive."""
     from .kit_build import sources_of
+    from .kit_digests import note_kit
     from .kit_files import put_archive, put_kit
     from .kit_packing import no_kit_for
 
     if note := no_kit_for(target):
         return note, folder
     sources = sources_of(build_dir, config, target)
-    return "", (put_archive if archive else put_kit)(sources, folder)
+    place, digest = (put_archive if archive else put_kit)(sources, folder)
+    note_kit(build_dir, target.name, digest)
+    return "", place
 
 
 def _config(manifest: Path) -> BuildConfig:

@@ -135,6 +135,25 @@ def test_results_that_do_not_count_are_refused(measured, build, tmp_path, facts,
     assert tree(build) == before
 
 
+def test_results_of_a_kit_of_an_earlier_build_are_refused(measured, build):
+    digest = json.loads(measured[1].read_text())["kit"]["digest"]
+    assert list(json.loads((build / "kits.json").read_text())) == [digest]
+    text = (build / "manifest.json").read_text()
+    for section, held in (("inputs", {"evaluation": "other"}), ("config", {"tensorrt": {"optimization_level": 5}})):
+        manifest = json.loads(text)
+        manifest[section] |= held
+        (build / "manifest.json").write_text(json.dumps(manifest))
+        before = tree(build)
+        ran = trtcompress("import-results", build, measured[1])
+        assert (ran.code, "of a kit of an earlier build" in ran.err, "--format jetson" in ran.err) == (3, True, True)
+        assert tree(build) == before
+    (build / "manifest.json").write_text(text)
+    done("import-results", build, measured[1])
+    (build / "manifest.json").write_text(json.dumps(manifest))
+    (build / "kits.json").unlink()  # as of a version that did not note them
+    done("import-results", build, measured[1])
+
+
 @pytest.mark.parametrize(
     ("model", "doubted"), [("x86_64", True), ("aarch64", False), ("NVIDIA Jetson AGX Orin", False)]
 )

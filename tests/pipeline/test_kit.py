@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +18,19 @@ import numpy as np
 import pytest
 
 from command_line import done, trtcompress
-from kits import NO_3_8, SECONDS, engine, note, on_jetpack, on_jetpack_4, python_3_8, results, run, with_tegrastats
+from kits import (
+    NO_3_8,
+    SECONDS,
+    engine,
+    note,
+    on_jetpack,
+    on_jetpack_4,
+    python_3_8,
+    results,
+    run,
+    with_busy_tegrastats,
+    with_tegrastats,
+)
 from small_builds import QUICK, small_classifier, tree
 from trtcompress_calibration.trt_cache import read_cache
 from trtcompress_graph.load import read_model
@@ -53,6 +68,8 @@ def old_kit(built, tmp_path) -> Path:
 def test_a_build_leaves_a_kit_for_each_device_and_says_nothing_of_it_for_others(built):
     build = built / "out/small"
     assert sorted(path.name for path in (build / "jetson").iterdir()) == [*DEVICES]
+    sums = [(build / "jetson" / name / "SHA256SUMS").read_bytes() for name in DEVICES]
+    assert set(json.loads((build / "kits.json").read_text())) == {hashlib.sha256(kit).hexdigest() for kit in sums}
     assert (build / "triton/cpu/small/config.pbtxt").is_file()
     report = json.loads((build / "report.json").read_text())
     folders = {one["target"]: one["folders"] for one in report["packages"]}
@@ -355,6 +372,51 @@ def test_on_jetpack_4_engines_of_another_kit_are_built_again_and_not_measured(ol
     assert "trt-fp16: there already" in again.out
     assert on_jetpack_4(old_kit, "validate").code == 0
     assert engine(results(old_kit), "trt-int8")
+
+
+def test_on_jetpack_4_the_power_is_that_of_the_inference_at_the_usual_batch_size(old_kit):
+    assert on_jetpack_4(old_kit, "build").code == 0
+    ran = on_jetpack_4(old_kit, "validate", **with_busy_tegrastats(old_kit.parent / "bin"))
+    assert ran.code == 0, ran.err
+    for name in ("reference", *ENGINES):
+        held = engine(results(old_kit), name)
+        assert (held["ram_mb"], held["power_w"], held["peak_power_w"]) == (7, 2, 2)
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+def test_a_signal_ends_what_jetpack_4_started_and_leaves_nothing(old_kit, shell):
+    program, *more = shell.split()
+    if shutil.which(program) is None:
+        pytest.skip(f"there is no {program}")
+    assert on_jetpack_4(old_kit, "build").code == 0
+    programs, temporary = old_kit.parent / "bin", old_kit.parent / "tmp"
+    temporary.mkdir()
+    asked = {**with_busy_tegrastats(programs), "STAND_IN_WAITS": "1", "TMPDIR": str(temporary)}
+    environment = {**os.environ, **asked, "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = [program, *more, str(old_kit / "jetpack4/validate.sh")]
+    for sent in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        (programs / "state").unlink(missing_ok=True)
+        with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as running:
+            while not (programs / "state").exists():
+                assert running.poll() is None
+                time.sleep(0.05)
+            assert list(temporary.glob("tmp.*"))
+            tegrastats = Path("/proc", (programs / "tegrastats.pid").read_text().strip())
+            os.killpg(running.pid, sent)  # as a terminal does
+            assert running.wait(60) == 128 + sent
+        while tegrastats.exists():  # to the end of the test's time, if need be
+            time.sleep(0.05)
+        assert not list(temporary.glob("tmp.*"))
+
+
+def test_on_jetpack_4_weights_beside_the_graph_need_space_too(old_kit):
+    programs = old_kit.parent / "bin"
+    programs.mkdir()
+    (programs / "df").write_text("#!/bin/sh\necho head\necho disk 9999 1 2000 9% /\n")
+    (programs / "df").chmod(0o755)
+    (old_kit / "models/reference/weights.data").write_bytes(bytes(range(256)) * 8000)
+    ran = on_jetpack_4(old_kit, "build")
+    assert (ran.code, "no space: reference needs 3" in ran.err, "2000 kB are free" in ran.err) == (25, True, True)
 
 
 def test_jetpack_4_needs_trtexec_and_a_shell_alone(old_kit):

@@ -21,13 +21,16 @@ REPORT = "report.json"
 
 
 def write_reports(built: Built, loaded: Loaded, placed: Placed) -> None:
-    """Write report.json, report.md, junit.xml and, last, manifest.json.
+    """Write report.json, report.md, junit.xml and manifest.json; then kits.json, where there are kits.
 
     A build that found all its work done, and the reports with it, leaves them: they tell of the build that worked.
 
     Raises:
         StoreError: the build folder cannot be written.
     """
+    from ..kit_digests import note_kits
+    from ..kit_packing import FORMAT
+
     folder = placed.build_dir
     with store_errors(folder):
         facts = record(built, placed)
@@ -38,6 +41,7 @@ def write_reports(built: Built, loaded: Loaded, placed: Placed) -> None:
             write_text(folder / "junit.xml", junit_xml(facts))
             write_text(folder / REPORT, json.dumps(facts, indent=1) + "\n")
         write_text(folder / MANIFEST, json.dumps(manifest(built, loaded, placed), indent=1) + "\n")
+    note_kits(folder, FORMAT)
 
 
 def _there(folder: Path, facts: dict[str, Any]) -> bool:
