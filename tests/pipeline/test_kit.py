@@ -383,17 +383,16 @@ def test_on_jetpack_4_the_power_is_that_of_the_inference_at_the_usual_batch_size
         assert (held["ram_mb"], held["power_w"], held["peak_power_w"]) == (7, 2, 2)
 
 
-@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_signal_ends_what_jetpack_4_started_and_leaves_nothing(old_kit, shell):
-    program, *more = shell.split()
-    if shutil.which(program) is None:
-        pytest.skip(f"there is no {program}")
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
     assert on_jetpack_4(old_kit, "build").code == 0
     programs, temporary = old_kit.parent / "bin", old_kit.parent / "tmp"
     temporary.mkdir()
     asked = {**with_busy_tegrastats(programs), "STAND_IN_WAITS": "1", "TMPDIR": str(temporary)}
     environment = {**os.environ, **asked, "PATH": f"{programs}:{os.environ['PATH']}"}
-    command = [program, *more, str(old_kit / "jetpack4/validate.sh")]
+    command = [shell, str(old_kit / "jetpack4/validate.sh")]
     for sent in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         (programs / "state").unlink(missing_ok=True)
         with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as running:
