@@ -13,8 +13,11 @@ import pytest
 
 from small_cnn import write_cnn
 from trtcompress_engines.backend import CompileOptions, backend_for
+from trtcompress_engines.backends.trt_recipe import make_recipe
+from trtcompress_engines.backends.trt_reproduce import write_reproduce
 from trtcompress_engines.targets import resolve_target
 from trtcompress_engines.tensorrt_options import TensorRTOptions
+from trtcompress_engines.tensorrt_release import Release
 from trtcompress_graph.load import read_model
 from trtcompress_graph.target import Engine
 
@@ -93,6 +96,40 @@ def test_the_shell_script_gives_the_tool_its_arguments(moved: Path, tmp_path: Pa
         "--maxShapes=x:8x3x16x16",
         "--skipInference",
     ]
+
+
+@pytest.mark.parametrize(
+    ("banner", "named", "number"),
+    [
+        ("[TensorRT v101303] [b9]", "", "101303"),
+        ("[TensorRT v8502]", "8.6.1", "8502"),  # what builds counts
+        ("", "8.6.1", "8601"),
+        ("", "10.3.0", "100300"),
+        ("", "", ""),
+    ],
+)
+def test_the_shell_script_puts_scales_under_the_release_of_its_trtexec(
+    tmp_path: Path, banner: str, named: str, number: str
+):
+    folder, cache = tmp_path / "engine", tmp_path / "engine" / "calibration.cache"
+    folder.mkdir()
+    graph = read_model(write_cnn(folder / "model.onnx"))
+    cache.write_text("TRT-101300-EntropyCalibration2\nx: 3c010a14\n")
+    recipe = make_recipe(Release("classic", "10.13"), graph, "model.plan", TensorRTOptions(), [PROFILES], implicit=True)
+    write_reproduce(recipe, graph, folder)
+    tool = tmp_path / "bin" / "trtexec"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "&&&& RUNNING TensorRT.trtexec {banner} # trtexec $*"\necho "$@" >> ran\n')
+    tool.chmod(0o755)
+    done = run(["sh", str(folder / "reproduce.sh")], PATH=f"{tool.parent}:{os.environ['PATH']}", TENSORRT=named)
+    if not number:
+        assert done.returncode == 2
+        assert "TENSORRT=8.5.2" in done.stderr
+        assert (folder / "ran").read_text() == "--help\n"
+        return
+    assert done.returncode == 0, done.stderr
+    assert "--calib=own.calibration.cache" in (folder / "ran").read_text()
+    assert (folder / "own.calibration.cache").read_text() == f"TRT-{number}-EntropyCalibration2\nx: 3c010a14\n"
 
 
 def test_scripts_are_the_same_each_time(tmp_path: Path):

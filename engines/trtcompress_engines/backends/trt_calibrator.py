@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtcompress_graph.errors import DataError
 
+from ..scripts.reproduce import under_own_header
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -20,15 +22,20 @@ if TYPE_CHECKING:
     Batch = dict[str, NDArray[np.generic]]
 
 
-def calibrator(cache: Path, batches: Path | None) -> Any:
+def calibrator(cache: Path, batches: Path | None, version: str) -> Any:
     """An `IInt8EntropyCalibrator2` that hands TensorRT the scales of a cache, or batches where there is none yet.
 
+    Its `data_loader` is a `DeviceBatches`.
+
     Args:
-        cache: read where it is there, else written.
+        cache: read where there are no batches, and put under the header of the version; else written.
         batches: folder of `.npz` files, a batch each; see `check_batches`.
+        version: of TensorRT, which ignores a cache of any other.
     """
     from polygraphy.backend.trt import Calibrator
 
+    if batches is None:
+        cache.write_bytes(under_own_header(cache.read_bytes(), version))
     return Calibrator(data_loader=DeviceBatches(_files(batches)), cache=str(cache))
 
 
@@ -56,13 +63,20 @@ def _files(batches: Path | None) -> list[Path]:
 
 
 class DeviceBatches:
-    """Batches of `.npz` files in the memory of the GPU, as pointers by input; they can be gone through again."""
+    """Batches of `.npz` files in the memory of the GPU, as pointers by input; they can be gone through again.
+
+    Attributes:
+        files: one a batch.
+        asked: whether a batch was asked for, which TensorRT does where it takes no cache.
+    """
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
+        self.asked = False
         self._buffers: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.asked = True
         on_device = find_spec("pycuda") is not None
         for file in self.files:
             batch = _read(file)

@@ -24,14 +24,14 @@ _BY_FLAG: Mapping[str, str] = MappingProxyType(
 """Polygraphy's arguments for flags; what is not here `finish_config` sets."""
 
 
-def create_config(trt: Any, recipe: Recipe, folder: Path, batches: str = "") -> Any:
+def create_config(trt: Any, recipe: Recipe, folder: Path, calibrator: Any = None) -> Any:
     """Polygraphy's loader of a configuration, with all that it reaches.
 
     Args:
         trt: the loaded TensorRT.
         recipe: what to build.
         folder: of the caches that it names.
-        batches: folder of samples that TensorRT calibrates on, or empty.
+        calibrator: of the implicit path, or None.
     """
     from polygraphy.backend.trt import CreateConfig
 
@@ -50,11 +50,7 @@ def create_config(trt: Any, recipe: Recipe, folder: Path, batches: str = "") -> 
 
         numbers = [(int(name[2:-1]), int(name[-1])) for name in recipe.capabilities]
         return CreateConfigRTX(compute_capabilities=numbers, **given)
-    if recipe.calibration_cache:
-        from .trt_calibrator import calibrator
-
-        given["calibrator"] = calibrator(folder / recipe.calibration_cache, Path(batches) if batches else None)
-    return CreateConfig(use_dla=recipe.dla is not None, tf32=recipe.tf32, **given)
+    return CreateConfig(use_dla=recipe.dla is not None, tf32=recipe.tf32, calibrator=calibrator, **given)
 
 
 def finish_config(trt: Any, recipe: Recipe, folder: Path, config: Any) -> None:

@@ -80,11 +80,16 @@ def _shell(recipe: Recipe, digests: dict[str, str]) -> str:
 
 
 def _own_header(cache: str) -> list[str]:
-    """TensorRT ignores a cache of another release; TENSORRT=8.5.2 names the one that is here."""
+    """TensorRT ignores a cache of another release: the number is that of trtexec's own banner.
+
+    Where it tells none, TENSORRT=8.5.2 names it.
+    """
     return [
-        f'number=$(head -n 1 {cache} | sed "s/^TRT-\\([0-9]*\\).*/\\1/")',
-        'if [ -n "${TENSORRT:-}" ]; then',
+        'command -v trtexec >/dev/null || { echo "trtexec: not found" >&2; exit 127; }',
+        r"number=$(trtexec --help 2>&1 | sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' | head -n 1)",
+        'if [ -z "$number" ] && [ -n "${TENSORRT:-}" ]; then',
         "  number=$(echo \"$TENSORRT\" | awk -F. '{ print $1 * ($1 >= 10 ? 10000 : 1000) + $2 * 100 + $3 }')",
         "fi",
+        '[ -n "$number" ] || { echo "error: trtexec does not tell its release: name it, TENSORRT=8.5.2" >&2; exit 2; }',
         f'sed "1s/^TRT-[0-9]*/TRT-$number/" {cache} > own.{cache}',
     ]

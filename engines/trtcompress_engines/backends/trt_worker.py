@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tensorrt_release import Flavour
+from .trt_calibrator import calibrator
 from .trt_config import create_config, finish_config
 from .trt_load import gpu_count, load
 from .trt_log import blamed_node, parsed_nodes, plain, summary
@@ -120,12 +121,17 @@ def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if errors or not parsed:
         return _parser_error(errors)
+    batches = Path(request.batches) if request.batches else None
+    cache = recipe.calibration_cache
+    scales = calibrator(folder / cache, batches, trt.__version__) if cache else None
     timing = str(folder / recipe.timing_cache) if recipe.timing_cache else None
     config = PostprocessConfig(
-        create_config(trt, recipe, folder, request.batches),
+        create_config(trt, recipe, folder, scales),
         lambda _builder, _network, made: finish_config(trt, recipe, folder, made),
     )
     plan = EngineBytesFromNetwork((builder, network, parser), config, save_timing_cache=timing)()
+    if scales is not None and batches is None and scales.data_loader.asked:
+        return f"TensorRT {trt.__version__} did not take the scales of {cache}: it went to calibrate by itself", ""
     (folder / recipe.plan).write_bytes(plan)
     return "", ""
 

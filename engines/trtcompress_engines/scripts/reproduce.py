@@ -100,6 +100,10 @@ def build(trt: Any) -> bytes:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         sys.exit("error: TensorRT could not build the engine; it has said why")
+    if calibrator is not None and calibrator.asked:
+        sys.exit(
+            f"error: TensorRT did not take the scales of {RECIPE['calibration_cache']}: it went to calibrate by itself"
+        )
     keep_timing(config)
     return bytes(plan)
 
@@ -147,10 +151,20 @@ def keep_timing(config: Any) -> None:
         path.write_bytes(bytes(config.get_timing_cache().serialize()))
 
 
+def under_own_header(cache: bytes, version: str) -> bytes:
+    """The cache under the header of this very release: TensorRT ignores one of another patch."""
+    _, _, rest = cache.partition(b"\n")
+    major, minor, patch = [*numbers(version), 0, 0][:3]
+    number = major * (10000 if major >= 10 else 1000) + minor * 100 + patch
+    return b"TRT-%d-EntropyCalibration2\n" % number + rest
+
+
 def scales(trt: Any) -> Any:
     """A calibrator that measures nothing: it hands out the scales of the cache under the name of this release."""
 
     class Scales(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]
+        asked = False
+
         def __init__(self) -> None:
             trt.IInt8EntropyCalibrator2.__init__(self)
 
@@ -158,13 +172,10 @@ def scales(trt: Any) -> Any:
             return 1
 
         def get_batch(self, names: list[str]) -> None:
-            return None
+            self.asked = True
 
         def read_calibration_cache(self) -> bytes:
-            _, _, rest = Path(HERE, RECIPE["calibration_cache"]).read_bytes().partition(b"\n")
-            major, minor, patch = [*numbers(trt.__version__), 0, 0][:3]
-            number = major * (10000 if major >= 10 else 1000) + minor * 100 + patch
-            return b"TRT-%d-EntropyCalibration2\n" % number + rest
+            return under_own_header(Path(HERE, RECIPE["calibration_cache"]).read_bytes(), trt.__version__)
 
         def write_calibration_cache(self, cache: Any) -> None:
             pass
