@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -30,7 +33,8 @@ def put_folder(place: Path) -> Iterator[Path]:
 def put_folders(places: Sequence[Path]) -> Iterator[list[Path]]:
     """As `put_folder`, for several of one parent: all are on disk before the first takes its place.
 
-    They take their places one after the other; where one cannot, those before it go back.
+    They take their places one after the other; where one cannot, those before it go back. What fails after that is
+    told and not raised: the new ones are in their places.
     """
     parent = places[0].parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -43,9 +47,14 @@ def put_folders(places: Sequence[Path]) -> Iterator[list[Path]]:
         for folder in folders:
             _force(folder)
         _move_all(folders, places)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    try:
         _force_entry(parent)
-    finally:
-        shutil.rmtree(work)
+    except OSError as error:
+        _log.warning("%s is written, and may be as before after a loss of power: %s", parent, error.strerror)
+    _clear(work)
 
 
 def take_away(place: Path) -> None:
@@ -53,8 +62,17 @@ def take_away(place: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=_beside(place.parent)))
     try:
         place.rename(work / place.name)
-    finally:
-        shutil.rmtree(work)
+    except BaseException:
+        work.rmdir()
+        raise
+    _clear(work)
+
+
+def _clear(work: Path) -> None:
+    """Remove what was moved out; a server of another user may have left files in it (`__pycache__`)."""
+    shutil.rmtree(work, ignore_errors=True)
+    if work.exists():
+        _log.warning("%s holds what was there before, and cannot be removed: remove it as who owns its files", work)
 
 
 def _move_all(folders: Sequence[Path], places: Sequence[Path]) -> None:
