@@ -69,6 +69,19 @@ def test_another_file_is_refused(moved: Path, file: str):
     assert "copy the whole folder" in run([sys.executable, str(moved / "reproduce.py")]).stderr
 
 
+def test_weights_are_put_in_by_the_flavour_that_the_plan_is_of(tmp_path: Path):
+    """With the bindings of the extra `rtx`, of which none is called tensorrt."""
+    options = CompileOptions(PROFILES, tensorrt=TensorRTOptions(strip=True))
+    engine = make(write_cnn(tmp_path / "model.onnx"), "rtx-4090", options)
+    command = [sys.executable, str(tmp_path / "refit.py"), *map(str, (engine.path, tmp_path / "model.onnx"))]
+    done = run([*command, str(tmp_path / "whole.plan")], CUDA_VISIBLE_DEVICES="")
+    assert done.returncode != 0
+    assert "No module named" not in done.stderr
+    assert "[TRT]" in done.stdout + done.stderr, "TensorRT was asked; there is no GPU"
+    (tmp_path / "reproduce.py").unlink()
+    assert "reproduce.py is not here; copy it along" in run([*command, "whole.plan"]).stderr
+
+
 def test_another_major_release_is_refused(moved: Path):
     script = moved / "reproduce.py"
     script.write_text(script.read_text().replace("'version': '1.7", "'version': '2.0"))

@@ -2,25 +2,32 @@
 """Put the weights of an ONNX file into a plan, on the GPU that it was built for: python3 refit.py PLAN ONNX OUT.
 
 A stripped plan gets its own back; one that was built with `refit` takes those of a model of the same structure.
+reproduce.py has to lie beside this file: it knows which TensorRT the plan is of, and how that is loaded.
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 def main(plan: str, onnx: str, out: str) -> None:
     """Read the plan, take the weights from the ONNX file, write the whole engine."""
-    trt = import_module("tensorrt_rtx" if find_spec("tensorrt_rtx") and not find_spec("tensorrt") else "tensorrt")
-    whole = refit(trt, Path(plan).read_bytes(), onnx)
+    whole = refit(load(), Path(plan).read_bytes(), onnx)
     partial = Path(f"{out}.partial")
     partial.write_bytes(whole)
     partial.replace(out)
     print("wrote", out)
+
+
+def load() -> Any:
+    """TensorRT of the flavour that the plan is of."""
+    beside = Path(__file__).resolve().with_name("reproduce.py")
+    if not beside.is_file():
+        sys.exit(f"error: {beside} is not here; copy it along")
+    return runpy.run_path(str(beside))["load"]()
 
 
 def refit(trt: Any, plan: bytes, onnx: str) -> bytes:
