@@ -29,6 +29,8 @@ def test_runs_on_python_3_8_without_trtcompress(path: Path):
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    keywords = {word.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for word in node.keywords}
+    assert "strict" not in keywords, "zip takes it from 3.10 on"
     allowed = {"PIL", "numpy", "onnxruntime", "triton_python_backend_utils"}
     assert {module.partition(".")[0] for module in modules} <= allowed | set(sys.stdlib_module_names)
 

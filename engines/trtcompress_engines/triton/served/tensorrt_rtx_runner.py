@@ -114,9 +114,10 @@ class Runner:
         for name in self.inputs:
             low, usual, high = (tuple(each) for each in self._engine.get_tensor_profile_shape(name, index))
             lengths = shapes[name][: len(usual)]
-            if len(lengths) != len(usual) or not all(a <= b <= c for a, b, c in zip(low, lengths, high, strict=True)):
+            axes = range(len(usual))
+            if len(lengths) != len(usual) or not all(low[axis] <= lengths[axis] <= high[axis] for axis in axes):
                 return float("inf")
-            total += sum(abs(length - wanted) for length, wanted in zip(lengths, usual, strict=True))
+            total += sum(abs(lengths[axis] - usual[axis]) for axis in axes)
         return total
 
     def _bind_input(self, name: str, value: Any) -> Any:
