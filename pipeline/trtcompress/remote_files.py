@@ -82,6 +82,37 @@ def _as_tar(folder: Path, names: Sequence[str]) -> Iterator[IO[bytes]]:
         writer.join()
 
 
+@contextmanager
+def _behind_mark(final: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A stream to write to, of which `final` gets what stands behind the mark: login scripts may print before it.
+
+    Raises:
+        OSError: `final` cannot be written.
+    """
+    reading, writing = os.pipe()
+    failed: list[OSError] = []
+
+    def copy() -> None:
+        with os.fdopen(reading, "rb") as stream:
+            try:
+                if any(line == scripts.MARK for line in stream):
+                    shutil.copyfileobj(stream, final)
+            except OSError as error:
+                failed.append(error)
+            while stream.read(1 << 16):  # so that who writes ends in peace
+                pass
+
+    copier = Thread(target=copy, daemon=True)
+    copier.start()
+    try:
+        with os.fdopen(writing, "wb") as stream:
+            yield stream
+    finally:
+        copier.join()
+    if failed:
+        raise failed[0]
+
+
 def bring(host: Host, key: str, path: str, final: Path, sha256: str | None) -> None:
     """Fetch a file of what was made; it gets its final name when it is whole."""
     folder, name = final.parent, Path(path).name
@@ -92,7 +123,8 @@ def bring(host: Host, key: str, path: str, final: Path, sha256: str | None) -> N
         with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with aside.open("wb") as stream:
-                answer = call(host.remote, scripts.give(key, path), f"bringing {name}", stdout=stream)
+                with _behind_mark(stream) as written:
+                    answer = call(host.remote, scripts.give(key, path), f"bringing {name}", stdout=written)
                 stream.flush()
                 os.fsync(stream.fileno())
             ensure(answer, host.remote, f"bringing {name}")
@@ -115,7 +147,8 @@ def bring_all(host: Host, key: str, files: Mapping[str, str], folder: Path) -> N
     """
     with store_errors(folder), TemporaryDirectory(prefix=".kit.", dir=folder.parent) as aside:
         with TemporaryFile(dir=folder.parent) as packed:
-            answer = call(host.remote, scripts.give_all(key, list(files)), "bringing results", stdout=packed)
+            with _behind_mark(packed) as written:
+                answer = call(host.remote, scripts.give_all(key, list(files)), "bringing results", stdout=written)
             ensure(answer, host.remote, "bringing results")
             packed.seek(0)
             damaged = _unpack(packed, files, Path(aside, folder.name))

@@ -5,7 +5,8 @@
     .../done/                            of an engine: the plan, its digest and its log; renamed into place when whole
     .../engines/, results/               of a kit: what `./build` and `./validate` made; their logs lie above
 
-What a script tells stands on lines that begin with `trtcompress: `, since login scripts may print too.
+What a script tells stands on lines that begin with `trtcompress: `, since login scripts may print too; files are given
+behind the line MARK.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ FAILED = 70
 DAMAGED = 76
 """Exit code of `receive` where something else arrived than was sent."""
 
+MARK = b"trtcompress: begins\n"
+"""What follows this line is what was asked for, byte for byte."""
+
 KitStep = Literal["build", "validate"]
 
 _START = """
 set -u
 export LC_ALL=C
+echo # what login scripts print may end without one
 tell() { echo "trtcompress: $*"; }
 tell_if_full() { # a log on a full disk does not say it
     head -c 65536 /dev/zero 2>/dev/null > .full.partial || echo "No space left on device"
@@ -184,13 +189,13 @@ tell ended $code
 
 
 def give(key: str, path: str) -> str:
-    """Write a file of what was made to stdout."""
-    return f'{_start(key)}cat "$d/"{shlex.quote(path)}\n'
+    """Write a file of what was made to stdout, behind MARK."""
+    return f'{_start(key)}tell begins\ncat "$d/"{shlex.quote(path)}\n'
 
 
 def give_all(key: str, paths: Sequence[str]) -> str:
-    """Write files of what was made to stdout, as a tar."""
-    return f'{_start(key)}tar -cf - -C "$d" {_words(paths)}\n'
+    """Write files of what was made to stdout, as a tar, behind MARK."""
+    return f'{_start(key)}tell begins\ntar -cf - -C "$d" {_words(paths)}\n'
 
 
 def forget(key: str) -> str:
