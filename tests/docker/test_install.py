@@ -53,3 +53,5 @@ def test_the_image_is_pinned_to_the_patch_and_runs_as_no_root() -> None:
     assert lines.index("USER builder") < next(i for i, line in enumerate(lines) if "docker/install.sh" in line)
     assert "HEALTHCHECK CMD trtcompress --version" in lines
     assert "ENV PATH=/home/builder/venv/bin:$PATH" in lines
+    assert re.search(r"^RUN .*install -d .*-m 1777 /work$", text, re.M), "any --user may write there"
+    assert text.index("-m 1777 /work") < text.index("USER builder"), "only root makes it"

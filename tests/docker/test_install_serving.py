@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from packaging.requirements import Requirement
 
+from s3_server import free_port
 from triton_models import BATCH_8, CPU, cnn, engine_of
 from trtcompress_engines.triton import TritonOptions, write_repository
 
@@ -114,4 +116,9 @@ def test_the_image_copies_what_is_there() -> None:
     assert sources == ["docker/install-serving.sh", "docker/constraints-serving.txt", "constraints.txt"]
     assert all((ROOT / source).is_file() for source in sources)
     assert re.search(r"^USER serving$", text, re.M)
-    assert "HEALTHCHECK" in text
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD (.*(?:\\\n.*)*)$", text, re.M)
+    program = re.sub(r"\\\n", "", check).strip().replace("8000", str(free_port()))
+    proxied = {"PATH": os.environ["PATH"], "http_proxy": "http://nowhere.invalid:1"}
+    asked = subprocess.run(["sh", "-c", program], env=proxied, capture_output=True, text=True, check=False)
+    assert asked.returncode == 1
+    assert "Connection refused" in asked.stderr, "it asks this machine, and no proxy"
