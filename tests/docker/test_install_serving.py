@@ -116,8 +116,8 @@ def test_the_image_copies_what_is_there() -> None:
     assert sources == ["docker/install-serving.sh", "docker/constraints-serving.txt", "constraints.txt"]
     assert all((ROOT / source).is_file() for source in sources)
     assert re.search(r"^USER serving$", text, re.M)
-    (check,) = re.findall(r"^HEALTHCHECK .* CMD (.*(?:\\\n.*)*)$", text, re.M)
-    program = re.sub(r"\\\n", "", check).strip().replace("8000", str(free_port()))
+    (check,) = re.findall(r"^HEALTHCHECK .* CMD +(.*)$", re.sub(r"\\\n", "", text), re.M)
+    program = check.replace("8000", str(free_port()))
     proxied = {"PATH": os.environ["PATH"], "http_proxy": "http://nowhere.invalid:1"}
     asked = subprocess.run(["sh", "-c", program], env=proxied, capture_output=True, text=True, check=False)
     assert asked.returncode == 1
