@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from trtcompress_graph.errors import ServingError, UsageError
 
+from .channels import channel_options
+
 if TYPE_CHECKING:
     from ..backend import Array
 
@@ -18,6 +20,8 @@ GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 _NO_ID = re.compile(r"^\[request id: <id_unknown>\] ")
 _TIMEOUT = 120.0
+LOAD_SECONDS = 300.0
+"""How long a server may take to load a model, or to take it out."""
 _INSTALL = "pip install 'tritonclient[grpc]'"
 
 
@@ -54,7 +58,7 @@ class Client:
             raise UsageError("asking a server needs tritonclient", hint=_INSTALL) from error
         self.address = address
         self._grpc = grpc
-        self._client = grpc.InferenceServerClient(address)
+        self._client = grpc.InferenceServerClient(address, channel_args=channel_options(address))
 
     def __enter__(self) -> Self:
         return self
@@ -101,17 +105,30 @@ class Client:
         return found
 
     def load(self, model: str) -> str:
-        """Load a model; empty, or why the server could not."""
+        """Load a model; empty, or why the server could not.
+
+        Raises:
+            ServingError: nobody answers, or it is not loaded in LOAD_SECONDS.
+        """
         try:
-            self._client.load_model(model)
+            self._client.load_model(model, client_timeout=LOAD_SECONDS)
         except self._grpc.InferenceServerException as error:
+            self._raise_hung(error, f"did not load '{model}'")
             self._raise_gone(error)
             return str(error.message())
         return ""
 
     def unload(self, model: str) -> None:
-        """Take a model out again."""
-        self._asked(lambda: self._client.unload_model(model))
+        """Take a model out again.
+
+        Raises:
+            ServingError: nobody answers, or it is still there after LOAD_SECONDS.
+        """
+        try:
+            self._client.unload_model(model, client_timeout=LOAD_SECONDS)
+        except self._grpc.InferenceServerException as error:
+            self._raise_hung(error, f"did not take out '{model}'")
+            raise self._gone(error) from error
 
     def infer(self, model: str, feed: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs by name; without `outputs` all of them.
@@ -141,6 +158,14 @@ class Client:
             return call()
         except self._grpc.InferenceServerException as error:
             raise self._gone(error) from error
+
+    def _raise_hung(self, error: Any, what: str) -> None:
+        if _status(error) == "DEADLINE_EXCEEDED":
+            raise ServingError(
+                f"the server {what} in {LOAD_SECONDS:.0f} s: the model, or the process that runs it, hangs",
+                where=self.address,
+                hint="serve it alone and see its log: tritonserver --model-repository REPOSITORY --log-verbose 1",
+            ) from error
 
     def _raise_gone(self, error: Any) -> None:
         if _status(error) in GONE:
