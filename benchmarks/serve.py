@@ -8,8 +8,8 @@ Both models are built by `trtcompress build` from the same ONNX file and samples
 goes to the build of the compressed one (`prune.macs=0.7`). They are tuned for the same limit of p99: without
 --latency-ms twice that of one request alone to FP32 as it was packaged. At the end all four are loaded into one server
 and asked in rounds: in each round every number of clients asks every model for one window, in an order that turns
-around, so that the load is the same for all. Figures are medians over the rounds. `results/serve.json` keeps each task
-with its curves and its commit.
+around, so that the load is the same for all. Requests a second are medians over the rounds, latencies those of all
+requests. `results/serve.json` keeps each task with its curves and its commit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from trtcompress.outputs import TunedModel
 from trtcompress.tuning import tune
 from trtcompress_engines.triton.bench import bench_for, usual_feeds
 from trtcompress_engines.triton.installed import Installed, find_server
-from trtcompress_engines.triton.load import Point, one_window, pooled, request_bytes
+from trtcompress_engines.triton.load import Window, one_window, pooled, request_bytes
 from trtcompress_engines.triton.modelconfig import parameter, parse_config, to_text
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import running
@@ -104,7 +104,7 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "rounds": ROUNDS,
         "load_average": os.getloadavg(),
         "encodings": {kind: encoding(repositories[kind] / models[kind]) for kind in MODELS},
-        "served": {name: {str(count): figures(points) for count, points in of.items()} for name, of in got.items()},
+        "served": {name: {str(count): figures(windows) for count, windows in of.items()} for name, of in got.items()},
         "tuned": {kind: one.model_dump() for kind, one in tuned.items()},
     }
 
@@ -149,9 +149,9 @@ def alone(repository: Path, model: str, installed: Installed, seconds: float) ->
         return bench.measure("alone", 1).p99
 
 
-def in_rounds(variants: Mapping[str, Path], installed: Installed, seconds: float) -> dict[str, dict[int, list[Point]]]:
-    """All loaded at once; by variant and number of clients a point a round."""
-    got: dict[str, dict[int, list[Point]]] = {name: {count: [] for count in CLIENTS} for name in variants}
+def in_rounds(variants: Mapping[str, Path], installed: Installed, seconds: float) -> dict[str, dict[int, list[Window]]]:
+    """All loaded at once; by variant and number of clients a window a round."""
+    got: dict[str, dict[int, list[Window]]] = {name: {count: [] for count in CLIENTS} for name in variants}
     with TemporaryDirectory(prefix="trtcompress-serve-") as folder:
         for name, source in variants.items():
             renamed(source, Path(folder) / name)
@@ -182,14 +182,14 @@ def encoding(folder: Path) -> str:
     return parameter(parse_config(folder / "config.pbtxt"), "encoding")
 
 
-def figures(points: Sequence[Point]) -> dict[str, Any]:
-    """Medians over the rounds, and each round."""
-    point = pooled(points)
+def figures(windows: Sequence[Window]) -> dict[str, Any]:
+    """All rounds as one, and each round."""
+    point = pooled(windows)
     return {
         "requests_per_s": point.throughput,
         "p50_ms": point.p50,
         "p99_ms": point.p99,
-        "rounds": [{"requests_per_s": one.throughput, "p99_ms": one.p99} for one in points],
+        "rounds": [{"requests_per_s": one.throughput, "p99_ms": pooled([one]).p99} for one in windows],
     }
 
 

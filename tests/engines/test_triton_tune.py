@@ -10,7 +10,7 @@ import pytest
 from triton_models import CPU, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
 from trtcompress_engines.triton.installed import find_server
-from trtcompress_engines.triton.load import Point, measure, one_window, request_bytes
+from trtcompress_engines.triton.load import Point, Window, measure, one_window, pooled, request_bytes
 from trtcompress_engines.triton.search import MOST_CLIENTS, Tried, curve, search
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import running
@@ -137,6 +137,17 @@ def test_what_a_winner_costs_where_few_ask_is_told():
     assert fewer_clients(start, start) == ""
 
 
+def test_windows_as_one_have_the_percentiles_of_all_requests():
+    """Half of the windows break a limit of 30 ms, so does their p99; a single long request of a hundred does not."""
+    fast, slow = (Window(4, 2.0, np.full(100, latency, np.float32)) for latency in (0.01, 0.04))
+    found = pooled([fast, slow] * 4)
+    assert (found.concurrency, found.requests, found.throughput) == (4, 800, 50)
+    assert found.p99 == pytest.approx(40)
+    assert pooled([fast] * 7 + [slow]).p50 == pytest.approx(10)
+    outlier = np.where(np.arange(1000) == 7, 9, 0.01).astype(np.float32)
+    assert pooled([Window(4, 1.0, outlier), Window(4, 3.0, outlier[10:])]).p99 == pytest.approx(10)
+
+
 def test_nothing_better():
     assert verdict(None, 10, False) == ("nothing that was tried comes near to what was there", False)
     assert verdict(None, 10, True) == ("nothing that was tried keeps the limit", False)
@@ -204,7 +215,7 @@ def test_load_is_measured(address):
         assert 0 < got.p50 <= got.p90 <= got.p99
         # as many clients as there are wait all the time: Little's law
         assert got.concurrency / got.throughput * 1e3 == pytest.approx(got.p50, rel=1)
-    assert one_window(address, [encoded(1)], 2, 0.05).requests >= 10
+    assert len(one_window(address, [encoded(1)], 2, 0.05).latencies) >= 10
 
 
 def test_a_request_that_fails_under_load_is_told(address):

@@ -14,7 +14,7 @@ import numpy as np
 
 from .client import Client
 from .installed import Installed
-from .load import Point, measure, one_window, request_bytes
+from .load import Point, Window, measure, one_window, request_bytes
 from .modelconfig import to_text
 from .reference import Reference, has_reference
 from .requests import Feed, find_bounds, make_feed
@@ -63,7 +63,7 @@ class Bench:
         """A point of the curve."""
         return measure(self.address, self._requests(name), clients, self.seconds)
 
-    def turn(self, name: str, clients: int) -> Point:
+    def turn(self, name: str, clients: int) -> Window:
         """One window."""
         return one_window(self.address, self._requests(name), clients, self.seconds)
 

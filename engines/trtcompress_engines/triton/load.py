@@ -17,7 +17,11 @@ import numpy as np
 
 from trtcompress_graph.errors import ServingError, UsageError
 
+from .channels import channel_options
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..backend import Array
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -86,26 +90,38 @@ def measure(address: str, requests: Sequence[bytes], concurrency: int, seconds: 
     """
     with _clients(address, requests, concurrency) as clients:
         clients.window(seconds / 2, least=concurrency)
-        windows: list[_Window] = []
+        windows: list[Window] = []
         while len(windows) < MOST_WINDOWS and not _agree(windows[-_IN_A_ROW:]):
             windows.append(clients.window(seconds))
-    return _point(concurrency, windows[-_IN_A_ROW:], _agree(windows[-_IN_A_ROW:]))
+    last = windows[-_IN_A_ROW:]
+    return _point(last, sum(len(one.latencies) for one in last) / sum(one.seconds for one in last), _agree(last))
 
 
-def one_window(address: str, requests: Sequence[bytes], concurrency: int, seconds: float) -> Point:
+def one_window(address: str, requests: Sequence[bytes], concurrency: int, seconds: float) -> Window:
     """A single window after a short warm-up, for loads that take turns."""
     with _clients(address, requests, concurrency) as clients:
         clients.window(seconds / 4, least=concurrency)
-        return _point(concurrency, [clients.window(seconds)], True)
+        return clients.window(seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """What was answered in one window.
+
+    Attributes:
+        concurrency: clients.
+        seconds: its length.
+        latencies: seconds from request to answer, of each request.
+    """
+
+    concurrency: int
     seconds: float
-    latencies: tuple[float, ...]
+    latencies: NDArray[np.float32]
+    """A fortieth of what the clients hold while they ask, so that those of many windows may be kept."""
 
     @property
     def throughput(self) -> float:
+        """Requests a second."""
         return len(self.latencies) / self.seconds
 
 
@@ -133,7 +149,7 @@ class _Clients:
                 self.failed.append(error)
                 self.stop.set()
 
-    def window(self, seconds: float, least: int = LEAST_REQUESTS) -> _Window:
+    def window(self, seconds: float, least: int = LEAST_REQUESTS) -> Window:
         """What was answered from now on."""
         start = time.perf_counter()
         seen = [len(done) for done in self.answered]
@@ -143,7 +159,7 @@ class _Clients:
                 raise ServingError(f"a request failed under load: {_words(self.failed)}")
         took = time.perf_counter() - start
         latencies = [latency for done, begin in zip(self.answered, seen, strict=True) for _, latency in done[begin:]]
-        return _Window(took, tuple(latencies))
+        return Window(len(self.answered), took, np.array(latencies, np.float32))
 
     def _count(self, seen: Sequence[int]) -> int:
         return sum(len(done) - begin for done, begin in zip(self.answered, seen, strict=True))
@@ -154,7 +170,7 @@ def _clients(address: str, requests: Sequence[bytes], count: int) -> Iterator[_C
     import grpc  # type: ignore[import-untyped]  # it ships no types
 
     # Without this all channels share one connection, which is then what is measured.
-    apart = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    apart = [("grpc.use_local_subchannel_pool", 1), *channel_options(address)]
     channels = [grpc.insecure_channel(address, options=apart) for _ in range(count)]
     clients = _Clients(count)
     threads = [
@@ -173,11 +189,11 @@ def _clients(address: str, requests: Sequence[bytes], count: int) -> Iterator[_C
             channel.close()
 
 
-def _agree(windows: Sequence[_Window]) -> bool:
+def _agree(windows: Sequence[Window]) -> bool:
     if len(windows) < _IN_A_ROW:
         return False
     throughputs = [window.throughput for window in windows]
-    means = [statistics.fmean(window.latencies) for window in windows]
+    means = [float(window.latencies.mean(dtype=np.float64)) for window in windows]
     return all(
         abs(value - statistics.fmean(values)) <= AGREE * statistics.fmean(values)
         for values in (throughputs, means)
@@ -185,20 +201,15 @@ def _agree(windows: Sequence[_Window]) -> bool:
     )
 
 
-def _point(concurrency: int, windows: Sequence[_Window], stable: bool) -> Point:
-    latencies = [latency for window in windows for latency in window.latencies]
+def pooled(windows: Sequence[Window]) -> Point:
+    """Several windows of the same load as one: the median of throughput, and the percentiles of all requests."""
+    return _point(windows, statistics.median(window.throughput for window in windows), True)
+
+
+def _point(windows: Sequence[Window], throughput: float, stable: bool) -> Point:
+    latencies = np.concatenate([window.latencies for window in windows])
     p50, p90, p99 = (float(value) * 1e3 for value in np.percentile(latencies, [50, 90, 99]))
-    throughput = len(latencies) / sum(window.seconds for window in windows)
-    return Point(concurrency, throughput, p50, p90, p99, len(latencies), stable)
-
-
-def pooled(points: Sequence[Point]) -> Point:
-    """Several windows of the same load as one: medians of what each got, and the worst p99 but for outliers."""
-    medians = {
-        name: statistics.median(getattr(point, name) for point in points)
-        for name in ("throughput", "p50", "p90", "p99")
-    }
-    return Point(points[0].concurrency, **medians, requests=sum(point.requests for point in points), stable=True)
+    return Point(windows[0].concurrency, throughput, p50, p90, p99, len(latencies), stable)
 
 
 def _words(failed: Sequence[Exception]) -> str:
