@@ -56,6 +56,14 @@ def test_the_one_that_is_named_with_its_backends(image: Path):
     assert not server.log.exists()
 
 
+def test_a_proxy_is_not_asked_whether_it_is_up(image: Path, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with running(image.parent, find_server(image), start_seconds=20) as server:
+        assert server.live()
+
+
 def test_the_one_on_PATH_comes_before_that_of_the_wheel(image: Path, monkeypatch):
     assert find_server().stub is not None, "the wheel's"
     monkeypatch.setenv("PATH", f"{image.parent}:{os.environ['PATH']}")

@@ -6,7 +6,6 @@ libraries are loaded for all to see, and because a crash in native code then end
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
 import sys
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..tensorrt_release import Flavour
+from ..with_parent import end_with_parent
 from .trt_calibrator import calibrator
 from .trt_config import create_config, finish_config
 from .trt_load import gpu_count, load
 from .trt_log import blamed_node, parsed_nodes, plain, summary
 from .trt_recipe import Recipe
-
-_SET_PARENT_DEATH_SIGNAL = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,10 @@ class _Log:
 
 def main(request_file: str, result_file: str) -> None:
     """Do what the request file says and write the result file."""
-    _end_with_parent()
+    end_with_parent(signal.SIGKILL)
     raw = json.loads(Path(request_file).read_text(encoding="utf-8"))
     result = build(Request(**raw))
     Path(result_file).write_text(json.dumps(asdict(result)), encoding="utf-8")
-
-
-def _end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it is gone; only Linux can."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def build(request: Request) -> Result:

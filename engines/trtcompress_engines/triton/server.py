@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from trtcompress_graph.errors import ServingError
 
+from .. import with_parent
 from .installed import Installed
 from .server_packages import with_packages
 
@@ -25,6 +28,9 @@ START_SECONDS = 120
 """How long a server may take until it answers; models load in that time."""
 
 _LOG_LINES = 20
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""No proxy (`http_proxy`) reaches a server on loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Server:
     def answers(self, path: str) -> bool:
         """Whether it answers 200 to a GET of this path."""
         try:
-            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=5) as answer:
+            with _DIRECT.open(f"http://{self.http}{path}", timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -61,6 +67,8 @@ def running(
     repository: Path, installed: Installed, arguments: Sequence[str] = (), start_seconds: float = START_SECONDS
 ) -> Iterator[Server]:
     """Serve a model repository on 127.0.0.1; models that fail to load do not end the server.
+
+    It ends with the block, and with the thread that runs it, however that ends.
 
     Raises:
         ServingError: the server did not come up.
@@ -91,36 +99,26 @@ def running(
 
 
 def _start(command: Sequence[str], installed: Installed, out: int) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **installed.environment},
-            cwd=installed.folder,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ServingError(
-            f"tritonserver cannot be started: {error.strerror or error}",
-            where=str(installed.binary),
-            hint="name a tritonserver for this machine with --server PATH",
-        ) from error
+    launcher = [sys.executable, "-IS", with_parent.__file__, str(os.getpid()), json.dumps(dict(installed.environment))]
+    return subprocess.Popen(
+        [*launcher, *command], stdout=out, stderr=subprocess.STDOUT, cwd=installed.folder, start_new_session=True
+    )
 
 
 def _wait_until_up(server: Server, process: subprocess.Popen[bytes], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not server.answers("/v2/health/ready"):
         if process.poll() is not None:
-            raise _not_up(f"ended with {process.returncode}", server)
+            raise _not_up(f"ended with {process.returncode}", server, process.returncode)
         if time.monotonic() > end:
             raise _not_up(f"is not ready after {seconds:.0f} s", server)
         time.sleep(0.1)
 
 
-def _not_up(what: str, server: Server) -> ServingError:
+def _not_up(what: str, server: Server, code: int | None = None) -> ServingError:
+    hint = "name a tritonserver for this machine with --server PATH" if code == with_parent.NOT_STARTED else ""
     last = "\n".join(server.log_text().splitlines()[-_LOG_LINES:])
-    return ServingError(f"tritonserver {what}; the end of its log:\n{last}", where=server.grpc)
+    return ServingError(f"tritonserver {what}; the end of its log:\n{last}", where=server.grpc, hint=hint)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

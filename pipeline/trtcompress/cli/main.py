@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, NoReturn
@@ -14,6 +17,7 @@ import click
 from trtcompress_graph.errors import TrtCompressError
 
 from .. import __version__
+from .ending import signals_as_interrupts
 
 COMMANDS = {
     "build": "Build engines from a config or an ONNX file: the whole pipeline.",
@@ -60,7 +64,7 @@ Exit codes:
   23   it lacks TensorRT or the card
   24   the connection to it broke; the same command goes on
   25   no space on it
-  130  interrupted; the same build or recover goes on from there, others begin anew
+  130  interrupted (129 by SIGHUP, 143 by SIGTERM); the same build or recover goes on from there, others begin anew
 """
 
 
@@ -116,6 +120,11 @@ def run(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     global _stderr
     _stderr = sys.stderr
+    with signals_as_interrupts() as came:
+        return _run(argv, came)
+
+
+def _run(argv: list[str] | None, came: Sequence[signal.Signals]) -> int:
     try:
         result = root.main(args=argv, prog_name="trtcompress", standalone_mode=False)
     except click.ClickException as error:
@@ -126,8 +135,10 @@ def run(argv: list[str] | None = None) -> int:
         whence = {"build": "the last finished stage", "recover": "its last checkpoint, if there is one yet"}
         goes_on = whence.get(*command or [""])
         more = f"; the same command goes on after {goes_on}" if goes_on else ""
-        say(f"interrupted: nothing half-written is left{more}")
-        return leave(130)
+        with suppress(OSError):  # of a terminal that is gone
+            by = f" by {came[0].name}" if came else ""
+            say(f"interrupted{by}: nothing half-written is left{more}")
+        return leave(128 + (came[0] if came else signal.SIGINT))
     except TrtCompressError as error:
         say(f"error: {error}")
         _trace()
@@ -180,6 +191,7 @@ def leave(code: int) -> int:
 
         abandon()
         for stream in (sys.stdout, _stderr or sys.stderr):
-            stream.flush()
+            with suppress(OSError):
+                stream.flush()
         os._exit(code)
     return code
