@@ -133,7 +133,10 @@ def how_to_go_on(engine: Engine, build_dir: str, repository: str = "repository",
     if target is not None and target.how == "kit":
         kit = f"trtcompress package {build_dir} --target {engine.target} --format jetson -o kit"
         by_hand = how_to_go_on(engine, build_dir, repository)
-        return f"{kit} makes a kit that builds and measures all engines on the device; by hand instead: {by_hand}"
+        return (
+            f"{kit} (in the folder of the config) makes a kit that builds and measures all engines on the device; by "
+            f"hand instead: {by_hand}"
+        )
     folder = f"{build_dir}/engines/{engine.target}/{engine.encoding}"
     return (
         f"1. copy {folder}/{engine.graph.path.name} and what lies beside it to the machine with the card; "

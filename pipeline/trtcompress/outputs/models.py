@@ -58,7 +58,9 @@ class RecoverResult(ModelFile):
     """The model that `recover` wrote, and what the training came to."""
 
     steps: int = Field(description="that were made; 0 with a training loop of the user's own")
-    best_step: int = Field(description="after which the student was best; 0: as it came")
+    best_step: int = Field(
+        description="after which the student was best; 0: before the first, as it came, or as blocks or trials left it"
+    )
     lr: float
     samples: int
     loss_before: float | None = Field(

@@ -51,6 +51,11 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
         lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (lr)"
         so_far = " than its blocks had" if fits_blocks(job.training, job.pool.total) else ""
         yield f"no step of the training {what}{so_far} on samples that were held out{lower}"
+    elif outcome.best_step == 0:
+        yield (
+            f"none of the {steps_in_words(outcome.steps)} was better than what the trials of learning rates had come "
+            "to, which is kept"
+        )
     if outcome.rollbacks:
         yield (
             f"it diverged {outcome.rollbacks} times (numbers that were not finite, or a loss far above the start); the "

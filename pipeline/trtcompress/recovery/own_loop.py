@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from trtcompress_graph.callables import load_callable
 from trtcompress_graph.errors import RecoverError
@@ -64,23 +64,38 @@ def run_own_loop(function: FunctionRef, job: Job) -> fx.GraphModule:
     taken = inspect.signature(call).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     where = f"recover: function '{function.source}'"
+    wanted = {name: torch.empty_like(value, device="meta") for name, value in pair.student.state_dict().items()}
     try:
         made = call(pair.student, **{name: value for name, value in offered.items() if anything or name in taken})
-    except Exception as error:  # the user's own code can raise anything
+    except (Exception, SystemExit) as error:  # the user's own code can raise anything
         inside = traceback.extract_tb(error.__traceback__)[1:2]  # its own frame, behind this one
         at = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in inside)
         raise RecoverError(f"it failed: {type(error).__name__}: {error}{at}", where=where, hint=_HINT) from error
-    return _checked(made, pair.student, where)
+    return _checked(made, pair.student, wanted, where)
 
 
-def _checked(made: Any, given: fx.GraphModule, where: str) -> fx.GraphModule:
+def _checked(made: Any, given: fx.GraphModule, wanted: Mapping[str, Tensor], where: str) -> fx.GraphModule:
+    """The module with the weights of the one that came back.
+
+    Args:
+        made: that came back.
+        given: that was handed out.
+        wanted: tensors of its shapes and types, by name, from before.
+        where: the function.
+    """
     made = getattr(made, "_orig_mod", made)  # what `torch.compile` was given
     if not isinstance(made, nn.Module):
         raise RecoverError(f"it gave back {type(made).__name__}, not the module", where=where, hint=_HINT)
-    wanted, got = given.state_dict(), made.state_dict()
-    strange = sorted(wanted.keys() ^ got.keys()) or [n for n in wanted if wanted[n].shape != got[n].shape]
+    got = made.state_dict()
+    strange = sorted(wanted.keys() ^ got.keys())
+    strange = strange or [n for n in wanted if (wanted[n].shape, wanted[n].dtype) != (got[n].shape, got[n].dtype)]
     if strange:
-        raise RecoverError(f"the module that it gave back differs in '{strange[0]}'", where=where, hint=_HINT)
+        hint = "give back the module that it got, with its weights changed alone (of an AveragedModel its `.module`)"
+        told = [
+            f"{list(held[strange[0]].shape)} {held[strange[0]].dtype}" for held in (wanted, got) if strange[0] in held
+        ]
+        how = " became ".join(told) if len(told) > 1 else "one of both does not have it"
+        raise RecoverError(f"the module that it gave back differs in '{strange[0]}': {how}", where=where, hint=hint)
     broken = next((n for n, v in got.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
     if broken is not None:
         raise RecoverError(f"'{broken}' is not finite", where=where, hint="lower the learning rate")

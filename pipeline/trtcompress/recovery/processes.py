@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
+from trtcompress_engines.with_parent import end_with_parent
 from trtcompress_graph.errors import StageError, TrtCompressError
 
 from .checkpoint import holds_training
@@ -26,13 +30,22 @@ def train_in_processes(fabric: Fabric, job: Job, told: Told) -> Outcome:
         TrtCompressError, OSError: what the first process failed with.
     """
     alone = job.training.devices == 1
+    run = train if alone else partial(_train_as_child, os.getpid())
     try:
-        found = fabric.launch(partial(train, job=job, told=told if alone else for_processes))
+        found = fabric.launch(partial(run, job=job, told=told if alone else for_processes))
     except (ProcessExitedException, ProcessRaisedException) as error:
         raise _lost(error, job) from error
     if isinstance(found, (TrtCompressError, OSError)):
         raise found
     return Outcome(**found)
+
+
+def _train_as_child(parent: int, fabric: Fabric, job: Job, told: Told) -> Any:
+    """Train in one of several processes, which end with the one that started them, however that ends."""
+    end_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:  # gone before it could be told
+        sys.exit(1)
+    return train(fabric, job, told)
 
 
 def _lost(error: ProcessExitedException | ProcessRaisedException, job: Job) -> StageError:

@@ -17,6 +17,7 @@ from ..codec import identity
 from ..digests import digest_of, library_version
 from ..files import write_text
 from ..stage import Progress
+from .progress import line_of
 
 if TYPE_CHECKING:
     from .loop import Told
@@ -31,11 +32,6 @@ LIBS = ("trtcompress", "torch", "lightning-fabric", "onnx-ir")
 
 FORGOTTEN = 14 * 86400
 """Seconds after which nobody will go on with a training that was killed."""
-
-
-def line_of(what: str, done: int, total: int | None) -> str:
-    """What is told of a training: with the step, where it is how the training stands there."""
-    return f"step {done}/{total}: {what}" if total and done and "loss" in what else what
 
 
 def by_lines(name: str, progress: Progress) -> Told:

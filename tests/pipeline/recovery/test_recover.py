@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 import torch
 from onnx import numpy_helper
@@ -160,6 +162,33 @@ def write_fixed(path: Path, seed: int) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+def test_processes_end_with_the_one_that_started_them(place):
+    """Also where it started in the background of a shell, which lets it ignore Ctrl-C."""
+    program = Path(sys.executable).with_name("trtcompress")
+    command = [program, "recover", place / "student.onnx", "--teacher", place / "teacher.onnx", "--devices", "2"]
+    options = ["--data", place / "images.npz", "-o", place / "left.onnx", "--steps", "20000", "--no-blockwise"]
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$@" & wait', "sh", *command, *options, "--lr", "1e-5"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert shell.stderr is not None
+    for line in shell.stderr:
+        if line.startswith("step "):
+            break
+    (parent,) = psutil.Process(shell.pid).children()
+    workers = [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]
+    assert len(workers) == 2
+    parent.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=20)
+    for one in alive:
+        one.kill()
+    shell.wait()
+    shell.stderr.close()
+    assert (len(gone), len(alive)) == (2, 0)
+    shutil.rmtree(place / "left.onnx.recovery")
+
+
 def test_two_processes_leave_norms_alone_that_one_leaves_alone(tmp_path):
     """A fixed batch: each runs batches of its own. Statistics must stay, and were once moved without any batch."""
     for seed, name in enumerate(("student", "teacher")):
@@ -245,7 +274,16 @@ def test_the_users_own_loop(place, tmp_path, monkeypatch):
         "def forget(module):\n"
         "    return None\n\n\n"
         "def fail(module, teacher):\n"
-        "    torch.zeros(2) + torch.zeros(3)\n"
+        "    torch.zeros(2) + torch.zeros(3)\n\n\n"
+        "def leave(module):\n"
+        "    raise SystemExit(0)\n\n\n"
+        "def halve(module):\n"
+        "    return module.half()\n\n\n"
+        "def widen(module):\n"
+        "    next(module.parameters()).data = torch.zeros(3, 5)\n"
+        "    return module\n\n\n"
+        "def average(module):\n"
+        "    return torch.optim.swa_utils.AveragedModel(module)\n"
     )
     monkeypatch.chdir(tmp_path)
     ran = recover(place, "own.onnx", "--function", "loops:train")
@@ -253,10 +291,18 @@ def test_the_users_own_loop(place, tmp_path, monkeypatch):
     assert top1(place / "own.onnx") > top1(place / "student.onnx")
     ran = recover(place, "compiled.onnx", "--function", "loops:compiled")
     assert (ran.code, (place / "compiled.onnx").read_bytes() == (place / "own.onnx").read_bytes()) == (0, True), ran.err
-    for name, why in (("forget", "gave back NoneType"), ("fail", "it failed: RuntimeError: The size of tensor")):
+    for name, why in (
+        ("forget", "gave back NoneType"),
+        ("fail", "it failed: RuntimeError: The size of tensor"),
+        ("leave", "it failed: SystemExit: 0"),
+        ("halve", "torch.float32 became"),
+        ("widen", " became [3, 5] torch.float32"),
+        ("average", "one of both does not have it"),
+    ):
         ran = recover(place, "none.onnx", "--function", f"loops:{name}")
         assert (ran.code, (place / "none.onnx").exists()) == (4, False)
         assert why in ran.err
+    ran = recover(place, "none.onnx", "--function", "loops:fail")
     assert f"({tmp_path / 'loops.py'}, line 22)" in ran.err
     ran = recover(place, "none.onnx", "--function", "loops:missing")
     assert (ran.code, "no function 'missing'" in ran.err) == (2, True)
