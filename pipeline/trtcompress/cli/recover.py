@@ -74,7 +74,7 @@ WORK = ".recovery"
 @click.option(
     "--function",
     metavar="MODULE:NAME",
-    help="A training loop of your own: gets the module and gives it back; it decides all but --batch, --samples, --seed.",
+    help="A training loop of your own: gets the module, gives it back, decides all but --batch, --samples, --seed.",
 )
 @click.option("--restart", is_flag=True, help="Throw away the checkpoints of a killed training beside OUT.onnx.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
