@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
+from trtcompress_graph.old_meanings import keep_meanings
 from trtcompress_graph.quantized_ops import is_quantized
 
 from .refusals import refuse_quantized
@@ -89,14 +90,17 @@ def opset_of(loaded: ir.Model) -> int:
 
 
 def _upgrade(loaded: ir.Model, model: Model, opset: int) -> ir.Model:
-    if opset_of(loaded) >= opset:
+    before = opset_of(loaded)
+    if before >= opset:
         return loaded
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(loaded), opset)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"opset {opset_of(loaded)} cannot be converted to {opset}: {error}",
+            f"opset {before} cannot be converted to {opset}: {error}",
             where=str(model.path),
             hint=f"export the model again with opset {opset} or newer",
         ) from error
-    return ir.from_proto(proto)
+    result = ir.from_proto(proto)
+    keep_meanings(result, before)
+    return result

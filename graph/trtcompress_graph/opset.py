@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
+from .old_meanings import keep_meanings
 from .skeleton import large_initializers, skeleton
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def upgrade(model: ir.Model, where: str) -> ir.Model:
     result = ir.from_proto(converted)
     result.ir_version = model.ir_version
     _give_weights(result, model)
+    keep_meanings(result, version)
     return result
 
 
