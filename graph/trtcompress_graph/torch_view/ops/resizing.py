@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -76,13 +77,25 @@ def _lengths(
 ) -> list[tuple[int, float]]:
     """Length and factor of each axis."""
     if scales:
-        return [(whole(x.size(axis) * scale), scale) for axis, scale in zip(dims, scales, strict=True)]
+        return [(_length(x.size(axis), scale), scale) for axis, scale in zip(dims, scales, strict=True)]
     assert sizes is not None
-    ratios = [size / x.size(axis) for axis, size in zip(dims, sizes, strict=True)]
+    ratios = [_single(size / x.size(axis)) for axis, size in zip(dims, sizes, strict=True)]
     if policy == "stretch":
         return list(zip(sizes, ratios, strict=True))
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
     return [(math.floor(x.size(axis) * ratio + 0.5), ratio) for axis in dims]
+
+
+def _length(have: int, scale: float) -> int:
+    """As kernels come to it, in float32: 10 elements times .7 are 7, though .7 is a little less there."""
+    if scale == 1 or not torch.compiler.is_compiling():
+        return have if scale == 1 else whole(_single(have * scale))
+    return whole(have * scale * (1 + 2**-24))  # symbols cannot be rounded; a little more comes to the same
+
+
+def _single(number: float) -> float:
+    """Rounded to float32; what a compiler traces stays as it is."""
+    return number if torch.compiler.is_compiling() else float(np.float32(number))
 
 
 def whole(number: float) -> int:
@@ -106,9 +119,14 @@ def _interpolated(
         return None
     aligned = corners if name == "bilinear" else None
     if by_scale:
+        if not (down in _PLAIN and across in _PLAIN):
+            return None
         return functional.interpolate(x, scale_factor=(down, across), mode=name, align_corners=aligned)
     return functional.interpolate(x, size=(height, width), mode=name, align_corners=aligned)
 
+
+_PLAIN = frozenset([0.25, 0.5, *range(1, 33)])
+"""Factors of which PyTorch makes the same: it comes to other lengths by .7, to other elements by 1.2 or 41."""
 
 _SAME = {
     ("nearest", "asymmetric", "floor"): "nearest",
@@ -126,7 +144,7 @@ def _coordinates(x: Tensor, axis: int, length: int, scale: float, ends: tuple[fl
     if how == "align_corners":
         return at * ((have - 1) / (whole - 1)) if whole != 1 else at * 0
     if how == "asymmetric":
-        return at / scale
+        return _singles(at / scale)
     if how == "tf_crop_and_resize":
         start, end = ends
         if whole != 1:
@@ -134,8 +152,15 @@ def _coordinates(x: Tensor, axis: int, length: int, scale: float, ends: tuple[fl
         return at * 0 + 0.5 * (start + end) * (have - 1)
     if how == "pytorch_half_pixel" and length == 1:
         return at * 0
-    shift = have / 2 * (1 - length / whole) if how == "half_pixel_symmetric" else 0.0
-    return (at + 0.5) / scale - 0.5 + shift
+    if how == "half_pixel_symmetric":
+        shift = _single(have / 2 * (1 - _single(length / _single(whole))))
+        return _singles((at + 0.5) / scale - 0.5 + shift)
+    return _singles((at + 0.5) / scale) - 0.5
+
+
+def _singles(at: Tensor) -> Tensor:
+    """Rounded to float32: 7 / .7 is 10 there, and where it is not, kernels choose another element."""
+    return at.to(torch.float32).to(torch.float64)
 
 
 def _along(x: Tensor, axis: int, at: Tensor, scale: float, how: How) -> Tensor:
@@ -145,7 +170,13 @@ def _along(x: Tensor, axis: int, at: Tensor, scale: float, how: How) -> Tensor:
         return x.index_select(axis, _ROUND[how.nearest](at).clamp(0, have - 1).to(torch.int64))
     weights = _weights(at, have, min(scale, 1.0) if how.antialias else 1.0, how).to(_real(x))
     made = torch.matmul(x.movedim(axis, -1).to(weights.dtype), weights.t()).movedim(-1, axis)
-    return made if x.is_floating_point() else made.round().to(x.dtype)
+    return made if x.is_floating_point() else _whole_numbers(made, x.dtype)
+
+
+def _whole_numbers(made: Tensor, kind: torch.dtype) -> Tensor:
+    """Rounded, and no less or more than an integer holds: cubic goes beyond what it is between."""
+    limits = torch.iinfo(kind)
+    return made.round().clamp(limits.min, limits.max).to(kind)
 
 
 def _real(x: Tensor) -> torch.dtype:
@@ -173,7 +204,7 @@ def _weights(at: Tensor, have: int, narrow: float, how: How) -> Tensor:
     if how.exclude or how.antialias:
         weights = weights / weights.sum(1, keepdim=True)
     places = taps.clamp(0, have - 1).to(torch.int64)
-    return torch.zeros(len(at), have, dtype=at.dtype, device=at.device).scatter_add(1, places, weights)
+    return torch.zeros(at.size(0), have, dtype=at.dtype, device=at.device).scatter_add(1, places, weights)
 
 
 def _cubic(d: Tensor, a: float) -> Tensor:
