@@ -30,8 +30,9 @@ def roles(graph: ir.Graph, trainable: frozenset[str]) -> dict[str, Role]:
         graph: of which all constants are initializers.
         trainable: tensors that can be written back.
     """
+    inputs = frozenset(graph.inputs)
     return {
-        name: _role(value) if name in trainable else Role.CONSTANT
+        name: _role(value, inputs) if name in trainable else Role.CONSTANT
         for part in (graph, *graph.subgraphs())
         for name, value in part.initializers.items()
     }
@@ -43,7 +44,7 @@ def uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
         yield use.node, use.idx
 
 
-def _role(value: ir.Value) -> Role:
+def _role(value: ir.Value, inputs: frozenset[ir.Value]) -> Role:
     tensor = value.const_value
     if tensor is None or not tensor.dtype.is_floating_point() or tensor.dtype.bitwidth < 16:
         return Role.CONSTANT
@@ -56,7 +57,29 @@ def _role(value: ir.Value) -> Role:
         return Role.CONSTANT
     if "weight" not in found and (tensor.size == 1 or not found):
         return Role.CONSTANT
+    if "weight" not in found and (_is_mask(tensor) or all(_normalizes(*use, inputs) for use in uses(value))):
+        return Role.CONSTANT
     return Role.WEIGHT if _moderate(tensor) else Role.CONSTANT
+
+
+def _is_mask(tensor: ir.TensorProtocol) -> bool:
+    """Whether it holds 0 and 1 and nothing else, or 0 and one great negative number (Swin's masks hold -100)."""
+    low, high = (float(end(tensor.numpy())) for end in (np.min, np.max)) if tensor.size else (0.0, 0.0)
+    if (low, high) != (0, 1) and not (low <= -100 and high == 0):
+        return False
+    return bool(np.isin(tensor.numpy(), (low, high)).all())
+
+
+def _normalizes(node: ir.Node, index: int, inputs: frozenset[ir.Value]) -> bool:
+    """Whether it is subtracted from an input of the graph, or what divides it: the mean and deviation of samples."""
+    return node.op_type in ("Sub", "Div") and index == 1 and _of_input(node.inputs[0], inputs)
+
+
+def _of_input(value: ir.Value | None, inputs: frozenset[ir.Value]) -> bool:
+    node = None if value is None else value.producer()
+    if node is None:
+        return value in inputs
+    return node.op_type in ("Cast", "Sub", "Div") and _of_input(node.inputs[0], inputs)
 
 
 def _use(node: ir.Node, index: int) -> str:

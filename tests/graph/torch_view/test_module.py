@@ -190,6 +190,28 @@ def test_masks_shapes_and_single_numbers_are_not_trained() -> None:
     assert module.get_buffer("mask").isinf().any()
 
 
+def test_masks_that_multiply_and_statistics_of_inputs_are_not_trained() -> None:
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["s"]),
+        helper.make_node("Div", ["s", "deviation"], ["d"]),
+        helper.make_node("Mul", ["d", "mask"], ["m"]),
+        helper.make_node("Add", ["m", "window"], ["a"]),
+        helper.make_node("Add", ["a", "positions"], ["p"]),
+        helper.make_node("Sub", ["p", "shift"], ["y"]),
+    ]
+    weights = {
+        "mean": array(3),
+        "deviation": array(3),
+        "mask": np.array([0, 1, 1], np.float32),
+        "window": np.array([0, -100, 0], np.float32),
+        "positions": array(3),
+        "shift": array(3),
+    }
+    module = to_torch(model(nodes, [value("x", [2, 3])], [value("y", [2, 3])], weights))
+    assert set(module.state_dict()) == set(weights)
+    assert sorted(name for name, _ in module.named_parameters()) == ["positions", "shift"]
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_stored_operands_of_one_element_keep_their_axes(data: st.DataObject) -> None:
