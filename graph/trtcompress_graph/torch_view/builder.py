@@ -161,13 +161,13 @@ class Builder:
     def _apply(self, entry: Entry, node: ir.Node) -> Any:
         given = self.inputs(node)
         named = attributes(node, entry)
-        as_numbers = self._on_sizes(entry, node, given, named)
-        if as_numbers is not None:
-            return as_numbers
-        if entry.outputs:
-            named["outputs"] = output_count(node)
-        args = self._arguments(entry, given)
         try:
+            as_numbers = self._on_sizes(entry, node, given, named)
+            if as_numbers is not None:
+                return as_numbers
+            if entry.outputs:
+                named["outputs"] = output_count(node)
+            args = self._arguments(entry, given)
             return self._result(entry, args, named, output_count(node))
         except TrtCompressError:
             raise
@@ -223,7 +223,7 @@ class Builder:
 
     def _result(self, entry: Entry, args: list[Any], named: dict[str, Any], count: int) -> Any:
         """Compute with constants; else trace the function where it can be, or call it."""
-        if not any(_is_traced(arg) for arg in args) and entry.name not in RANDOM:
+        if not any(_is_traced(arg) for arg in args) and not entry.random:
             with torch.no_grad():
                 return entry.run(*args, **named)
         args = [self._read(arg) if isinstance(arg, torch.Tensor) else arg for arg in args]
@@ -244,10 +244,6 @@ class Builder:
     def _drop_behind(self, count: int) -> None:
         for node in list(self.graph.nodes)[count:][::-1]:
             self.graph.erase_node(node)
-
-
-RANDOM = frozenset(["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"])
-"""Operators that are no constants even where their inputs are."""
 
 
 def output_count(node: ir.Node) -> int:

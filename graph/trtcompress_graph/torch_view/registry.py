@@ -41,6 +41,7 @@ class Entry:
         buffers: places of floats that are state and never trained.
         sizes: the operator on arrays of Python integers, as shapes are computed with; None where it has none.
         differentiable: gradients flow from the outputs to the float inputs.
+        random: the outputs are no constants even where the inputs are.
         attributes: names that `run` takes by keyword; None takes any.
         outputs: `run` takes the number of outputs, and returns a tuple.
     """
@@ -57,6 +58,7 @@ class Entry:
     buffers: frozenset[int]
     sizes: Callable[..., Any] | None
     differentiable: bool
+    random: bool
     attributes: frozenset[str] | None
     outputs: bool
 
@@ -78,6 +80,7 @@ def op(
     buffers: tuple[int, ...] = (),
     sizes: Callable[..., Any] | None = None,
     differentiable: bool = True,
+    random: bool = False,
 ) -> Callable[[Function], Function]:
     """Register operators, named with spaces between; see `Entry` for what can be said of them.
 
@@ -103,6 +106,7 @@ def op(
                 buffers=frozenset(buffers),
                 sizes=sizes,
                 differentiable=differentiable,
+                random=random,
                 attributes=taken,
                 outputs=outputs,
             )

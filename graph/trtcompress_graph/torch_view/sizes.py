@@ -57,6 +57,13 @@ def truncated_quotient(a: int, b: int) -> int:
     return a // b if (a >= 0) == (b > 0) else -(-a // b)
 
 
+def remainder(a: Array, b: Array, *, dtype: torch.dtype, fmod: int = 0) -> Array:
+    """What is left of a division: with the sign of b, or of a where `fmod`."""
+    if not fmod:
+        return box(np.frompyfunc(operator.mod, 2, 1)(a, b))
+    return box(np.frompyfunc(lambda x, y: x - y * call(truncated_quotient, x, y), 2, 1)(a, b))
+
+
 def choose(condition: Array, a: Array, b: Array, *, dtype: torch.dtype) -> Array:
     """`Where`."""
     return box(np.frompyfunc(lambda c, x, y: call(chosen, c, x, y), 3, 1)(condition, a, b))

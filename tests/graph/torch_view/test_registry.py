@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -82,6 +84,26 @@ def test_all_registered_operators_say_what_they_do() -> None:
     silent = [name for name, run in ours.items() if not (run.__doc__ or "").strip()]
     assert len(ours) > 150
     assert not silent
+
+
+def test_the_arithmetic_of_shapes_takes_the_attributes_of_its_operator() -> None:
+    for entry in OPS.values():
+        if entry.sizes is None or entry.attributes is None:
+            continue
+        taken = inspect.signature(entry.sizes).parameters.values()
+        names = {p.name for p in taken if p.kind is p.KEYWORD_ONLY}
+        assert any(p.kind is p.VAR_KEYWORD for p in taken) or entry.attributes <= names, entry.name
+
+
+def test_arithmetic_of_shapes_that_fails_names_its_node() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Add", ["lengths", "three"], ["y"], name="my_sum"),
+    ]
+    three = {"three": np.array([1, 2, 3])}
+    proto = model(nodes, [value("x", [2, 2])], [value("y", None, onnx.TensorProto.INT64)], three)
+    with pytest.raises(OperatorError, match="my_sum"):
+        to_torch(proto)
 
 
 def test_the_package_costs_nothing_until_it_is_used() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import op
-from ..sizes import choose, divide, elementwise, folded, greatest, least
+from ..sizes import choose, divide, elementwise, folded, greatest, least, remainder
 from ..wide import wide
 
 
@@ -57,7 +57,7 @@ def power(x: Tensor, exponent: Tensor, /) -> Tensor:
     return torch.pow(x.double(), exponent).to(kind)
 
 
-@op("Mod", inline=True, numbers=(1,), sizes=elementwise(operator.mod))
+@op("Mod", inline=True, numbers=(1,), sizes=remainder)
 @wide
 def modulo(a: Tensor, b: Tensor, /, *, fmod: int = 0) -> Tensor:
     """What is left of a division: with the sign of b, or of a where `fmod`."""

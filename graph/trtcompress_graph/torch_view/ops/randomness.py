@@ -26,7 +26,7 @@ def _normal(shape: torch.Size, kind: torch.dtype, device: torch.device, seed: fl
     return torch.randn(shape, generator=_generator(seed, device), device=device, dtype=kind)
 
 
-@op("RandomUniformLike", differentiable=False)
+@op("RandomUniformLike", differentiable=False, random=True)
 def uniform_like(
     x: Tensor, /, *, dtype: int | None = None, high: float = 1.0, low: float = 0.0, seed: float | None = None
 ) -> Tensor:
@@ -34,7 +34,7 @@ def uniform_like(
     return low + (high - low) * _uniform(x.shape, _kind(dtype, x.dtype), x.device, seed)
 
 
-@op("RandomNormalLike", differentiable=False)
+@op("RandomNormalLike", differentiable=False, random=True)
 def normal_like(
     x: Tensor, /, *, dtype: int | None = None, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
 ) -> Tensor:
@@ -42,13 +42,13 @@ def normal_like(
     return mean + scale * _normal(x.shape, _kind(dtype, x.dtype), x.device, seed)
 
 
-@op("Bernoulli", differentiable=False)
+@op("Bernoulli", differentiable=False, random=True)
 def bernoulli(x: Tensor, /, *, dtype: int | None = None, seed: float | None = None) -> Tensor:
     """1 with the probability x, else 0."""
     return torch.bernoulli(x, generator=_generator(seed, x.device)).to(_kind(dtype, x.dtype))
 
 
-@op("Multinomial", differentiable=False)
+@op("Multinomial", differentiable=False, random=True)
 def multinomial(x: Tensor, /, *, dtype: int = 6, sample_size: int = 1, seed: float | None = None) -> Tensor:
     """Classes drawn by unnormalized log probabilities [N, C]."""
     weights = torch.softmax(x, -1)
