@@ -58,11 +58,14 @@ class Loop(nn.Module):
         body: from the count, the condition, what is carried and operands to the condition, what is carried and what is
             collected.
         carried: how many are carried.
+        collected: shape and type of what is collected each time, for no times at all; unknown lengths are 0.
     """
 
-    def __init__(self, body: fx.GraphModule, carried: int) -> None:
+    def __init__(
+        self, body: fx.GraphModule, carried: int, collected: tuple[tuple[tuple[int, ...], torch.dtype], ...]
+    ) -> None:
         super().__init__()
-        self.body, self.carried = body, carried
+        self.body, self.carried, self.collected = body, carried, collected
 
     def forward(self, most: int | None, condition: Any, *args: Any) -> tuple[Any, ...]:
         """What was carried last, and what was collected, stacked."""
@@ -77,6 +80,8 @@ class Loop(nn.Module):
             states, made = tuple(rest[: self.carried]), tuple(rest[self.carried :])
             collected.append(made)
             count += 1
+        if not collected:
+            return *states, *(torch.empty(0, *shape, dtype=kind, device=device) for shape, kind in self.collected)
         return *states, *(torch.stack(parts) for parts in zip(*collected, strict=True))
 
 

@@ -202,6 +202,16 @@ def scanned() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
+def test_a_loop_of_no_times_collects_nothing() -> None:
+    proto = looped()
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(0), "count"))
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = torch.rand(2, 3)
+    for made, told in zip(to_torch(proto)(x), session.run(None, {"x": x.numpy()}), strict=True):
+        assert torch.equal(made, torch.from_numpy(told))
+        assert made.shape == told.shape
+
+
 @pytest.mark.parametrize("build", [looped, scanned])
 def test_loops_and_their_gradients(build: object) -> None:
     proto = build()  # type: ignore[operator]

@@ -12,6 +12,7 @@ from ..attributes import value as attribute_value
 from ..builder import Builder, output_count
 from ..control import Branch, Loop, Scan
 from ..registry import op
+from ..tensors import known_type
 from ..values import Sizes
 
 
@@ -59,8 +60,15 @@ def loop(builder: Builder, node: ir.Node) -> Any:
     body, captured = _inner(builder, node.attributes["body"].as_graph())
     given = [builder.tensor(state) for state in states]
     going = None if condition is None else builder.tensor(condition)
-    made = builder.call_module("loop", Loop(body, len(states)), _one(count), going, *given, *captured)
+    collected = tuple(_looks(value) for value in node.attributes["body"].as_graph().outputs[1 + len(states) :])
+    made = builder.call_module("loop", Loop(body, len(states), collected), _one(count), going, *given, *captured)
     return _outputs(made, output_count(node))
+
+
+def _looks(value: ir.Value) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type, as far as they are known; a length that is not is 0."""
+    lengths = tuple(n if isinstance(n, int) else 0 for n in value.shape or ())
+    return lengths, known_type(value.dtype) or torch.float32
 
 
 def _one(count: Any) -> Any:

@@ -13,7 +13,7 @@ from ..attributes import value
 from ..builder import Builder
 from ..numbers import only
 from ..registry import op
-from ..sizes import filled
+from ..sizes import filled, greatest, least
 from ..tensors import known_type, torch_type
 from ..values import Sizes, Traced, box
 
@@ -92,8 +92,10 @@ def value_range(builder: Builder, node: ir.Node) -> Any:
 
 
 def numbers_between(start: Any, limit: Any, step: Any, dtype: torch.dtype, like: Any = None) -> Tensor:
-    """`torch.arange` on the device of another tensor."""
-    return torch.arange(only(start), only(limit), only(step), dtype=dtype, device=getattr(like, "device", None))
+    """`torch.arange` on the device of another tensor; none where the steps lead away from the limit."""
+    first, step = only(start), only(step)
+    last = (greatest if step > 0 else least)(first, only(limit))
+    return torch.arange(first, last, step, dtype=dtype, device=getattr(like, "device", None))
 
 
 def made(builder: Builder, function: Callable[..., Tensor], *args: Any) -> Any:
