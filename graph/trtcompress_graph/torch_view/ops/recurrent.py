@@ -17,34 +17,45 @@ Step = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 """From the inputs of all gates at a time and the states to the new states, the hidden one first."""
 
 
-def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
-    a = alpha
+_NUMBERS: dict[str, tuple[float, ...]] = {
+    "affine": (0.0, 0.0),
+    "leakyrelu": (0.01,),
+    "thresholdedrelu": (1.0,),
+    "scaledtanh": (0.0, 0.0),
+    "hardsigmoid": (0.2, 0.5),
+    "elu": (1.0,),
+}
+"""Activations that take an alpha, or an alpha and a beta, and what these are where too few are given.
+
+ONNX has no default for Affine and ScaledTanh; ONNX Runtime takes 0.
+"""
+
+
+def _activation(name: str, alpha: float = 0.0, beta: float = 0.0) -> Activation:
     known: dict[str, Activation] = {
         "relu": torch.relu,
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "softsign": functional.softsign,
         "softplus": functional.softplus,
-        "affine": lambda x: (1.0 if a is None else a) * x + (beta or 0.0),
-        "leakyrelu": lambda x: functional.leaky_relu(x, 0.01 if a is None else a),
-        "thresholdedrelu": lambda x: torch.where(x > (1.0 if a is None else a), x, 0),
-        "scaledtanh": lambda x: (1.0 if a is None else a) * torch.tanh((1.0 if beta is None else beta) * x),
-        "hardsigmoid": lambda x: ((0.2 if a is None else a) * x + (0.5 if beta is None else beta)).clamp(0, 1),
-        "elu": lambda x: functional.elu(x, 1.0 if a is None else a),
+        "affine": lambda x: alpha * x + beta,
+        "leakyrelu": lambda x: functional.leaky_relu(x, alpha),
+        "thresholdedrelu": lambda x: torch.where(x > alpha, x, 0),
+        "scaledtanh": lambda x: alpha * torch.tanh(beta * x),
+        "hardsigmoid": lambda x: (alpha * x + beta).clamp(0, 1),
+        "elu": lambda x: functional.elu(x, alpha),
     }
-    return known[name.lower()]
+    return known[name]
 
 
 def _activations(names: Any, usual: tuple[str, ...], ways: int, alphas: Any, betas: Any) -> list[list[Activation]]:
-    """The activations of each direction."""
-    given = list(names or usual * ways)
-    pairs = [(_at(alphas, i), _at(betas, i)) for i in range(len(given))]
-    made = [_activation(name, *pair) for name, pair in zip(given, pairs, strict=True)]
+    """The activations of each direction. Those that take an alpha or a beta take the next one that is given."""
+    left = iter(alphas or ()), iter(betas or ())
+    made = []
+    for name in (name.lower() for name in names or usual * ways):
+        numbers = [next(rest, default) for rest, default in zip(left, _NUMBERS.get(name, ()), strict=False)]
+        made.append(_activation(name, *numbers))
     return [made[way * len(usual) : (way + 1) * len(usual)] for way in range(ways)]
-
-
-def _at(numbers: Any, index: int) -> float | None:
-    return numbers[index] if numbers and index < len(numbers) else None
 
 
 def _clipped(function: Activation, clip: float | None) -> Activation:
