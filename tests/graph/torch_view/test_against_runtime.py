@@ -88,3 +88,94 @@ def test_lengths_that_are_unknown_are_scaled_as_well(mode: str, factor: float) -
     exported = torch.export.export(view, (images[0],), dynamic_shapes=axes).module()
     for x in images:
         assert torch.allclose(exported(x), view(x), atol=1e-6)
+
+
+def test_the_rest_of_a_division_in_the_arithmetic_of_shapes() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Mod", ["lengths", "by"], ["rest"], fmod=0),
+        helper.make_node("Neg", ["lengths"], ["less"]),
+        helper.make_node("Mod", ["less", "by"], ["cut"], fmod=1),
+        helper.make_node("Concat", ["rest", "cut"], ["y"], axis=0),
+    ]
+    x, result = RNG.random((5, 7)).astype(np.float32), value("y", [4], onnx.TensorProto.INT64)
+    agree(model(nodes, [value("x", ["a", "b"])], [result], {"by": np.array([3])}), x)
+
+
+@pytest.mark.parametrize(
+    ("activations", "alphas", "betas"),
+    [
+        (["Tanh", "LeakyRelu"], [0.3], []),
+        (["LeakyRelu", "HardSigmoid"], [0.3, 0.4], [0.2]),
+        (["Tanh", "ScaledTanh"], [0.5], [0.7]),
+        (["ScaledTanh", "Affine"], [], []),
+    ],
+)
+def test_activations_take_the_next_number(activations: list[str], alphas: list[float], betas: list[float]) -> None:
+    x, w, r = (RNG.standard_normal(shape).astype(np.float32) for shape in ((4, 2, 3), (2, 5, 3), (2, 5, 5)))
+    given = {"activations": activations, "activation_alpha": alphas, "activation_beta": betas}
+    given = {name: numbers for name, numbers in given.items() if numbers}
+    node = helper.make_node("RNN", ["x", "w", "r"], ["y"], direction="bidirectional", hidden_size=5, **given)
+    agree(one(node, x, w=w, r=r), x)
+
+
+def test_a_range_that_leads_away_from_its_limit_is_empty() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["lengths"]),
+        helper.make_node("Squeeze", ["lengths"], ["length"]),
+        helper.make_node("Range", ["three", "length", "one"], ["up"]),
+        helper.make_node("Range", ["length", "three", "minus"], ["down"]),
+        helper.make_node("Concat", ["up", "down", "lengths"], ["y"], axis=0),
+    ]
+    weights = {"three": np.array(3), "one": np.array(1), "minus": np.array(-1)}
+    result = value("y", [None], onnx.TensorProto.INT64)
+    for length in (1, 3, 5):
+        agree(model(nodes, [value("x", ["n"])], [result], weights), np.zeros(length, np.float32))
+
+
+@pytest.mark.parametrize("mode", ["wrap", "edge", "reflect"])
+def test_what_negative_pads_cut_off_does_not_come_back(mode: str) -> None:
+    x = RNG.random(6).astype(np.float32)
+    agree(one(helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode), x, 19, pads=np.array([-2, 2])), x)
+
+
+def test_the_greatest_of_regions_where_all_is_negative() -> None:
+    x = -1 - RNG.random((1, 2, 8, 8)).astype(np.float32)
+    node = helper.make_node(
+        "RoiAlign", ["x", "rois", "batches"], ["y"], mode="max", output_height=3, output_width=2, sampling_ratio=2
+    )
+    rois = np.array([[0.7, 1.1, 5.3, 6.2], [-3, 2, 4, 9.5]], np.float32)
+    agree(one(node, x, rois=rois, batches=np.array([0, 0])), x)
+
+
+def test_logarithms_of_sums_of_integers() -> None:
+    x = np.arange(1, 13, dtype=np.int32).reshape(3, 4)
+    agree(one(helper.make_node("ReduceLogSum", ["x", "axes"], ["y"]), x, axes=np.array([1])), x)
+    exponentials = one(helper.make_node("ReduceLogSumExp", ["x", "axes"], ["y"]), x, axes=np.array([1]))
+    assert to_torch(exponentials)(torch.from_numpy(x)).dtype == torch.int32
+
+
+def test_instances_of_one_element() -> None:
+    x, scale, bias = (RNG.random(shape).astype(np.float32) for shape in ((2, 3, 1, 1), (3,), (3,)))
+    agree(one(helper.make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]), x, scale=scale, bias=bias), x)
+
+
+@pytest.mark.parametrize("kind", ["LpPool", "MeanVarianceNormalization"])
+def test_gradients_where_nothing_differs(kind: str) -> None:
+    node = helper.make_node(kind, ["x"], ["y"], **({"kernel_shape": [2, 2]} if kind == "LpPool" else {}))
+    zeros = np.zeros((1, 1, 4, 4), np.float32)
+    x = torch.from_numpy(zeros).requires_grad_()
+    to_torch(one(node, zeros))(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_numbers_drawn_of_constants_change() -> None:
+    draw = helper.make_node("Multinomial", ["chances"], ["drawn"], sample_size=64)
+    cast = helper.make_node("Cast", ["drawn"], ["numbers"], to=onnx.TensorProto.FLOAT)
+    add = helper.make_node("Add", ["x", "numbers"], ["y"])
+    proto = model(
+        [draw, cast, add], [value("x", [1])], [value("y", [1, 64])], {"chances": np.zeros((1, 9), np.float32)}
+    )
+    view = to_torch(proto)
+    assert not torch.equal(view(torch.zeros(1)), view(torch.zeros(1)))

@@ -24,6 +24,7 @@ from . import (  # noqa: F401  imported for what they register
     randomness,
     recurrent,
     reductions,
+    regions,
     resizing,
     sampling,
     scattering,

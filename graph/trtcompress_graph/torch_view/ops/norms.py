@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import op
+from ..roots import root
 from ..values import Traced, UnknownError
 
 Ints = tuple[int, ...]
@@ -49,7 +50,8 @@ def rms_norm(x: Tensor, scale: Tensor, /, *, axis: int = -1, epsilon: float = 1e
 @op("InstanceNormalization", inline=True, weights=(1, 2))
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, /, *, epsilon: float = 1e-5) -> Tensor:
     """Mean 0 and variance 1 over each channel of each sample, then scale and bias."""
-    return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+    # functional.instance_norm refuses maps of one element
+    return torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, True)
 
 
 @op("GroupNormalization", weights=(1, 2))
@@ -76,7 +78,7 @@ def lp_norm(x: Tensor, /, *, axis: int = -1, p: int = 2) -> Tensor:
 def mean_variance_norm(x: Tensor, /, *, axes: Ints = (0, 2, 3)) -> Tensor:
     """Mean 0 and deviation 1 over axes."""
     mean = x.mean(axes, keepdim=True)
-    deviation = (x.square().mean(axes, keepdim=True) - mean.square()).clamp(min=0).sqrt()
+    deviation = root((x.square().mean(axes, keepdim=True) - mean.square()).clamp(min=0))
     return (x - mean) / (deviation + 1e-9)
 
 

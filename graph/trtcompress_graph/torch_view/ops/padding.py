@@ -40,7 +40,13 @@ def _backwards(rank: int, sides: dict[int, tuple[int, int]]) -> list[int]:
 
 
 def _taken(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """Filled up with elements of x itself: the nearest (edge), mirrored (reflect) or from the other end (wrap)."""
+    """Filled up with elements of x itself: the nearest (edge), mirrored (reflect) or from the other end (wrap).
+
+    What negative pads cut off is none of them.
+    """
+    if before < 0 or after < 0:
+        x = x.narrow(axis, max(-before, 0), x.size(axis) + min(before, 0) + min(after, 0))
+        before, after = max(before, 0), max(after, 0)
     length = x.size(axis)
     places = torch.arange(-before, length + after, device=x.device)
     if mode == "edge":

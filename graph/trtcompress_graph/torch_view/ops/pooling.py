@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..registry import op
+from ..roots import root
 from ..values import Traced, UnknownError
 from .padding import even, flat, window_pads
 
@@ -146,7 +147,7 @@ def lp_pool(
     sides = _sides(x, kernel_shape, strides, dilations, pads, auto_pad)
     sides = _longer(x, kernel_shape, strides, dilations, sides) if ceil_mode else sides
     powers = functional.pad(x.abs() ** p, flat(sides))
-    return _window_sums(powers, kernel_shape, strides, dilations) ** (1 / p)
+    return root(_window_sums(powers, kernel_shape, strides, dilations), p)
 
 
 @op("GlobalAveragePool")
@@ -189,58 +190,3 @@ def max_unpool(
         return filled
     ends = [n for have, want in reversed(list(zip(small, shape, strict=True))) for n in (0, want - have)]
     return functional.pad(filled, ends)
-
-
-@op("RoiAlign")
-def roi_align(
-    x: Tensor,
-    rois: Tensor,
-    batches: Tensor,
-    /,
-    *,
-    coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg",
-    output_height: int = 1,
-    output_width: int = 1,
-    sampling_ratio: int = 0,
-    spatial_scale: float = 1.0,
-) -> Tensor:
-    """Regions of equal size cut out of images, by bilinear samples (arXiv 1703.06870)."""
-    found = [
-        _aligned(
-            x[int(batches[i])],
-            rois[i] * spatial_scale - (0.5 if coordinate_transformation_mode == "half_pixel" else 0.0),
-            (output_height, output_width),
-            sampling_ratio,
-            (mode, coordinate_transformation_mode == "half_pixel"),
-        )
-        for i in range(rois.size(0))
-    ]
-    return torch.stack(found)
-
-
-def _aligned(image: Tensor, roi: Tensor, shape: Ints, ratio: int, how: tuple[str, bool]) -> Tensor:
-    """One region [C, height, width]."""
-    mode, half = how
-    extent = roi[[3, 2]] - roi[[1, 0]]
-    extent = extent if half else extent.clamp(min=1.0)
-    lines = []
-    for axis in range(2):
-        step = extent[axis] / shape[axis]
-        count = ratio or max(int(torch.ceil(step)), 1)
-        place = torch.arange(shape[axis], device=image.device)[:, None] * step
-        lines.append(roi[1 - axis] + place + (torch.arange(count, device=image.device) + 0.5) * step / count)
-    rows, columns = lines
-    weights_y, weights_x = _bilinear(rows, image.size(1)), _bilinear(columns, image.size(2))
-    if mode == "avg":
-        return torch.einsum("iah,jbw,chw->cij", weights_y, weights_x, image) / (rows.size(1) * columns.size(1))
-    parts = weights_y[:, :, None, None, :, None] * weights_x[None, None, :, :, None, :]
-    return (parts[None] * image[:, None, None, None, None]).flatten(-2).amax(-1).amax((2, 4))
-
-
-def _bilinear(places: Tensor, length: int) -> Tensor:
-    """How much each element of a line counts at each place, [..., length]; nothing beyond one step outside."""
-    inside = (places >= -1) & (places <= length)
-    at = places.clamp(0, length - 1)[..., None]
-    line = torch.arange(length, device=places.device)
-    return (1 - (at - line).abs()).clamp(min=0) * inside[..., None]

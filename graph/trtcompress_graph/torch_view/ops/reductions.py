@@ -114,15 +114,18 @@ def reduce_sum_square(x: Tensor, axes: Axes = None, /, *, keepdims: int = 1, noo
 
 @op("ReduceLogSum", ints=(1,))
 def reduce_log_sum(x: Tensor, axes: Axes = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
-    """Logarithms of sums."""
-    return torch.log(reduce_sum(x, axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes))
+    """Logarithms of sums; those of integers are cut off."""
+    total = reduce_sum(x, axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes)
+    return torch.log(total) if x.is_floating_point() else torch.log(total.double()).to(x.dtype)
 
 
 @op("ReduceLogSumExp", ints=(1,))
 def reduce_log_sum_exp(x: Tensor, axes: Axes = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
-    """Logarithms of sums of exponentials."""
+    """Logarithms of sums of exponentials; those of integers are cut off."""
     if _left(axes, noop_with_empty_axes):
         return x
+    if not x.is_floating_point():
+        return torch.logsumexp(x.double(), _dims(x, axes), bool(keepdims)).to(x.dtype)
     return torch.logsumexp(x, _dims(x, axes), bool(keepdims))
 
 
