@@ -51,5 +51,6 @@ def build(prepared: Prepared, options: Options) -> fx.GraphModule:
         "restored": tuple(state.restored),
         "scales": tuple(state.scales),
         "twins": state.twins,
+        "wiring": prepared.wiring,
     }
     return module.eval()

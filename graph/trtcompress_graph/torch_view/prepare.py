@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,13 @@ class Prepared:
         model: the graph.
         trainable: names of stored tensors that can be found again in the file.
         where: the file, for messages.
+        wiring: of the graph as it came, see `wiring`.
     """
 
     model: ir.Model
     trainable: frozenset[str]
     where: str
+    wiring: str
 
 
 def load(source: Source) -> tuple[ir.Model, str]:
@@ -56,6 +59,7 @@ def prepare(source: Source) -> Prepared:
         ModelError: it cannot be read, or cannot be brought to opset 20.
     """
     graph, where = load(source)
+    held = wiring(graph)
     names = Counter(name for name, _ in stored(graph))
     if graph.functions:
         common.InlinePass()(graph)
@@ -65,7 +69,29 @@ def prepare(source: Source) -> Prepared:
     tell_apart(graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     _infer(graph)
-    return Prepared(graph, frozenset(name for name, count in names.items() if count == 1), where)
+    return Prepared(graph, frozenset(name for name, count in names.items() if count == 1), where, held)
+
+
+def wiring(model: ir.Model) -> str:
+    """SHA-256 over the nodes of a graph and what they read and make, without what it stores."""
+    told = hashlib.sha256()
+    for graph in model.graphs():
+        for node in graph:
+            if node.op_type == "Constant":
+                continue
+            names = [[value and value.name for value in values] for values in (node.inputs, node.outputs)]
+            plain = {name: attr.value for name, attr in node.attributes.items() if attr.type in _PLAIN}
+            told.update(repr((node.domain, node.op_type, *names, sorted(plain.items()))).encode())
+        told.update(repr([[value.name for value in values] for values in (graph.inputs, graph.outputs)]).encode())
+    return told.hexdigest()
+
+
+_PLAIN = frozenset(
+    [
+        *(ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS),
+        *(ir.AttributeType.STRING, ir.AttributeType.STRINGS),
+    ]
+)
 
 
 def _infer(graph: ir.Model) -> None:

@@ -18,7 +18,7 @@ from ..load import copy_model, read_model, save_ir, to_proto
 from ..model import Model
 from .module import META
 from .names import initializer_name
-from .prepare import Source, load, stored
+from .prepare import Source, load, stored, wiring
 from .quantized import dequantize, quantize
 from .state import Grid, Restored
 from .tensors import to_array, to_tensor
@@ -62,11 +62,18 @@ def to_onnx(module: fx.GraphModule, *, like: Source, out: str | Path | None = No
     """
     module = getattr(module, "_orig_mod", module)  # what `torch.compile` was given
     if META not in getattr(module, "meta", {}):
-        raise ModelError("this module was not made by to_torch", where=str(out or ""), hint="call to_torch first")
+        kind = type(module).__name__
+        raise ModelError(
+            f"this module ({kind}) was not made by to_torch",
+            where="to_onnx",
+            hint="give what to_torch returned, with its weights trained; of what wraps it, its `.module`",
+        )
     if out is not None and Path(out).is_dir():
         raise UsageError(f"'{out}' is a folder", where="out", hint=f"name a file, such as {Path(out) / 'model.onnx'}")
     source = read_model(Path(like)) if isinstance(like, (str, Path)) else like
     graph, where = load(source)
+    if wiring(graph) != module.meta[META]["wiring"]:
+        raise ModelError("its nodes are others than those of the module", where=where, hint=_HINT)
     changed = changes(module, graph, where)
     for name, holder in stored(graph):
         if name in changed:

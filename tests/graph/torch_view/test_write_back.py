@@ -140,8 +140,12 @@ def test_another_module_or_another_model_is_refused(tmp_path: Path) -> None:
         to_onnx(torch.fx.symbolic_trace(torch.nn.ReLU()), like=path, out=tmp_path / "out.onnx")
     node = helper.make_node("Relu", ["x"], ["y"])
     other = saved(model([node], [value("x", [2])], [value("y", [2])], {}), tmp_path / "other.onnx")
-    with pytest.raises(ModelError, match="no such tensor"):
-        to_onnx(to_torch(path), like=other, out=tmp_path / "out.onnx")
+    alike = onnx.load(path)
+    changed = next(node for node in alike.graph.node if node.op_type == "Relu")
+    changed.op_type = "Tanh"
+    for like in (other, saved(alike, tmp_path / "alike.onnx"), alike):
+        with pytest.raises(ModelError, match="nodes are others"):
+            to_onnx(to_torch(path), like=like, out=tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
 
