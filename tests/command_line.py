@@ -71,13 +71,14 @@ def start(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_heed_interrupts,
+        preexec_fn=heed_signals,
     )
 
 
-def _heed_interrupts() -> None:
-    """As from a terminal: what a shell starts in the background ignores interrupts, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def heed_signals() -> None:
+    """As from a terminal: what a shell starts in the background, or `nohup`, ignores some, and so do its children."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def program(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ran:

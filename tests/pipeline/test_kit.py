@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from command_line import done, trtcompress
+from command_line import done, heed_signals, trtcompress
 from kits import (
     NO_3_8,
     SECONDS,
@@ -395,7 +395,9 @@ def test_a_signal_ends_what_jetpack_4_started_and_leaves_nothing(old_kit, shell)
     command = [shell, str(old_kit / "jetpack4/validate.sh")]
     for sent in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         (programs / "state").unlink(missing_ok=True)
-        with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as running:
+        how = {"start_new_session": True, "stderr": subprocess.DEVNULL, "preexec_fn": heed_signals}
+        running = subprocess.Popen(command, env=environment, **how)
+        try:
             while not (programs / "state").exists():
                 assert running.poll() is None
                 time.sleep(0.05)
@@ -403,6 +405,10 @@ def test_a_signal_ends_what_jetpack_4_started_and_leaves_nothing(old_kit, shell)
             tegrastats = Path("/proc", (programs / "tegrastats.pid").read_text().strip())
             os.killpg(running.pid, sent)  # as a terminal does
             assert running.wait(60) == 128 + sent
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
         while tegrastats.exists():  # to the end of the test's time, if need be
             time.sleep(0.05)
         assert not list(temporary.glob("tmp.*"))
