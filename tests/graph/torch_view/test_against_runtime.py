@@ -157,7 +157,8 @@ def test_logarithms_of_sums_of_integers() -> None:
 
 def test_instances_of_one_element() -> None:
     x, scale, bias = (RNG.random(shape).astype(np.float32) for shape in ((2, 3, 1, 1), (3,), (3,)))
-    agree(one(helper.make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]), x, scale=scale, bias=bias), x)
+    node = helper.make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"])
+    agree(one(node, x, scale=scale, bias=bias), x, 1e-3)  # rounding over the root of epsilon
 
 
 @pytest.mark.parametrize("kind", ["LpPool", "MeanVarianceNormalization"])

@@ -43,7 +43,7 @@ def test_a_killed_process_leaves_its_checkpoint_and_the_same_command_goes_on(com
     heard = []
     for line in process.stderr:
         heard.append(line)
-        if re.match(r"[1-9]\d*/240: loss .*held out", line):
+        if re.match(r"step [1-9]\d*/240: loss .*held out", line):
             break
     running = workers(process)
     if len(running) != 2:
