@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,7 @@ MOST_HELD = 2048
 """Samples that are held out at the most: more would only take time."""
 
 FEW_RUNS = 16
-"""Runs of a fixed batch that are looked at before the training."""
+"""Runs that are looked at before the training at the most, of samples that cannot share one."""
 
 WIDE = 16
 """Samples of a batch from which its statistics tell enough."""
@@ -129,12 +130,11 @@ class Batches:
                 yield from self._runs(group, rows[start : start + self.size])
 
     def first(self, count: int) -> list[Rows]:
-        """Samples to look at before the training, of the group with most; several runs where the batch is fixed."""
+        """Samples to look at before the training, of the group with most; several runs where they share none."""
         group = max(range(len(self.training)), key=lambda i: len(self.training[i]))
         rows = self.training[group]
         some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
-        runs = list(self._runs(group, some))
-        return runs[: FEW_RUNS if self.pool.groups[group].stacks else 1]
+        return list(islice(self._runs(group, some), FEW_RUNS))
 
     def _epoch(self, number: int) -> list[Rows]:
         """All batches of an epoch, shuffled; those of the latest one are kept."""

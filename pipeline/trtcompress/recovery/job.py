@@ -83,7 +83,7 @@ class Subjects:
 
     Attributes:
         runs: inputs of each pass that these take, in the order of the model.
-        labels: of all of them.
+        labels: of all of them; None where there are none, or of several shapes.
     """
 
     pair: Pair
@@ -112,7 +112,8 @@ def open_subjects(job: Job, norms: bool = False) -> Subjects:
         load_weights(student, weights)
     read = [_first_run(job, *rows) for rows in job.batches.first(FIRST)]
     runs, labelled = tuple(inputs for inputs, _ in read), [held for _, held in read if held is not None]
-    labels = torch.cat(labelled) if len(labelled) > 1 else next(iter(labelled), None)
+    alike = len({held.shape[1:] for held in labelled}) == 1  # boxes, say, are as many as a sample has
+    labels = torch.cat(labelled) if alike else None
     return Subjects(make_pair(student, teacher, job.student, runs, labels), runs, labels)
 
 

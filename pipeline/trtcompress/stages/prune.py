@@ -37,7 +37,7 @@ class PruneStageSettings(StageSettings):
 @stage(
     output="pruned",
     takes="simplified",
-    version=5,
+    version=6,
     leaves="models/pruned",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
     device=on_this_machine,

@@ -131,8 +131,8 @@ def test_values_beyond_all_bounds_have_no_gradient():
 
 
 def test_gradients_of_gradients():
-    drawn = torch.randn(6, generator=torch.Generator().manual_seed(0))
-    x, scale = drawn.requires_grad_(), torch.tensor(0.03, requires_grad=True)
+    x = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(0.03, dtype=torch.float64, requires_grad=True)
     twice = []
     for function in (grid.to_grid, composed):
         (of_x, of_scale) = torch.autograd.grad(
@@ -140,7 +140,7 @@ def test_gradients_of_gradients():
         )
         twice.append(torch.autograd.grad(of_x.square().sum() + of_scale, (x, scale)))
     for one, other in zip(*twice, strict=True):
-        torch.testing.assert_close(one, other, **CLOSE)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_what_is_compiled_computes_the_same():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from digit_nets import images, write_cut, write_teacher
 from trtcompress.recovery import blockwise
 from trtcompress.recovery.checks import check_job
-from trtcompress.recovery.job import Job
+from trtcompress.recovery.job import Job, open_subjects
 from trtcompress.recovery.notes import notes_before
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
@@ -35,6 +36,26 @@ def job_of(models: tuple[Model, Model], folder: Path, labels: list[object], *los
     ]
     pool = fill(taken, models[0].inputs, folder / "pool", "digits.npz")
     return Job(*models, pool, Training(losses=tuple((name, 1.0) for name in losses), batch=batch), folder / "training")
+
+
+@pytest.mark.parametrize(("batch", "runs", "seen"), [(None, 1, 12), (1, 12, 12), (5, 3, 15)])
+def test_what_outputs_hold_is_told_by_several_samples_whatever_the_batch(models, tmp_path, batch, runs, seen):
+    """Of a batch of 5 the last one of the twelve that are trained on is filled up."""
+    if batch is not None:
+        for model in models:
+            proto = onnx.load(model.path)
+            for value in (*proto.graph.input, *proto.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = batch
+            onnx.save(proto, tmp_path / model.path.name)
+        models = tuple(read_model(tmp_path / model.path.name) for model in models)
+    subjects = open_subjects(job_of(models, tmp_path, GOOD))
+    assert len(subjects.runs) == runs
+    assert subjects.pair.first.teacher["output"].shape == (seen, 10)
+    assert subjects.labels is not None
+    assert len(subjects.labels) == seen
+    if batch == 1:
+        boxes = [np.zeros((1 + place % 3, 5)) for place in range(16)]
+        assert open_subjects(job_of(models, tmp_path / "boxes", boxes)).labels is None, "as many as a sample has"
 
 
 GOOD: list[object] = [i % 10 for i in range(16)]

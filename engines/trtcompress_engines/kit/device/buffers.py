@@ -144,7 +144,7 @@ def open_device() -> Device:
     try:
         return PyCuda()
     except ImportError:
-        pass
+        pass  # the CUDA runtime, over ctypes, does as well
     for name in LIBRARIES:
         try:
             library = ctypes.CDLL(name)
