@@ -17,7 +17,7 @@ SCRIPT = f"""#!{sys.executable}
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-print(*sys.argv[1:])
+print(*sys.argv[1:], flush=True)
 given = dict(zip(sys.argv[1:], sys.argv[2:]))
 
 

@@ -343,7 +343,7 @@ sleep 0.5
 @pytest.mark.parametrize(
     ("program", "condition", "loses", "doing", "then"),
     [
-        ("tar", "true", 'head -c 8192 | /bin/tar "$@"', "sending files", "sending 2 files"),  # the first is whole
+        ("tar", "true", 'head -c 12288 | /bin/tar "$@"', "sending files", "sending 2 files"),  # the first is whole
         (
             "cat",
             'case "$*" in *model.plan) true ;; *) false ;; esac',

@@ -68,7 +68,11 @@ WORK = ".recovery"
     help="With --qat: train scales too, or keep the calibrated ranges.  [default: train]",
 )
 @click.option("--temperature", type=float, help="Of class scores that are compared.  [default: 2; 8 for few samples]")
-@click.option("--patience", type=click.IntRange(min=1), help="Judgements without a gain until it ends.  [default: 10]")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="It ends behind so many judgements without a gain in its second half.  [default: 10]",
+)
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
 @click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
 @click.option(

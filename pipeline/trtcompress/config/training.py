@@ -48,7 +48,7 @@ class RecoverSettings(Settings):
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description=option_words.WEIGHT_DECAY)
     clip: float = Field(1.0, gt=0, description=option_words.CLIP)
     ema: float = Field(0.999, ge=0, lt=1, description=option_words.EMA)
-    patience: int = Field(10, ge=1, description="judgements without a gain after which it ends")
+    patience: int = Field(10, ge=1, description="judgements without a gain in its second half, after which it ends")
     augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
     batchnorm: bool = Field(
         True, description="train with BatchNorm put back behind convolutions, where there are 16 samples a step or more"

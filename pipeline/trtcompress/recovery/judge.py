@@ -71,8 +71,10 @@ class Judge:
             return None
         with self.state.average.in_place():
             metric = self.metric()
-        # Not by the student as it came: high rates disturb one that is nearly right, and it gets better when they fall
-        facts |= {"quiet": 0 if loss < facts["lowest"] else facts["quiet"] + 1, "lowest": min(loss, facts["lowest"])}
+        # High rates disturb a student that is nearly right, which gets better only when they fall
+        high = facts["step"] <= facts["total"] / 2
+        facts["quiet"] = 0 if high or loss < facts["lowest"] else facts["quiet"] + 1
+        facts["lowest"] = loss if high else min(loss, facts["lowest"])
         if loss < facts["best"]:
             facts |= {"best": loss, "best_step": facts["step"], "metric": metric}
             self.state.best = cloned(self.state.average.values)

@@ -28,7 +28,7 @@ class Training:
         decay: of the weights, of what is a matrix or more.
         clip: greatest norm of the gradient.
         average: the student that counts is a moving average of its weights (EMA) with up to this decay; 0: none.
-        patience: judgements without a gain after which the training ends.
+        patience: judgements without a gain in the second half, in which rates fall, after which the training ends.
         augment: samples are changed at random where that fits their kind.
         checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
         norms: BatchNorm is put back where batches are wide enough, and trained with.

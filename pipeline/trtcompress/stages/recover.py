@@ -36,7 +36,7 @@ class RecoverStageSettings(StageSettings):
 @stage(
     output="student",
     takes="pruned",
-    version=9,
+    version=10,
     leaves="models/recovered",
     libs=LIBS,
     device=on_this_machine,

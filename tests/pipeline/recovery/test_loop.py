@@ -203,20 +203,20 @@ def test_a_divergence_that_rounding_leaves_below_0_is_told_as_0(tmp_path):
 
 def test_it_ends_early_where_nothing_is_gained(tmp_path):
     said: list[str] = []
-    training = replace(SHORT, steps=4000, rate=1e-9, patience=3)
+    training = replace(SHORT, steps=400, rate=1e-9, patience=3)
     loop, pair = loop_of(tmp_path, training, told=lambda what, done, total: said.append(what))
     before = weights(pair)
     found = loop.run()
-    assert found.steps < 2000
+    assert 200 < found.steps < 250, "ten steps lie between judgements"
     assert said[-1] == "no gain in 3 judgements: it ends here"
     assert found.after <= found.before
     assert all(torch.allclose(before[name], value, atol=1e-4) for name, value in weights(pair).items())
 
 
 def test_it_goes_on_where_high_rates_disturb_first_and_the_loss_falls_again(tmp_path, monkeypatch):
-    """The loss at the start is reached by low rates alone, at the end."""
+    """The loss at the start, and that after the first steps, are reached by low rates alone, at the end."""
     loop, _ = loop_of(tmp_path, replace(SHORT, steps=400, patience=3))
-    losses = iter([1.0, *(3.0 - 0.07 * judgement for judgement in range(60))])
+    losses = iter([1.0, 1.1, *(3.0 - 0.07 * judgement for judgement in range(60))])
     monkeypatch.setattr(loop.judge, "loss", lambda average=True: next(losses))
     found = loop.run()
     assert (found.steps, found.best_step) == (400, 400)
