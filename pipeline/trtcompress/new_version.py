@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trtcompress_graph.errors import ServingError
+from trtcompress_graph.errors import ServingError, UsageError
 
 from .config import PackageFormat
 from .outputs import RollbackResult, SwitchedModel
@@ -81,17 +81,26 @@ def _try_on(tried_on: TriedOn, made: Path, target: str) -> None:
         )
 
 
-def rollback(repository: Path, name: str, version: int | None) -> RollbackResult:
+def rollback(repository: Path, name: str | None, version: int | None) -> RollbackResult:
     """Serve the version before, or a certain one.
 
+    Args:
+        repository: of one target.
+        name: of the model; None where the repository holds only one.
+        version: None: the one before.
+
     Raises:
-        UsageError: there is no such repository, model or version.
+        UsageError: there is no such repository, model or version; or there are several models, and no name.
         StoreError: the repository cannot be written.
     """
     from trtcompress_engines.triton.served_model import model_names
     from trtcompress_engines.triton.switching import roll_back
 
-    model_names(repository, (name,))
+    names = model_names(repository, () if name is None else (name,))
+    if len(names) > 1:
+        hint = f"--model NAME, one of: {', '.join(names)}"
+        raise UsageError(f"the repository holds {len(names)} models", where=str(repository), hint=hint)
+    (name,) = names
     switched = roll_back(repository, name, version)
     return RollbackResult(
         repository=str(repository),

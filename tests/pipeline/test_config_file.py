@@ -58,6 +58,7 @@ def load(tmp_path: Path, text: str = CONFIG, *overrides: str) -> BuildConfig:
         ("name: small", "name: [small]", 1, "name", "valid string"),
         ("    source: calib\n", "", 7, "data.calibration.source", "needed"),
         ("metric: [top1]", "qat: {epoch: 5}", 14, "qat.epoch", "did you mean 'epochs'"),
+        ("metric: [top1]", "recover: yes please", 14, "recover", "neither true nor false, nor a section"),
         ("metric: [top1]", "recover: {teacher: big.onnx}", 14, "recover.teacher", "the model before the cut teaches"),
         ("metric: [top1]", "prune: {macs: 2}", 14, "prune.macs", "less than 1"),
         ("metric: [top1]", "gates: {min_speedup: .inf}", 14, "gates.min_speedup", "not a finite number"),

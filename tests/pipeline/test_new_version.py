@@ -60,6 +60,9 @@ def test_several_targets_have_versions_each(build: Path, tmp_path: Path):
     repository = tmp_path / "repository"
     told = done("package", build, "--new-version", "-o", repository, "--json").json
     assert {Path(p["model"]) for p in told["packages"]} == {repository / t / "exported" for t in ("cpu", "rtx-4090")}
+    shutil.copytree(repository / "cpu/exported", repository / "cpu/other")
+    ran = trtcompress("rollback", repository / "cpu")
+    assert (ran.code, "the repository holds 2 models" in ran.err, "exported, other" in ran.err) == (2, True, True)
     assert (repository / "rtx-4090/exported/1/model.plan").is_file()
 
 
@@ -70,7 +73,7 @@ def test_several_targets_have_versions_each(build: Path, tmp_path: Path):
         (("rollback", "{repository}", "--model", "exprted"), "has no model 'exprted'"),
         (("rollback", "{repository}", "--model", "exported"), "there is no version before 1"),
         (("rollback", "{repository}", "--model", "exported", "--version", 3), "there is no version 3"),
-        (("rollback", "{repository}"), "Missing option '--model'"),
+        (("rollback", "{repository}"), "there is no version before 1"),
         (("package", "{build}", "--keep", 3, "-o", "r"), "--keep does nothing without --new-version"),
         (("package", "{build}", "--serve-check", "-o", "r"), "--serve-check does nothing without --new-version"),
         (("package", "{build}", "--new-version", "--format", "jetson", "-o", "r"), "a kit has no versions"),

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, fx, nn
 
+from ..errors import UsageError
 from .module import META
 from .names import initializer_name
 from .roles import Role
@@ -61,6 +62,9 @@ def settle_batchnorm(module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...
     Args:
         module: a view made with `restore_batchnorm=True`.
         batches: arguments of the module, one call each.
+
+    Raises:
+        UsageError: there are norms, and no batch.
     """
     norms = [part for name, part in module.named_modules() if name.startswith("batchnorm.") and _is_norm(part)]
     sums = {norm: _Sums() for norm in norms}
@@ -75,6 +79,8 @@ def settle_batchnorm(module: fx.GraphModule, batches: Iterable[tuple[Tensor, ...
         module.train(was_training)
         for hook in hooks:
             hook.remove()
+    if norms and not any(held.count for held in sums.values()):
+        raise UsageError("there is no batch", where="batches", hint="give tuples of inputs, as the module is called")
     for norm, held in sums.items():
         held.settle(norm)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..report.table import COLUMNS, rows
+from ..report.training import in_words
 from .main import say
 from .output import print_table
 
@@ -23,6 +24,10 @@ def print_summary(built: Built, joined: Joined | None = None) -> None:
     if facts["pruning"]:
         for note in facts["pruning"]["notes"]:
             say(f"pruned: {note}")
+    for training in facts["trainings"]:
+        name = " ".join(filter(None, (training["stage"], training["encoding"])))
+        for told in filter(None, (in_words(training), *training["notes"])):
+            say(f"{name}: {told}")
     for validation in facts["validations"]:
         for note in validation["notes"]:
             say(f"{validation['target']}: {note}")

@@ -16,12 +16,12 @@ from .main import say
     "--model",
     "name",
     metavar="NAME",
-    required=True,
-    help="The model that clients ask for; with an ensemble go the ensembles that ask only models that it asks.",
+    help="The model that clients ask for; with an ensemble go the ensembles that ask only models that it asks. "
+    "[default: the only one]",
 )
 @click.option("--version", type=click.IntRange(1), metavar="N", help="This version. [default: the one before]")
 @options.as_json
-def command(repository: str, name: str, version: int | None, as_json: bool) -> int:
+def command(repository: str, name: str | None, version: int | None, as_json: bool) -> int:
     """Serve the version of a model that was served before.
 
     \b

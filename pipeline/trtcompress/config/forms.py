@@ -61,4 +61,8 @@ Lengths = Annotated[
 
 def as_section(value: object) -> object:
     """`true` stands for a section in which nothing is set."""
-    return {} if value is True else None if value is False else value
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is not None and not isinstance(value, (dict, BaseModel)):
+        raise ValueError(f"{value!r:.60} is neither true nor false, nor a section with keys of its own")
+    return value

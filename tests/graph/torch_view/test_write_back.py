@@ -130,6 +130,13 @@ def test_a_batchnorm_that_was_settled_trains_and_is_merged(tmp_path: Path) -> No
     assert torch.allclose(to_torch(tmp_path / "out.onnx")(X), module(X), atol=1e-5)
 
 
+def test_norms_are_not_settled_without_a_batch(tmp_path: Path) -> None:
+    path = saved(small(), tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="there is no batch"):
+        settle_batchnorm(to_torch(path, restore_batchnorm=True), [])
+    settle_batchnorm(to_torch(path), [])  # it has no norm
+
+
 def test_another_module_or_another_model_is_refused(tmp_path: Path) -> None:
     path = saved(small(), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="not made by to_torch"):

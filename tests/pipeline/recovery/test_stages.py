@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from builds import build, manifest, project, promised, write_samples
+from command_line import done
 from trtcompress.cutting import read_plan
 from trtcompress.recovery.recover import Recovered
 from trtcompress_graph.errors import UsageError
@@ -61,6 +62,16 @@ def test_the_report_tells_of_both_trainings(made):
     assert f"| qat | {told['qat']['encoding']} | 48 | 8 |" in text
 
 
+def test_the_console_tells_of_both_trainings(made):
+    folder, config, _, _ = made
+    chosen = [word for setting in TRAINED for word in ("--set", setting)]
+    ran = done("build", config, "--out", folder / "out", "--store", folder / "store", *chosen)
+    record = json.loads((folder / "out/small/models/recovered/training.json").read_text())
+    lost = f"{record['before']:.4g} → {record['after']:.4g}"
+    assert f"recover: 12 steps of training; on samples held out: loss {lost}" in " ".join(ran.err.split())
+    assert "qat cpu-int8: 8 steps of training" in ran.err
+
+
 def test_a_second_build_trains_nothing_and_a_fresh_one_gives_the_same_bytes(made):
     folder, config, _, _ = made
     _, heard = build(config, folder, *TRAINED)
@@ -104,6 +115,19 @@ def test_settings_that_a_loop_of_ones_own_does_not_read_are_refused(made, tmp_pa
     (config.parent / "loops.py").write_text("def train(module):\n    return module\n")
     with pytest.raises(UsageError, match=r"recover\.steps and recover\.lr do nothing beside recover\.function"):
         build(config, tmp_path, *TRAINED[:3], "recover.function=loops:train", "recover.steps=12", "recover.lr=0.003")
+
+
+def test_a_loop_of_ones_own_is_told_as_one(made, tmp_path):
+    folder, config, _, _ = made
+    (config.parent / "own_loops.py").write_text("def train(module):\n    return module\n")
+    own = (*TRAINED[:4], TRAINED[-1], "recover.function=own_loops:train")
+    chosen = [word for setting in own for word in ("--set", setting)]
+    ran = done("build", config, "--out", tmp_path, "--store", folder / "store", *chosen)
+    assert "recover: trained by your own loop, which was not judged" in ran.err
+    out = tmp_path / "small"
+    (told,) = json.loads((out / "report.json").read_text())["trainings"]
+    assert (told["own_loop"], told["samples"], told["steps"], told["rate"]) == (True, 48, None, None)
+    assert "| recover | all | 48 | own loop | - | - | - | - |" in (out / "report.md").read_text()
 
 
 def test_other_training_settings_train_anew_and_cut_nothing_anew(made):

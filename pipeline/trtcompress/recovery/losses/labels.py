@@ -130,7 +130,7 @@ class Labels(Term):
             raise DataError(
                 f"labels of shape {list(wanted.shape)} do not fit answers of shape {list(answers.shape)}",
                 where=f"output '{self.tensors[0]}'",
-                hint="give the class of each sample, or numbers of the output's shape",
+                hint="give the class of each sample as an integer, or numbers of the output's shape",
             )
         wanted = wanted.reshape(answers.shape).float()
         match self.form:
