@@ -36,12 +36,14 @@ class Grid:
         zero_point: name of its zero point in the file, or "".
         axis: of one scale a channel, or of blocks.
         block: how many neighbours along `axis` share a scale; 0 where the whole channel does.
+        bits: that are used of each integer; fewer than its type has where its range is reduced.
     """
 
     scale: str
     zero_point: str
     axis: int
     block: int
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,18 +154,9 @@ def _integers(
         zero = to_tensor(before[grid.zero_point].numpy(), before[grid.zero_point].dtype)
     new_scale = held.get(grid.scale, scale).abs()
     start = dequantize(integers, scale, zero, grid.axis, grid.block)
-    bits, signed = old.dtype.bitwidth, integers.dtype.is_signed
-    low = -(1 << (bits - 1)) if signed else 0
-    made = quantize(
-        tensor,
-        new_scale,
-        zero,
-        low,
-        low + (1 << bits) - 1,
-        integers.dtype,
-        grid.axis,
-        grid.block,
-    )
+    low = -(1 << (grid.bits - 1)) if integers.dtype.is_signed else 0
+    high = low + (1 << grid.bits) - 1
+    made = quantize(tensor, new_scale, zero, low, high, integers.dtype, grid.axis, grid.block)
     same = (tensor == start) & bool(torch.equal(new_scale, scale))
     return to_array(torch.where(same, integers, made), old.dtype)
 

@@ -139,6 +139,23 @@ def test_what_was_trained_is_written_as_the_integers_that_the_view_used(tmp_path
     assert (off > 0.5).float().mean() < 0.01
 
 
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_weights_of_seven_bits_stay_within_them(tmp_path: Path, learn_scales: bool) -> None:
+    """Where a CPU adds pairs of products in 16 bits, a wider weight would saturate there and nowhere else."""
+    made = convolution()
+    weight = next(tensor for tensor in made.graph.initializer if tensor.name == "w")
+    weight.CopyFrom(numpy_helper.from_array(to_array(weight) // 2, "w"))
+    path = saved(made, tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=learn_scales)
+    with torch.no_grad():
+        module.get_parameter("w").mul_(3)
+    to_onnx(module, like=path, out=tmp_path / "out.onnx")
+    after = {tensor.name: to_array(tensor) for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer}
+    assert (after["w"].min(), after["w"].max()) == (-64, 63)
+    x = torch.randn(2, 3, 6, 6)
+    assert ((module(x) - runtime(onnx.load(tmp_path / "out.onnx"), x)).abs() / 0.05 > 0.5).float().mean() < 0.01
+
+
 def test_learned_scales_are_written_back(tmp_path: Path) -> None:
     path = saved(convolution(), tmp_path / "m.onnx")
     module = to_torch(path, learn_scales=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -23,21 +23,31 @@ from .convolution import conv
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Which numbers share a scale, and the range of the integers."""
+    """Which numbers share a scale, and the range of the integers.
+
+    Attributes:
+        fewer: bits of the type that are left unused.
+    """
 
     axis: int
     block: int
     kind: ir.DataType
+    fewer: int = 0
+
+    @property
+    def bits(self) -> int:
+        """Bits that the integers use."""
+        return self.kind.bitwidth - self.fewer
 
     @property
     def low(self) -> int:
         """The least integer."""
-        return -(1 << (self.kind.bitwidth - 1)) if self.kind.name.startswith("INT") else 0
+        return -(1 << (self.bits - 1)) if self.kind.name.startswith("INT") else 0
 
     @property
     def high(self) -> int:
         """The greatest integer."""
-        return (1 << (self.kind.bitwidth - (1 if self.kind.name.startswith("INT") else 0))) - 1
+        return self.low + (1 << self.bits) - 1
 
     @property
     def floating(self) -> bool:
@@ -100,13 +110,27 @@ def dequantize_linear(builder: Builder, node: ir.Node) -> Any:
         return _fake(builder, _tensor(builder, x), scale, zero, _cells(node, _kind(source)), weight=x.is_initializer())
     cells = _cells(node, given.dtype)
     if not cells.floating and learned(builder.state, given, scale, zero):
-        grid = Grid(str(scale.name), "" if zero is None else str(zero.name), cells.axis, cells.block)
+        cells = replace(cells, fewer=_unused_bits(given, cells))
+        grid = Grid(str(scale.name), "" if zero is None else str(zero.name), cells.axis, cells.block, cells.bits)
         x = master(builder, given, scale, zero, grid)
         return _fake(builder, x, scale, zero, cells, weight=True)
     out = node.attributes.get("output_dtype")
     kind = torch_type(ir.DataType(out.value)) if out is not None and out.value else None
     args = (_tensor(builder, given), _tensor(builder, scale), _tensor(builder, zero))
     return _now_or_later(builder, dequantize, *args, cells.axis, cells.block, kind)
+
+
+def _unused_bits(given: ir.Value, cells: Cells) -> int:
+    """1 where 8-bit weights are kept within 7 bits, as CPUs without VNNI need them: their sums of pairs saturate.
+
+    A weight of 8 bits reaches the end of its range in each of its channels, unless its scale was held back.
+    """
+    assert given.const_value is not None
+    if cells.kind is not ir.DataType.INT8:
+        return 0
+    integers = given.const_value.numpy()
+    narrow = integers.size > 0 and -64 <= integers.min() and integers.max() <= 63 and integers.any()
+    return int(narrow)
 
 
 def _same_grid(quantizer: ir.Node, node: ir.Node) -> bool:
