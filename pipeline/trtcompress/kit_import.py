@@ -106,7 +106,7 @@ def join(
 
     Raises:
         UsageError: the build has no such target.
-        DataError: an engine was built of another graph.
+        DataError: an engine was built of another graph, or has other outputs.
     """
     target = results.kit.target
     validation: dict[str, Any] | None = next((v for v in facts["validations"] if v["target"] == target), None)
@@ -123,6 +123,8 @@ def join(
     if not candidates:
         raise DataError("none of the engines of the build was measured", where=where, hint="./build on the device")
     for candidate in candidates:
+        _check_outputs(candidate, measured[candidate["engine"]["encoding"]], where)
+    for candidate in candidates:
         engine = measured[candidate["engine"]["encoding"]]
         later = scores.score(engine, missing(engine, candidate["metrics"])) if scores else ()
         _measure(candidate, engine, results, limits, later)
@@ -133,6 +135,15 @@ def join(
     }
     choose_measured(facts, validation, results)
     return validation
+
+
+def _check_outputs(candidate: Mapping[str, Any], engine: KitEngine, where: str) -> None:
+    """What was compared on the device are the outputs that were compared here, where any were."""
+    here, there = ({parity["output"] for parity in candidate["parity"]}, {parity.output for parity in engine.parity})
+    if here and here != there:
+        what = f"{engine.encoding}: these results are of the outputs {', '.join(sorted(there)) or 'none'}"
+        hint = f"the build has {', '.join(sorted(here))}: import what ./validate of its kit wrote"
+        raise DataError(what, where=where, hint=hint)
 
 
 def _measure(

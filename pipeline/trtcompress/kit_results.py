@@ -13,6 +13,7 @@ from trtcompress_graph.errors import DataError, MissingPathError
 from trtcompress_graph.measured import MetricResult, OutputParity, Speed
 
 from .config import Settings
+from .kit_sound import contradictions
 
 MOST_BYTES = 64 << 20
 Hit = Annotated[int, Field(ge=0, le=1)]
@@ -65,7 +66,7 @@ class KitGate(Settings):
 class KitEngine(Settings):
     """What was measured of one engine."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     encoding: str
     graph_sha256: str
@@ -122,6 +123,9 @@ def read_results(path: Path) -> KitResults:
         raise DataError(what, where=str(path), hint="run ./build and ./validate on the device, without --backend")
     if not found.device.cuda:  # however TensorRT is run, the kit says how
         what = "these results contradict themselves: of TensorRT by their backend, and of no GPU by their device"
+        raise DataError(what, where=str(path), hint=again)
+    for contradiction in contradictions(found):
+        what = f"these results contradict themselves: {contradiction}"
         raise DataError(what, where=str(path), hint=again)
     return found
 

@@ -135,6 +135,49 @@ def test_results_that_do_not_count_are_refused(measured, build, tmp_path, facts,
     assert tree(build) == before
 
 
+def parity(**facts: Any) -> Any:
+    return lambda engine: engine["parity"][0].update(facts)
+
+
+def speed(side: str, **facts: Any) -> Any:
+    return lambda engine: engine["speeds"][0][side].update(facts)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (parity(cosine=5.0), "a cosine of 5"),
+        (parity(snr_db=1e6), "a signal-to-noise ratio of 1e+06 dB"),
+        (parity(max_abs=-1.0), "a greatest difference below 0"),
+        (parity(max_rel=float("nan")), "finite number"),
+        (parity(output="other"), "these results are of the outputs other"),
+        (lambda engine: engine["parity"].append(engine["parity"][0]), "'logits' is there 2 times"),
+        (lambda engine: engine["metrics"].append(engine["metrics"][0]), "'top1' is there 2 times"),
+        (lambda engine: engine["metrics"][0]["hits"].pop(), "23 samples of the engine and 24 of the reference"),
+        (lambda engine: [hits.append(1) for hits in engine["metrics"][0].values() if isinstance(hits, list)], "of 24"),
+        (lambda engine: engine["speeds"].append(engine["speeds"][0]), "is there 2 times"),
+        (speed("engine", p50=-1.0), "latencies that do not rise"),
+        (speed("engine", p90=1e-9), "latencies that do not rise"),
+        (speed("reference", throughput=0.0), "a throughput that is not above 0"),
+        (speed("reference", batch=9), "the reference's is of batch 9"),
+        (lambda engine: engine["speeds"][0].update(speedup=0.0), "not above 0"),
+    ],
+)
+def test_what_no_device_can_have_measured_is_refused(measured, build, tmp_path, change, told):
+    before = tree(build)
+    engines = json.loads(measured[1].read_text())["engines"]
+    change(engines[1])
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, engines=engines))
+    assert (ran.code, told in ran.err, "Traceback" in ran.err) == (3, True, False), ran.err
+    assert tree(build) == before
+
+
+def test_an_engine_that_was_measured_twice_is_refused(measured, build, tmp_path):
+    engines = json.loads(measured[1].read_text())["engines"]
+    ran = trtcompress("import-results", build, changed(measured, tmp_path, engines=[*engines, engines[0]]))
+    assert (ran.code, "is there 2 times" in ran.err) == (3, True), ran.err
+
+
 def test_results_of_a_kit_of_an_earlier_build_are_refused(measured, build):
     digest = json.loads(measured[1].read_text())["kit"]["digest"]
     assert list(json.loads((build / "kits.json").read_text())) == [digest]

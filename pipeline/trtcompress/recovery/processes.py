@@ -29,7 +29,7 @@ def train_in_processes(fabric: Fabric, job: Job, told: Told) -> Outcome:
         StageError: a process was killed, or failed.
         TrtCompressError, OSError: what the first process failed with.
     """
-    alone = job.training.devices == 1
+    alone = fabric.strategy.launcher is None  # of `devices` 0 only the fabric knows how many
     run = train if alone else partial(_train_as_child, os.getpid())
     try:
         found = fabric.launch(partial(run, job=job, told=told if alone else for_processes))

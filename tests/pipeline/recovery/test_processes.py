@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from command_line import start, trtcompress
+from command_line import done, start, trtcompress
 from digit_nets import write_cut, write_images, write_teacher
 from trtcompress.recovery.processes import _lost
 
@@ -76,6 +76,16 @@ def noted(*group):
     place.write_text(f"{living} alive, and it ended")
 distributed.destroy_process_group = noted
 """
+
+
+def test_all_devices_may_be_one(command, tmp_path):
+    command[command.index("--epochs") + 1] = 2
+    made = []
+    for devices in (0, 1):
+        command[command.index("--devices") + 1] = devices
+        done(*command, "--restart")
+        made.append((tmp_path / "out.onnx").read_bytes())
+    assert made[0] == made[1]
 
 
 def test_nothing_of_a_training_lives_when_its_connection_ends(command, tmp_path, monkeypatch):
