@@ -6,7 +6,7 @@
 The full model is calibrated (min-max, whose ranges cost most), quantized and then trained under its quantization on the
 samples of recover.py. All graphs run under ONNX Runtime with Q/DQ computed as it is written, so that no kernel of this
 CPU counts. The error is the squared error of the outputs over their variance on the test samples; metric drops are
-paired. `results/qat.json` keeps each row with its commit.
+paired. `results/qat.json` keeps each row with its commit; `build/qat/NAME/recover.log` what the training told.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def measured(name: str, target: str, minutes: float) -> dict[str, Any]:
         ["recover", str(ptq), *how, "--qat", "-o", str(qat)],
     ):
         ended = run_measured([program, *command], cwd=HERE)
+        (folder / f"{command[0]}.log").write_text(ended.out + ended.err, encoding="utf-8")
         if ended.code:
             return {"failed": ended.last_words}
     before, truths, outputs = tested(recovery, full)

@@ -107,13 +107,7 @@ def _metrics(
     Raises:
         DataError: a metric needs labels and there are none.
     """
-    lacking = next((metric.name for metric in asked if is_built_in(metric.name)), None)
-    if lacking and not dataset.labelled:
-        raise DataError(
-            f"the metric '{lacking}' needs labels, and the data has none",
-            where=dataset.source,
-            hint="add an array `labels` to the evaluation data, or drop the metric",
-        )
+    refuse_unlabelled(asked, dataset)
     if asked or not dataset.labelled or dataset.feedback is not None:
         return asked, ()
     label = next(iter(dataset)).label
@@ -121,6 +115,21 @@ def _metrics(
     if label is not None and label.ndim == 0 and label.dtype.kind in "iu" and classifier:
         return (MetricRef("top1", Path(), ""),), ("no metric is asked for; the data has labels, so top1 is taken",)
     return (), ("the data has labels, but no metric is asked for: --set metric=...",)
+
+
+def refuse_unlabelled(asked: Iterable[MetricRef], dataset: Dataset) -> None:
+    """Built-in metrics need labels; functions of the user's may do without.
+
+    Raises:
+        DataError: a metric needs labels and there are none.
+    """
+    lacking = next((metric.name for metric in asked if is_built_in(metric.name)), None)
+    if lacking and not dataset.labelled:
+        raise DataError(
+            f"the metric '{lacking}' needs labels, and the data has none",
+            where=dataset.source,
+            hint="add an array `labels` to the evaluation data, or drop the metric",
+        )
 
 
 def _meter(meters: Iterable[ParityMeter], expected: Feed, answers: Iterable[Feed]) -> None:

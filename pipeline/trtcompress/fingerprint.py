@@ -12,6 +12,7 @@ from . import __version__
 from .codec import identity
 from .digests import digest_of, library_version
 from .plan import Step
+from .stage import Marker
 
 
 def fingerprint(step: Step, inputs: Mapping[str, Any]) -> str:
@@ -21,7 +22,7 @@ def fingerprint(step: Step, inputs: Mapping[str, Any]) -> str:
         "trtcompress": __version__,
         "stage": [stage.name, stage.version],
         "settings": step.settings.model_dump(mode="json"),
-        "inputs": {name: identity(value) for name, value in inputs.items()},
+        "inputs": {name: identity(value) for name, value in inputs.items() if not isinstance(value, Marker)},
         "libs": {name: library_version(name) for name in stage.libs},
     }
     if stage.device(inputs):

@@ -127,6 +127,14 @@ def on_this_machine(inputs: Mapping[str, Any]) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Marker:
+    """What a stage makes that only finds out whether work is worth beginning.
+
+    The stage that takes it waits for it; it shapes no result, and no fingerprint holds it.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """Where the model comes from. `digest` stands for the contents (source text, or the ONNX file)."""

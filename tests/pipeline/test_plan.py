@@ -159,8 +159,8 @@ def test_until_ends_the_plan(tmp_path: Path):
     assert labels(make_plan(config, STAGES, files, "simplify")) == ["export", "simplify"]
     assert labels(make_plan(config, STAGES, files, "prune")) == ["export", "simplify"]
     pruned = loaded(tmp_path, "prune.macs=0.5")
-    assert labels(make_plan(pruned, STAGES, files, "prune")) == ["export", "simplify", "prune"]
-    with pytest.raises(UsageError, match="the stages are: export, postprocess, simplify, prune") as caught:
+    assert labels(make_plan(pruned, STAGES, files, "prune")) == ["export", "samples", "simplify", "prune"]
+    with pytest.raises(UsageError, match="the stages are: export, postprocess, samples, simplify, prune") as caught:
         make_plan(config, STAGES, files, "quantise")
     assert caught.value.where == "--until"
 

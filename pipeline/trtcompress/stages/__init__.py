@@ -17,6 +17,7 @@ from .qat import qat
 from .quantize import quantize
 from .recover import recover
 from .round import round_
+from .samples import samples
 from .simplify import simplify
 from .sparsify import sparsify
 from .validate import validate
@@ -24,6 +25,7 @@ from .validate import validate
 STAGES: tuple[Stage | Reserved, ...] = (
     export,
     postprocess,
+    samples,
     simplify,
     prune,
     recover,

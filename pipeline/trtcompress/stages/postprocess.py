@@ -11,12 +11,12 @@ from trtcompress_graph.model import Model
 from ..config import BuildConfig, PreprocessSettings, TritonSettings
 from ..kit_packing import FORMAT
 from ..packaging import Around, triton_options
-from ..stage import DataRef, FunctionRef, StageSettings, on_this_machine, stage
+from ..stage import DataRef, FunctionRef, Marker, StageSettings, on_this_machine, stage
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A marker: the function was called and its answer can be served."""
+class Answered(Marker):
+    """The function was called and its answer can be served."""
 
 
 class PostprocessSettings(StageSettings):

@@ -9,6 +9,7 @@ from trtcompress_graph.model import Model
 
 from ..stage import StageSettings, stage
 from .postprocess import Answered
+from .samples import Fitting
 
 _log = logging.getLogger(__name__)
 
@@ -18,10 +19,17 @@ class SimplifySettings(StageSettings):
 
 
 @stage(output="simplified", version=2, leaves="models/simplified", libs=("onnx", "onnx-ir", "onnxscript"))
-def simplify(exported: Model, settings: SimplifySettings, out: Path, answered: Answered | None = None) -> Model:
+def simplify(
+    exported: Model,
+    settings: SimplifySettings,
+    out: Path,
+    answered: Answered | None = None,
+    fitting: Fitting | None = None,
+) -> Model:
     """Fold constants and BatchNorm, upgrade the opset, remove what is not used.
 
-    `answered` is not read: nothing is worked on before the user's function behind the model was found to do.
+    `answered` and `fitting` are not read: nothing is worked on before the user's function behind the model, and the
+    samples, were found to do.
     """
     from trtcompress_graph.branches import open_branches
     from trtcompress_graph.load import load_ir

@@ -13,7 +13,7 @@ from builds import build, manifest, project, promised, write_samples
 from command_line import done
 from trtcompress.cutting import read_plan
 from trtcompress.recovery.recover import Recovered
-from trtcompress_graph.errors import UsageError
+from trtcompress_graph.errors import DataError, UsageError
 
 TRAINED = (
     *("prune.macs=0.63", "prune.multiple=1", "metric=[top1]", "gates={}"),
@@ -108,6 +108,30 @@ def test_each_int8_encoding_is_trained_by_itself(tmp_path):
         for name, value in trained.items()
     }
     assert types["cpu-int8"] != types["trt-int8"]
+
+
+@pytest.mark.parametrize(
+    ("source", "arrays", "settings", "told"),
+    [
+        ("training", {"other": (1, 8, 8)}, (), "input"),
+        ("training", {"x": (9, 9)}, (), "shape"),
+        ("training", {}, ("recover.labels=true",), "the training is to learn from labels too, and its data has none"),
+        ("evaluation", {"x": (9, 9)}, (), "shape"),
+        ("evaluation", {}, (), "the metric 'top1' needs labels, and the data has none"),
+        ("calibration", {"x": (9, 9)}, ("data.training=more.npz", "data.evaluation=more.npz"), "shape"),
+    ],
+)
+def test_samples_that_do_not_fit_are_told_before_anything_is_cut(made, tmp_path, source, arrays, settings, told):
+    _, config, _, _ = made
+    with np.load(config.parent / "more.npz") as held:
+        arrays = {name: np.zeros((4, *shape), np.float32) for name, shape in arrays.items()} or {"x": held["x"]}
+    np.savez(config.parent / "odd.npz", **arrays)
+    asked = (*TRAINED[:-1], *settings, f"data.{source}=odd.npz")
+    with pytest.raises(DataError) as caught:
+        build(config, tmp_path, *asked, until="prune")
+    assert told in str(caught.value), caught.value
+    assert "odd.npz" in str(caught.value)
+    assert not list(tmp_path.rglob("pruned")), "it was not begun"
 
 
 def test_settings_that_a_loop_of_ones_own_does_not_read_are_refused(made, tmp_path):

@@ -129,7 +129,7 @@ def _unused_bits(given: ir.Value, cells: Cells) -> int:
     if cells.kind is not ir.DataType.INT8:
         return 0
     integers = given.const_value.numpy()
-    narrow = integers.size > 0 and -64 <= integers.min() and integers.max() <= 63 and integers.any()
+    narrow = integers.size > 0 and integers.min() >= -64 and integers.max() <= 63 and integers.any()
     return int(narrow)
 
 

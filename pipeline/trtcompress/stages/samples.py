@@ -1,0 +1,79 @@
+"""The first samples of each source, held against the exported model: before hours of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Self
+
+from trtcompress_graph.errors import DataError
+from trtcompress_graph.model import Model
+
+from ..comparing import refuse_unlabelled
+from ..config import BuildConfig, RecoverSettings
+from ..datasets import open_data, open_evaluation
+from ..recovery.loss_names import LABELLED
+from ..stage import DataRef, Marker, MetricRef, StageSettings, stage
+
+if TYPE_CHECKING:
+    from trtcompress_calibration.data import Dataset
+
+
+@dataclass(frozen=True)
+class Fitting(Marker):
+    """The first sample of each source fits the model, and has a label where one is needed."""
+
+
+class SamplesSettings(StageSettings):
+    """What the samples have to have."""
+
+    trains: bool
+    labels: bool
+
+    @classmethod
+    def of(cls, config: BuildConfig) -> Self | None:
+        """Only before long work: without cuts and trainings the samples are read in the first minutes anyway."""
+        trainings = [section for section in (config.recover, config.qat) if section is not None]
+        if not trainings and config.prune is None:
+            return None
+        return cls(trains=bool(trainings), labels=any(_needs_labels(section) for section in trainings))
+
+
+def _needs_labels(section: RecoverSettings) -> bool:
+    return section.labels or any(loss.partition("=")[0] in LABELLED for loss in section.loss)
+
+
+@stage(output="fitting", version=1, leaves="models/fitting", libs=("numpy", "pillow"))
+def samples(
+    exported: Model,
+    calibration: DataRef,
+    evaluation: DataRef,
+    training: DataRef,
+    metrics: tuple[MetricRef, ...],
+    settings: SamplesSettings,
+) -> Fitting:
+    """Read one sample of each source; the others may still be found not to fit by the stage that reads them.
+
+    Raises:
+        DataError: a sample does not fit the model, or lacks a label that a metric or the training needs.
+    """
+    _first(open_data(calibration, exported))
+    judged = open_evaluation(evaluation, exported)
+    refuse_unlabelled(metrics, judged)
+    _first(judged)
+    if not settings.trains:
+        return Fitting()
+    learned = open_data(training, exported)
+    if settings.labels and not learned.labelled:
+        raise DataError(
+            "the training is to learn from labels too, and its data has none",
+            where=learned.source,
+            hint="add an array `labels` to the training data, or leave `labels: true` out: the teacher's answers do",
+        )
+    _first(learned)
+    return Fitting()
+
+
+def _first(data: Dataset) -> None:
+    for _ in islice(data, 1):
+        return
