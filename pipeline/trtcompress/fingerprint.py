@@ -25,6 +25,9 @@ def fingerprint(step: Step, inputs: Mapping[str, Any]) -> str:
         "inputs": {name: identity(value) for name, value in inputs.items() if not isinstance(value, Marker)},
         "libs": {name: library_version(name) for name in stage.libs},
     }
+    further = step.settings.versions()
+    if further:
+        parts["versions"] = dict(further)
     if stage.device(inputs):
         parts["device"] = device()
     return digest_of(parts)

@@ -79,6 +79,10 @@ class StageSettings(Settings):
         """Optional inputs that the stage does not read under these settings: a change of them changes nothing."""
         return frozenset()
 
+    def versions(self) -> Mapping[str, object]:
+        """Versions of what else shapes the result under these settings, beside the stage's own `libs`."""
+        return {}
+
 
 def stage(
     *,

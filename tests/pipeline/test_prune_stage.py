@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ import pytest
 
 from builds import Heard, build, manifest, project
 from command_line import trtcompress
+from trtcompress import fingerprint as fingerprint_module
 from trtcompress.api import Built
+from trtcompress.config import BuildConfig
 from trtcompress.cutting import PrunedModel, read_plan
+from trtcompress.fingerprint import fingerprint
+from trtcompress.plan import Step
+from trtcompress.recovery.recover import VERSION
+from trtcompress.stages.prune import PruneStageSettings, prune
 from trtcompress_graph.errors import DataError, TrtCompressError
 
 CUT = ("prune.macs=0.63", "prune.multiple=1")
@@ -37,6 +44,41 @@ def report(folder: Path) -> dict[str, Any]:
 
 def initializers(path: Path) -> dict[str, tuple[int, ...]]:
     return {weight.name: tuple(weight.dims) for weight in onnx.load(path).graph.initializer}
+
+
+TRAINS = {"prune": {"macs": 0.5, "steps": 2}, "recover": True}
+
+
+@pytest.mark.parametrize(
+    ("sections", "moved"),
+    [
+        (TRAINS, {"VERSION", "torch", "lightning-fabric"}),
+        ({"prune": {"macs": 0.5, "importance": "taylor"}}, {"torch"}),
+        ({"prune": {"macs": 0.5, "importance": "fisher"}, "recover": True}, {"torch"}),
+        ({"prune": {"macs": 0.5}, "recover": True}, set()),
+    ],
+)
+def test_what_trains_and_what_takes_gradients_counts_where_it_is_used(sections, moved, monkeypatch):
+    """A cut that another version of it made is not taken out of the store."""
+    config = BuildConfig.model_validate({"name": "x", "model": "m.onnx", "data": {"calibration": "d.npz"}, **sections})
+    settings = PruneStageSettings.of(config)
+    assert settings is not None
+    monkeypatch.setattr(fingerprint_module, "device", dict)
+    module = import_module(PruneStageSettings.__module__)
+    versions = {"torch": "1", "lightning-fabric": "1"}
+    monkeypatch.setattr(module, "library_version", lambda name: versions[name])
+
+    def key() -> str:
+        return fingerprint(Step(prune, "", {}, ("pruned", ""), settings), {})
+
+    before, found = key(), set()
+    for name in versions:
+        versions[name] = "2"
+        found |= {name} if key() != before else set()
+        versions[name] = "1"
+    monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    found |= {"VERSION"} if key() != before else set()
+    assert found == moved
 
 
 def test_what_it_leaves(made):

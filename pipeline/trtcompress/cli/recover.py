@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,17 +108,17 @@ def command(
     from ..recovery.recover import recover
     from ..store import store_errors
 
-    request = _request(student, teacher, output, metric, how)
+    request = _request(student, teacher, output, metric, restart, how)
     _check_quantized(request, qat)
     opened = open_data(options.data_ref(data, samples), request.student)
-    if restart:
-        shutil.rmtree(request.work, ignore_errors=True)
     with store_errors(request.out.absolute().parent, "-o", free=", and the same command goes on"):
         made = recover(request, opened, _told())
     _show(made, metric, as_json)
 
 
-def _request(student: str, teacher: str, output: str, metric: str | None, how: dict[str, Any]) -> Request:
+def _request(
+    student: str, teacher: str, output: str, metric: str | None, restart: bool, how: dict[str, Any]
+) -> Request:
     """What is asked for, with everything looked up before any work starts."""
     from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
@@ -149,6 +148,7 @@ def _request(student: str, teacher: str, output: str, metric: str | None, how: d
         work=out.with_name(out.name + WORK),
         metrics=(MetricRef(metric, Path.cwd(), ""),) if metric else (),
         function=FunctionRef(settings.function, Path.cwd(), "") if settings.function else None,
+        restart=restart,
     )
 
 

@@ -13,6 +13,9 @@ from .forms import Names, Settings
 
 Importance = Literal["l1", "l2", "energy", "activation", "obs", "taylor", "fisher", "random"]
 
+BY_GRADIENTS: frozenset[Importance] = frozenset(("taylor", "fisher"))
+"""Those that ask PyTorch how the loss changes with each weight."""
+
 
 Allocation = Literal["uniform", "global", "damage"]
 

@@ -103,6 +103,30 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def empty(folder: Path) -> None:
+    """Remove all that lies in a folder, but not the folder, which a training holds.
+
+    Raises:
+        UsageError: something cannot be removed.
+    """
+    try:
+        for held in folder.iterdir():
+            if held.is_dir() and not held.is_symlink():
+                shutil.rmtree(held)
+            else:
+                held.unlink()
+    except OSError as error:
+        raise _stays(folder, error) from error
+
+
+def _stays(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"what is left of another training cannot be removed: {error.strerror}",
+        where=str(folder),
+        hint="remove it, or name another -o",
+    )
+
+
 def holds_training(folder: Path) -> bool:
     """Whether a training that was killed left something in a folder."""
     return any(folder.glob("*.pt"))
@@ -137,11 +161,7 @@ def open_folder(folder: Path, facts: Mapping[str, Any], replaces: bool = False) 
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UsageError(
-            f"what is left of another training cannot be removed: {error.strerror}",
-            where=str(folder),
-            hint="remove it, or name another -o",
-        ) from error
+        raise _stays(folder, error) from error
     write_text(file, json.dumps(facts))
     return False
 

@@ -42,4 +42,4 @@ def refuse_ignored(settings: RecoverSettings, section: str = "", more: Sequence[
 
 def option_of(name: str, value: object) -> str:
     """The option of `trtcompress recover` that stands for a setting."""
-    return f"--no-{name}" if value is False else f"--{name.replace('_', '-')}"
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"

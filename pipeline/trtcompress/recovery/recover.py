@@ -64,6 +64,7 @@ class Request:
         metrics: the first one is told on the samples that are held out.
         function: the user's own training loop.
         replaces: checkpoints of another training in `work` are removed; else they are refused.
+        restart: all that lies in `work` is removed first.
     """
 
     student: Model
@@ -74,6 +75,7 @@ class Request:
     metrics: tuple[MetricRef, ...] = ()
     function: FunctionRef | None = None
     replaces: bool = False
+    restart: bool = False
 
 
 def recover(request: Request, data: Dataset, told: Told) -> Recovered:
@@ -88,11 +90,13 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
         StageError: one of several processes was killed or failed; what they came to stays in `work`.
         OSError: the disk is full, or takes nothing; what was trained so far stays in `work`.
     """
-    from .checkpoint import alone_in, holds_training
+    from .checkpoint import alone_in, empty, holds_training
     from .pairs import check_alike
 
     check_alike(request.student, request.teacher)
     with alone_in(request.work):
+        if request.restart:
+            empty(request.work)
         try:
             job = _opened(request, data, told)
             outcome = _train(request, job, told)

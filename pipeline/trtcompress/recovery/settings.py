@@ -66,7 +66,7 @@ def training_of(settings: RecoverSettings) -> Training:
     from .loss_names import LABELS, weighted
 
     losses = tuple(weighted(settings.loss).items())
-    graduates = settings.labels and LABELS not in dict(losses)  # who gives losses of their own has weighed them
+    graduates = settings.labels and LABELS not in dict(losses)  # who names them among the losses has weighed them
     if graduates:
         losses = (*(losses or (("logits", 1.0),)), (LABELS, 1.0))
     return Training(

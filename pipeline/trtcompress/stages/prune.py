@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -10,10 +11,13 @@ from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.model import Model
 
 from ..config import BuildConfig, PruneSettings, RecoverSettings
+from ..config.pruning import BY_GRADIENTS
 from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
 from ..datasets import open_data
+from ..digests import library_version
 from ..profiles import named_axes
 from ..recovery.gradual import Cuts, cut_gradually
+from ..recovery.recover import VERSION
 from ..recovery.telling import work_folder
 from ..stage import DataRef, FunctionRef, PlanRef, Progress, StageSettings, on_this_machine, stage
 
@@ -32,6 +36,12 @@ class PruneStageSettings(StageSettings):
         if config.prune is None:
             return None
         return cls(prune=config.prune, recover=config.recover if config.prune.steps > 1 else None)
+
+    def versions(self) -> Mapping[str, object]:
+        """Of what trains between cuts, and of what takes gradients."""
+        if self.recover is not None:
+            return {"training": VERSION, **{name: library_version(name) for name in ("torch", "lightning-fabric")}}
+        return {"torch": library_version("torch")} if self.prune.importance in BY_GRADIENTS else {}
 
 
 @stage(
@@ -63,7 +73,7 @@ def prune(
         RecoverError: a training between cuts diverges.
     """
     if between_cuts is not None and settings.recover is not None:
-        depends = (simplified, calibration, axes, between_cuts, recover_loop, settings)
+        depends = (simplified, calibration, axes, between_cuts, recover_loop, settings, dict(settings.versions()))
         lengths = named_axes(simplified, axes)
         done = cut_gradually(
             Cuts(simplified, out / "model.onnx", work_folder(out, *depends), settings.prune, settings.recover, lengths),

@@ -14,7 +14,16 @@ import torch
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
 from trtcompress.recovery import job
-from trtcompress.recovery.checkpoint import Unsaved, holds_training, load, open_folder, save, save_in_first
+from trtcompress.recovery.checkpoint import (
+    Unsaved,
+    alone_in,
+    empty,
+    holds_training,
+    load,
+    open_folder,
+    save,
+    save_in_first,
+)
 from trtcompress.recovery.judge import Judge
 from trtcompress.recovery.settings import Training
 from trtcompress_graph.errors import UsageError
@@ -121,6 +130,25 @@ def test_restart_throws_it_away(killed, tmp_path):
     ran = trtcompress(*killed, "--epochs", "5", "--restart")
     assert (ran.code, "go on with" in ran.err) == (0, False), ran.err
     assert (tmp_path / "out.onnx").is_file()
+
+
+def test_restart_throws_nothing_away_that_another_command_trains_on(killed, tmp_path):
+    held = state(tmp_path).read_bytes()
+    with alone_in(tmp_path / "out.onnx.recovery"):
+        ran = trtcompress(*killed, "--epochs", "5", "--restart")
+        assert (ran.code, "another training runs here" in ran.err) == (2, True), ran.err
+        assert state(tmp_path).read_bytes() == held
+
+
+def test_an_empty_folder_stays_the_one_that_is_held(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "state.pt").write_bytes(b"x")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "training")
+    with alone_in(tmp_path):
+        empty(tmp_path)
+        with pytest.raises(UsageError, match="another training runs here"), alone_in(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def lone_failure(monkeypatch, error: OSError, processes: int):

@@ -313,6 +313,7 @@ def test_what_the_users_own_loop_does_not_read_is_refused(place):
         (("--epochs", "3"), "--epochs does nothing beside --function"),
         (("--lr", "1e-3", "--no-blockwise", "--metric", "top1"), "--no-blockwise and --lr and --metric do nothing"),
         (("--labels",), "--labels does nothing"),
+        (("--no-learn-scales",), "--no-learn-scales does nothing"),
     ):
         ran = recover(place, "none.onnx", "--function", "loops:train", *given)
         assert (ran.code, told in ran.err) == (2, True), ran.err
