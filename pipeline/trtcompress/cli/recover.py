@@ -189,10 +189,13 @@ def _is_given(name: str, value: object) -> bool:
 def _check_quantized(request: Request, qat: bool) -> None:
     from trtcompress_graph.errors import UsageError
 
-    from ..recovery.quantization_aware import is_quantized
+    from ..recovery.quantization_aware import in_fp8, is_quantized
 
     quantized = is_quantized(request.student)
     where = str(request.student.path)
+    if in_fp8(request.student):
+        hint = "train the float model, without --qat, and quantize that: trtcompress quantize --target GPU:fp8"
+        raise UsageError("it is in FP8, whose weights are stored in eight bits and stay", where=where, hint=hint)
     if quantized and not qat:
         raise UsageError("it is quantized", where=where, hint="add --qat, to train it under its quantization")
     if qat and not quantized:

@@ -14,11 +14,14 @@ from onnx import numpy_helper
 
 from command_line import trtcompress
 from digit_nets import images, write_cut, write_images, write_teacher
+from trtcompress.config import RecoverSettings
 from trtcompress.recovery import recover as recover_module
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.halves import has_halves, in_float32, in_halves
 from trtcompress.recovery.job import TRAINED, Job, load_weights, weights_of
+from trtcompress.recovery.quantization_aware import in_fp8, train_quantized
 from trtcompress.recovery.recover import Request
+from trtcompress_calibration.data import open_dataset
 from trtcompress_graph.load import read_model
 from trtcompress_graph.model import Model
 
@@ -173,6 +176,30 @@ def test_float16_graphs_go_to_float32_and_back_with_the_same_bytes(place, tmp_pa
     one, other = as_written(model.path, x), as_written(wide.path, x)
     assert np.allclose(one, other, rtol=0, atol=0.02 * np.abs(one).max())
     assert in_halves(wide, model, tmp_path / "back.onnx").digest == model.digest
+
+
+def test_fp8_is_left_as_it_is(place, tmp_path):
+    """A view of it holds its weights as constants: scales and biases alone would move."""
+    ran = trtcompress(
+        *("quantize", place / "teacher.onnx", "--ranges", place / "ranges.json", "--target", "rtx-4090:fp8"),
+        *("-o", place / "fp8.onnx"),
+    )
+    assert ran.code == 0, ran.err
+    student, teacher = read_model(place / "fp8.onnx"), read_model(place / "teacher.onnx")
+    assert not in_fp8(read_model(place / "int8.onnx"))
+    data = open_dataset(place / "images.npz", student.inputs, base=place)
+    told: list[object] = []
+    given = (student, teacher, RecoverSettings(steps=8), data, tmp_path / "out.onnx", tmp_path / "work")
+    made = train_quantized(*given, lambda *what: told.append(what))
+    assert (made.digest, made.steps, told) == (student.digest, 0, [])
+    assert "FP8 is not trained under quantization" in made.notes[0]
+    for options in (("--qat",), ()):
+        ran = trtcompress(
+            *("recover", place / "fp8.onnx", "--teacher", place / "teacher.onnx", "--data", place / "images.npz"),
+            *("-o", tmp_path / "no.onnx", *options),
+        )
+        assert (ran.code, "it is in FP8" in ran.err) == (2, True), ran.err
+    assert not (tmp_path / "no.onnx").exists()
 
 
 def test_a_quantized_student_is_not_trained_by_accident(place):
