@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -44,6 +44,7 @@ class Part:
         total: samples of the step, in all processes.
         width: samples that go through the network together: of the step, or of this pass where it is `alone`.
         alone: the others run batches of their own, since samples cannot share one of any size.
+        labels: weight of what labels say beside that of the samples: by how many of them count, of those of the step.
         passes, later: how many wide batches of its own the step has, and how many are behind this one.
     """
 
@@ -53,6 +54,7 @@ class Part:
     alone: bool
     passes: int = 0
     later: int = 0
+    labels: float = 1.0
 
 
 def held_out(total: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -72,11 +74,13 @@ class Batches:
     Attributes:
         size: samples of a step, in all processes together.
         seed: of the order.
+        counting: how many labels of each sample count, in the order of the data; None: as many of each.
     """
 
     pool: Pool
     size: int
     seed: int
+    counting: Ints | None = field(default=None, compare=False, repr=False)
     _latest: dict[int, list[Rows]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -113,15 +117,30 @@ class Batches:
         group, rows = self._epoch(number)[place]
         total = len(rows)
         if self._open(group):
-            mine = rows[share.rank :: share.world]  # every process has to take part in every step
-            return [((group, mine if mine.size else rows[:1]), Part(len(mine), total, total, alone=False))]
+            shares = [(group, rows[rank :: share.world]) for rank in range(share.world)]
+            mine, weight = shares[share.rank][1], self.label_weights(shares)[share.rank]
+            part = Part(len(mine), total, total, alone=False, labels=weight)
+            return [((group, mine if mine.size else rows[:1]), part)]  # every process has to take part in every step
         runs = list(self._runs(group, rows))
+        weights = self.label_weights(runs)
         wide = [len(run) >= WIDE for _, run in runs]
         found = [
-            (run, Part(len(run[1]), total, len(run[1]), True, sum(wide), sum(wide[place + 1 :])))
+            (run, Part(len(run[1]), total, len(run[1]), True, sum(wide), sum(wide[place + 1 :]), weights[place]))
             for place, run in enumerate(runs)
         ][share.rank :: share.world]
         return found or [(runs[0], Part(0, total, len(runs[0][1]), True, sum(wide)))]
+
+    def label_weights(self, runs: Sequence[Rows]) -> list[float]:
+        """Weight of the labels of each of several passes, beside its share of the samples of all.
+
+        With both a mean over the labels of each pass becomes one over all that count.
+        """
+        if self.counting is None:
+            return [1.0] * len(runs)
+        counts = [int(self.counting[self.pool.groups[group].places[rows]].sum()) for group, rows in runs]
+        samples = sum(len(rows) for _, rows in runs)
+        counted = max(1, sum(counts))
+        return [count * samples / (counted * max(1, len(rows))) for count, (_, rows) in zip(counts, runs, strict=True)]
 
     def judged(self) -> Iterator[Rows]:
         """What a student is judged on: the samples that are held out, of a handful all."""

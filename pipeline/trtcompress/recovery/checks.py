@@ -71,11 +71,11 @@ def _check_labels(job: Job, loss: str) -> None:
         if label.dtype.kind == "f" and not np.isfinite(label).all():
             raise DataError("its label holds NaN or infinity", where=f"{pool.source}: sample {place}", hint=hint)
     for group in pool.groups:
-        first = pool.labels[group.places[0]].shape
+        first = pool.labels.shape(group.places[0])
         for place in group.places:
-            if group.stacks and pool.labels[place].shape != first:
+            if group.stacks and pool.labels.shape(place) != first:
                 raise DataError(
-                    f"its label has the shape {list(pool.labels[place].shape)}, that of sample {group.places[0]} "
+                    f"its label has the shape {list(pool.labels.shape(place))}, that of sample {group.places[0]} "
                     f"{list(first)}: samples of equal inputs need labels of one shape",
                     where=f"{pool.source}: sample {place}",
                     hint="pad the labels to one length; a class of -100 does not count",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,7 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
             "labels are enough: the teacher leads in the first half of the steps, and 'held out' is of labels", 0, None
         )
     judges = frozenset(tensors_of(judging(terms, graduates=alone)))
-    feed = Feed(job.batches, teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)
+    feed = Feed(batches_of(job, terms), teacher, fabric.device, changes, kinds, fabric.autocast, judges=judges)
     student = tapped(pair.student, pair.outputs, tensors_of(terms))
     trained = frugal(student) if job.training.checkpoint_activations else student
     learner = Learner(pair, terms, trained, graduates=alone)
@@ -212,6 +212,14 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     outcome = loop.run()
     save_in_first(fabric, {"weights": weights_of(pair.student), "norms": norms}, job.folder / TRAINED)
     return outcome
+
+
+def batches_of(job: Job, terms: Mapping[str, tuple[float, Term]]) -> Batches:
+    """The batches of a training, which know how many labels of each sample count where it learns from them."""
+    term = terms[LABELS][1] if LABELS in terms else None
+    if not isinstance(term, Labels) or job.pool.labels is None:
+        return job.batches
+    return replace(job.batches, counting=term.counting(job.pool.labels))
 
 
 def graduates(job: Job, pair: Pair, terms: Mapping[str, tuple[float, Term]]) -> bool:

@@ -32,9 +32,10 @@ def shown(loss: float) -> float:
 def held_out_loss(learner: Learner, feed: Feed) -> float:
     """The loss of the outputs on the samples that are held out, of the weights that the student has."""
     summed, count = 0.0, 0
-    for example in feed.judged():
+    weights = feed.batches.label_weights(list(feed.batches.judged()))
+    for example, weight in zip(feed.judged(), weights, strict=True):
         with feed.autocast():
-            loss = learner(example.inputs, example.answers, example.labels, judged=True)
+            loss = learner(example.inputs, example.answers, example.labels, labelled=weight, judged=True)
         summed, count = summed + float(loss) * example.count, count + example.count
     return summed / max(1, count)
 

@@ -50,6 +50,7 @@ class Learner(nn.Module):
         teacher: Mapping[str, Tensor],
         labels: Tensor | None,
         led: float = 1.0,
+        labelled: float = 1.0,
         *,
         judged: bool = False,
     ) -> Tensor:
@@ -60,6 +61,7 @@ class Learner(nn.Module):
             teacher: its answers; none are needed where it does not lead.
             labels: of the samples.
             led: weight of what the teacher says, where a student graduates.
+            labelled: weight of what the labels of this pass say, beside that of its samples.
             judged: of unchanged samples that it is judged on.
         """
         answers = self.student(*inputs)
@@ -69,6 +71,7 @@ class Learner(nn.Module):
             seen = Seen(_wide(answers), _wide(teacher), labels)
             weights = self._weights if judged else self._led(led)
             taken = self._judges if judged else [name for name, weight in weights.items() if weight]
+            weights = {name: labelled * weight if name == LABELS else weight for name, weight in weights.items()}
             return torch.stack([weights[name] * self.terms[name](seen) for name in taken]).sum()
 
     def _led(self, led: float) -> dict[str, float]:

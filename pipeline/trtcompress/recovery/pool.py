@@ -18,9 +18,14 @@ from trtcompress_calibration.samples import Sample
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import TensorSpec
 
+from .stored_labels import LabelWriter, StoredLabels
+
 Ints = NDArray[np.int64]
 OPEN = 64
 """Files that are open at once while samples are written: there is one for each shape and input."""
+
+LABELS = "labels"
+"""File of the labels, beside those of the samples."""
 
 _Shapes = tuple[tuple[int, ...], ...]
 
@@ -67,7 +72,7 @@ class Pool:
     """
 
     groups: tuple[Group, ...]
-    labels: tuple[NDArray[Any], ...] | None
+    labels: StoredLabels | None
     inputs: tuple[TensorSpec, ...]
     fixed: int | None
     digest: str
@@ -158,8 +163,8 @@ def fill(
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     writers: dict[_Shapes, _Writer] = {}
-    labels: list[NDArray[Any] | None] = []
-    with closing(_Streams()) as streams:
+    with closing(_Streams()) as streams, (folder / LABELS).open("wb") as stream:
+        labels = LabelWriter(stream)
         for place, sample in enumerate(samples):
             arrays = {spec.name: _as_taken(sample.inputs[spec.name], spec) for spec in inputs}
             _check_finite(arrays, f"{source}: sample {place}")
@@ -167,21 +172,20 @@ def fill(
             if shapes not in writers:
                 writers[shapes] = _Writer(folder, len(writers), arrays, streams)
             writers[shapes].add(arrays, place)
-            labels.append(None if sample.label is None else np.asarray(sample.label))
+            labels.add(None if sample.label is None else np.asarray(sample.label), place)
             _count(digest, sample)
             progress(place + 1)
-    known = tuple(label for label in labels if label is not None)
     return Pool(
         groups=tuple(
             Group(writer.stored, np.array(writer.places, np.int64), _stack(shapes, inputs))
             for shapes, writer in writers.items()
         ),
-        labels=known if known and len(known) == len(labels) else None,
+        labels=labels.labels(folder / LABELS),
         inputs=tuple(inputs),
         fixed=fixed_batch(inputs),
         digest=digest.hexdigest(),
         source=source,
-        unlabelled=next((place for place, label in enumerate(labels) if label is None), None) if known else None,
+        unlabelled=labels.unlabelled if labels.some else None,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from .augment import Changes
 from .feed import Feed, input_kinds
-from .job import Job, Subjects, graduates
+from .job import Job, Subjects, batches_of, graduates
 from .judge import held_out_loss
 from .learner import Learner, judging, make_terms, start_terms, teacher_view, tensors_of
 from .loss_names import LOGITS
@@ -65,7 +65,7 @@ class Examiner:
         self._learner = Learner(pair, terms, tapped(pair.student, pair.outputs, tensors_of(terms)), graduates=alone)
         self._learner.to(device)
         self._feed = Feed(
-            job.batches,
+            batches_of(job, terms),
             teacher_view(pair, terms),
             device,
             Changes(),

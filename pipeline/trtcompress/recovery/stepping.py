@@ -45,7 +45,7 @@ class Stepper:
             with fabric.no_backward_sync(state.learner, enabled=not last and state.share.world > 1):
                 statistics.before(part)
                 with by_batch(state.inner.student, part.width if self.norms else 0, part):
-                    loss = state.learner(example.inputs, example.answers, example.labels, led)
+                    loss = state.learner(example.inputs, example.answers, example.labels, led, part.labels)
                     loss = loss * (state.share.world * part.counted) / part.total  # processes are averaged
                 statistics.behind(part)
                 fabric.backward(loss)

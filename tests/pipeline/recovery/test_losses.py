@@ -181,6 +181,22 @@ def test_all_labels_together_tell_what_they_hold(kind, labels, form):
     assert form_of(kind, answers, labels[:2], list(labels.numpy())) is form
 
 
+def test_integers_are_classes_whatever_the_output_holds():
+    """A teacher that is hardly sure, or one of cosines, has scores that look like numbers."""
+    cosines, wanted = draw(6, 3).tanh(), torch.tensor([0, 2, 1, IGNORED, 1, 0])
+    for kind in Kind:
+        assert form_of(kind, cosines, wanted, list(wanted.numpy())) is Form.CLASSES
+    found = labelled(Kind.NUMBERS, Form.CLASSES, cosines, wanted)
+    assert found == pytest.approx(torch.nn.functional.cross_entropy(cosines, wanted).item())
+    chances = cosines.softmax(-1)
+    expected = torch.nn.functional.nll_loss(chances.log(), wanted).item()
+    assert labelled(Kind.PROBABILITIES, Form.CLASSES, chances, wanted) == pytest.approx(expected, rel=1e-5)
+    one = draw(6, 1)
+    assert form_of(Kind.NUMBERS, one, wanted, list(wanted.numpy())) is Form.NUMBERS, (
+        "one number a sample has no classes"
+    )
+
+
 def test_distances_are_those_of_each_pair_in_little_memory():
     tensor = draw(9, 3, 40) + 100
     rows = tensor.flatten(1).double()

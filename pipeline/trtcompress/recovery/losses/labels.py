@@ -62,11 +62,11 @@ def form_of(kind: Kind, answers: Tensor, some: Tensor, labels: Labelled) -> Form
         some: labels of these.
         labels: of all samples.
     """
-    if kind is not Kind.NUMBERS and not some.is_floating_point() and some.shape == answers.shape[:-1]:
-        return Form.CLASSES
+    classes = answers.shape[-1] if answers.dim() > 1 else 1
+    if classes > 1 and not some.is_floating_point() and some.shape == answers.shape[:-1]:
+        return Form.CLASSES  # whatever the output holds: it has as many numbers as there are classes
     if some.numel() != answers.numel():
         return Form.NUMBERS  # which do not fit, see `Labels.forward`
-    classes = answers.shape[-1] if answers.dim() else 1
     if kind is not Kind.NUMBERS and all(_shares_classes(label, classes) for label in labels):
         return Form.SHARES
     inside = kind is Kind.SCORES or bool(((answers >= 0) & (answers <= 1)).all())
@@ -112,9 +112,22 @@ class Labels(Term):
         """
         if self.form is not Form.CLASSES:
             return False
-        flat = np.concatenate([label.ravel() for label in labels]).astype(np.int64)
-        counts = np.bincount(flat[flat != IGNORED], minlength=classes)
+        counts = np.zeros(classes, np.int64)
+        for label in labels:
+            flat = label.ravel().astype(np.int64)
+            counts += np.bincount(flat[flat != IGNORED], minlength=classes)
         return int(counts.min()) >= A_CLASS
+
+    def counting(self, labels: Labelled) -> NDArray[np.int64] | None:
+        """How many numbers of each label count; None where those of all samples do alike.
+
+        Args:
+            labels: of all samples.
+        """
+        if self.form is not Form.CLASSES:
+            return None
+        found = np.fromiter((np.count_nonzero(label != IGNORED) for label in labels), np.int64, len(labels))
+        return found if len(np.unique(found)) > 1 else None
 
     def forward(self, seen: Seen) -> Tensor:
         """The loss of a batch."""
@@ -145,4 +158,4 @@ class Labels(Term):
 
     def _scores(self, answers: Tensor) -> Tensor:
         """Scores of classes, also where the output holds probabilities."""
-        return answers if self._kind is Kind.SCORES else answers.clamp_min(1e-8).log()
+        return answers.clamp_min(1e-8).log() if self._kind is Kind.PROBABILITIES else answers
