@@ -94,7 +94,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not os.path.samestat(os.fstat(handle), folder.stat()):
+                raise BlockingIOError  # a third one has made it anew
+        except (BlockingIOError, FileNotFoundError):  # another one held it, or removed it as it ended
             raise UsageError(
                 "another training runs here", where=str(folder), hint="wait until it has ended, or name another -o"
             ) from None

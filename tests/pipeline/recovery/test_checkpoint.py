@@ -13,7 +13,7 @@ import torch
 
 from command_line import trtcompress
 from digit_nets import write_cut, write_images, write_teacher
-from trtcompress.recovery import job
+from trtcompress.recovery import checkpoint, job
 from trtcompress.recovery.checkpoint import (
     Unsaved,
     alone_in,
@@ -149,6 +149,21 @@ def test_an_empty_folder_stays_the_one_that_is_held(tmp_path):
         with pytest.raises(UsageError, match="another training runs here"), alone_in(tmp_path):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_folder_that_is_removed_before_it_is_held_is_not_trained_in(tmp_path, monkeypatch, made_anew):
+    """The training that ended there removes it, and a third one may make it again."""
+    folder, aside = tmp_path / "work", tmp_path / "aside"
+
+    def hold(handle: int, how: int) -> None:
+        folder.rename(aside)
+        if made_anew:
+            folder.mkdir()
+
+    monkeypatch.setattr(checkpoint.fcntl, "flock", hold)
+    with pytest.raises(UsageError, match="another training runs here"), alone_in(folder):
+        pass
 
 
 def lone_failure(monkeypatch, error: OSError, processes: int):
