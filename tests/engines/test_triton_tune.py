@@ -1,16 +1,21 @@
 """Tuning: the search on made-up servers whose best setting is known, the verdict, and a real server."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.http import InferenceServerClient
 
 from triton_models import CPU, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
+from trtcompress_engines.triton.client import Client
 from trtcompress_engines.triton.installed import find_server
 from trtcompress_engines.triton.load import Point, Window, measure, one_window, pooled, request_bytes
+from trtcompress_engines.triton.modelconfig import to_text
 from trtcompress_engines.triton.search import MOST_CLIENTS, Tried, curve, search
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.server import running
@@ -187,13 +192,41 @@ def test_a_setting_is_written_and_all_else_stays(tmp_path: Path):
     for setting in (Setting(2, 4, (2,), 0), Setting(1, 1, (), 100), Setting(3, 2, None, 0)):
         made = with_setting(config, setting)
         assert setting_of(made) == setting
-        assert made.HasField("dynamic_batching") == (setting.batches is not None)
         assert with_setting(made, FORMER) == config
     assert made.max_batch_size == 8, "clients count on it"
     assert str(setting) == "3 instances, 2 threads, no dynamic batching"
 
 
+@pytest.mark.parametrize(
+    ("named", "batches"),
+    [({"platform": "tensorrt_plan"}, ()), ({"backend": "onnxruntime"}, ()), ({"backend": "python"}, None)],
+)
+def test_off_is_written_where_triton_would_turn_it_on(named: dict[str, str], batches: tuple[int, ...] | None):
+    config = ModelConfig(max_batch_size=8, **named)
+    assert setting_of(config).batches == batches, "what Triton makes of it"
+    off = with_setting(config, Setting(1, None, None, 0))
+    assert (off.HasField("dynamic_batching"), setting_of(off).batches) == (True, None)
+    alone = ModelConfig(max_batch_size=1, **named)
+    assert with_setting(alone, setting_of(alone)).HasField("dynamic_batching") is False
+
+
 # --- a real server
+
+
+@pytest.mark.parametrize(("setting", "joined"), [(Setting(1, 1, (8,), 100_000), True), (Setting(1, 1, None, 0), False)])
+def test_where_it_is_off_no_requests_are_joined(tmp_path: Path, setting: Setting, joined: bool):
+    repository = write(tmp_path, cnn, IMAGES, warmup="off")
+    path = repository / "m/config.pbtxt"
+    path.write_text(to_text(with_setting(parse_config(path), setting)))
+    feeds = [{"image": np.zeros((size, 1, 28, 28), np.float32)} for size in (1, 1, 3, 1) * 16]
+    with running(repository, find_server()) as server, Client(server.grpc) as client:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda feed: client.infer("m", feed), feeds))
+        assert [len(answer["logits"]) for answer in answers] == [len(feed["image"]) for feed in feeds]
+        with InferenceServerClient(server.http) as asked:
+            told = asked.get_inference_statistics("m")["model_stats"][0]
+    assert told["inference_count"] == sum(len(feed["image"]) for feed in feeds)
+    assert (told["execution_count"] < len(feeds)) == joined
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_the_winner_is_written_and_served(repository: Path, monkeypatch):
     check_repository(repository)
     with tritonserver(repository) as server, tritonclient.grpc.InferenceServerClient(server.grpc) as client:
         config = client.get_model_config("cnn").config
-        assert (config.instance_group[0].count, config.HasField("dynamic_batching")) == (2, False)
+        assert (config.instance_group[0].count, setting_of(config).batches) == (2, None)
         image = tritonclient.grpc.InferInput("image", [8, 1, 28, 28], "FP32")
         image.set_data_from_numpy(np.zeros((8, 1, 28, 28), np.float32))
         assert client.infer("cnn", [image]).as_numpy("logits").shape == (8, 10), "the greatest batch is as before"

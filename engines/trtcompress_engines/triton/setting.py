@@ -14,6 +14,14 @@ DELAYS_US = (0, 100, 500, 2000)
 
 MOST_ON_GPU = 8
 
+_ALONE = (1,)
+"""Sizes that the batcher prefers where it is off: without a delay each request then runs by itself, whatever it brings.
+
+Nothing less holds: Triton turns the batcher on where a model of these backends takes batches and does not name one.
+"""
+_COMPLETED = frozenset({"onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_plan"})
+"""Backends, and what Triton calls them as platforms, that complete a configuration so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -44,13 +52,20 @@ class Setting:
 def setting_of(config: Any) -> Setting:
     """What a configuration says."""
     threads = parameter(config, THREADS)
-    batching = config.dynamic_batching if config.HasField("dynamic_batching") else None
     return Setting(
         instances=max(1, config.instance_group[0].count) if config.instance_group else 1,
         threads=int(threads) if threads.isdecimal() else None,
-        batches=None if batching is None else tuple(batching.preferred_batch_size),
-        delay_us=0 if batching is None else int(batching.max_queue_delay_microseconds),
+        batches=_batches(config),
+        delay_us=int(config.dynamic_batching.max_queue_delay_microseconds),
     )
+
+
+def _batches(config: Any) -> tuple[int, ...] | None:
+    batching = config.dynamic_batching
+    if not config.HasField("dynamic_batching"):
+        return () if config.max_batch_size > 1 and {config.backend, config.platform} & _COMPLETED else None
+    sizes = tuple(batching.preferred_batch_size)
+    return None if sizes == _ALONE and not batching.max_queue_delay_microseconds else sizes
 
 
 def with_setting(config: Any, setting: Setting) -> Any:
@@ -62,12 +77,12 @@ def with_setting(config: Any, setting: Setting) -> Any:
     made.instance_group[0].count = setting.instances
     if setting.threads is not None:
         made.parameters[THREADS].string_value = str(setting.threads)
-    if setting.batches is None:
+    if setting.batches is None and made.max_batch_size < 2:
         made.ClearField("dynamic_batching")
     else:
         made.dynamic_batching.SetInParent()
         del made.dynamic_batching.preferred_batch_size[:]
-        made.dynamic_batching.preferred_batch_size.extend(setting.batches)
+        made.dynamic_batching.preferred_batch_size.extend(_ALONE if setting.batches is None else setting.batches)
         made.dynamic_batching.max_queue_delay_microseconds = setting.delay_us
     return made
 
