@@ -372,6 +372,21 @@ def test_on_jetpack_4_engines_of_another_kit_are_built_again_and_not_measured(ol
     assert engine(results(old_kit), "trt-int8")
 
 
+def test_on_jetpack_4_an_engine_and_the_reference_are_timed_in_turn(old_kit):
+    assert on_jetpack_4(old_kit, "build").code == 0
+    log = old_kit.parent / "trtexec.log"
+    ran = on_jetpack_4(old_kit, "validate", STAND_IN_LOG=str(log))
+    assert ran.code == 0, ran.err
+    timed = [line for line in log.read_text().splitlines() if "--exportTimes=" in line]
+    names = [line.partition(".plan")[0].rpartition("/")[2] for line in timed]
+    turns = {name: [name, "reference", "reference", name] for name in ENGINES}
+    batches = len(engine(results(old_kit), ENGINES[0])["speeds"])
+    assert batches > 1
+    assert names[-4 * batches * len(ENGINES) :] == [
+        one for name in ENGINES for _ in range(batches) for one in turns[name]
+    ]
+
+
 def test_on_jetpack_4_the_power_is_that_of_the_inference_at_the_usual_batch_size(old_kit):
     assert on_jetpack_4(old_kit, "build").code == 0
     ran = on_jetpack_4(old_kit, "validate", **with_busy_tegrastats(old_kit.parent / "bin"))
@@ -431,7 +446,7 @@ def test_jetpack_4_needs_trtexec_and_a_shell_alone(old_kit):
     told = results(old_kit)
     assert (told["golden"], told["device"]["tensorrt"], told["device"]["cuda"]) == (8, "8.2.1", "trtexec")
     speed = engine(told, "trt-int8")["speeds"][1]
-    times = np.arange(11) + 0.5  # what the stand-in tells
+    times = np.tile(np.arange(11) + 0.5, 2)  # what the stand-in tells, in two turns
     p50, p90, p99 = np.percentile(times, [50, 90, 99])
     expected = {"batch": 2, "p50": p50, "p90": p90, "p99": pytest.approx(p99), "throughput": pytest.approx(2e3 / p50)}
     assert speed["engine"] == expected

@@ -205,9 +205,14 @@ def test_where_the_evaluation_data_is_not_the_gate_is_not_measured_and_the_repor
 
 def test_on_jetpack_4_the_engine_of_the_dla_is_checked_too(build):
     kit = build / "jetson/jetson-xavier-nx"
-    for script, more in (("build", ("--dla", "0")), ("validate", ())):
-        ran = on_jetpack_4(kit, script, *more)
+    log = build / "trtexec.log"
+    for script, more in (("build", ("--dla", "1")), ("validate", ())):
+        ran = on_jetpack_4(kit, script, *more, STAND_IN_LOG=str(log))
         assert ran.code == 0, ran.err
+    loads = [line for line in log.read_text().splitlines() if line.startswith("--loadEngine=")]
+    assert loads
+    for load in loads:
+        assert ("implicit-int8.plan --useDLACore=1 " in load) == ("implicit-int8" in load) == ("useDLACore" in load)
     told = results(kit)
     assert [one["encoding"] for one in told["engines"]][-1] == "implicit-int8"
     dla = told["engines"][-1]

@@ -398,6 +398,7 @@ class _BoundEngine(_Engine):
 
 
 class Runtime:
+    DLA_core = 0
     if (_MAJOR, _MINOR) >= (8, 6):
         engine_host_code_allowed = False
 
@@ -411,4 +412,5 @@ class Runtime:
             return None
         if found["tensorrt"] != __version__:
             return None
+        assert found["dla"] in (None, self.DLA_core), "else it runs on another core"
         return (_NamedEngine if _NAMED else _BoundEngine)(found, model)

@@ -119,17 +119,19 @@ class TensorRTEngine:
     """An engine that is ready to run.
 
     `budget` says how much of streamed weights stays in GPU memory (see streaming.py); an engine that streams none has
-    no use for it.
+    no use for it. `dla` is the core that it was built for.
 
     Raises:
         KitError: the plan was built by another TensorRT or for another GPU, or TensorRT does not take the budget.
     """
 
-    def __init__(self, trt: Any, plan: bytes, device: Device, budget: str = AUTOMATIC) -> None:
+    def __init__(self, trt: Any, plan: bytes, device: Device, budget: str = AUTOMATIC, dla: int | None = None) -> None:
         self._device = device
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         if hasattr(self._runtime, "engine_host_code_allowed"):  # 8.6: a version-compatible plan brings a runtime along
             self._runtime.engine_host_code_allowed = True
+        if dla is not None:  # else it runs on core 0, whatever it was built for
+            self._runtime.DLA_core = dla
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             again = "build it on this very device with ./build --force"

@@ -133,7 +133,7 @@ def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
         if note is None:
             raise KitError(f"{name} is not built: run ./build first", code=2)
         plan = kit.plan(name).read_bytes()
-        return api.TensorRTEngine(trt, plan, device, kit.budget), dict(note, encoding=name)
+        return api.TensorRTEngine(trt, plan, device, kit.budget, note.get("dla")), dict(note, encoding=name)
 
     return opened, dict(_machine(), tensorrt=trt.__version__, cuda=device.name)
 

@@ -29,18 +29,28 @@ run() { # log, arguments of trtexec
     }
 }
 
-outputs_of() { # name, plan, numbers to: one line an output of each golden sample
+core_of() { # options that an engine was built with: that which names its DLA, where it has one
+    printf '%s\n' "$1" | grep -o -e '--useDLACore=[0-9]*'
+}
+
+run_engine() { # plan, core, arguments: one for a DLA runs on core 0 where none is named
+    loaded=$1 on=$2
+    shift 2
+    run "$work/log" --loadEngine="$loaded" ${on:+"$on"} "$@"
+}
+
+outputs_of() { # name, plan, core, numbers to: one line an output of each golden sample
     : >"$work/kept"
     for folder in "$kit"/golden/*; do
         [ "$1" != "$implicit" ] || cmp -s "$folder/arguments" "$kit/golden/0000/arguments" || continue # its shapes are fixed
         # shellcheck disable=SC2046
-        (cd "$folder" && run "$work/log" --loadEngine="$2" $(cat arguments) --exportOutput="$work/output.json" \
+        (cd "$folder" && run_engine "$2" "$3" $(cat arguments) --exportOutput="$work/output.json" \
             --iterations=1 --duration=0 --warmUp=0) || exit $?
         [ "$1" = reference ] || [ -z "$scored" ] || keep "$1" "$folder"
         while IFS=$tab read -r file length output; do
             awk -v name="$output" -v length_="$length" -f "$kit/parity.awk" "$folder/$file" "$work/output.json"
         done <"$folder/outputs"
-    done >"$3"
+    done >"$4"
 }
 
 keep() { # name, folder of a golden sample: its outputs, of which import-results computes the metrics
@@ -50,25 +60,43 @@ keep() { # name, folder of a golden sample: its outputs, of which import-results
         "$(sha256sum <"$out/$kept" | cut -c1-64)" >>"$work/kept"
 }
 
-times_of() { # plan, batch, its shapes, numbers to: percentiles in ms; and what tegrastats tells meanwhile
-    if command -v tegrastats >/dev/null; then
+clock() { # plan, core, a batch's shapes, numbers to: what it takes in ms, one a line
+    if command -v tegrastats >/dev/null; then # with every engine, so that all are timed alike
         tegrastats --interval 100 >"$work/samples" 2>/dev/null &
         sampler=$!
     fi
     # shellcheck disable=SC2086
-    run "$work/log" --loadEngine="$1" $3 \
-        --exportTimes="$work/times.json" --noDataTransfers --duration=3 --warmUp=500
+    run_engine "$1" "$2" $3 --exportTimes="$work/times.json" --noDataTransfers --duration=3 --warmUp=500
     if [ -n "$sampler" ]; then
         kill "$sampler" 2>/dev/null
         wait "$sampler" 2>/dev/null
         sampler=
-        [ "$2" != "$usual" ] && [ -s "$work/tegrastats" ] || while_inferring <"$work/samples" >"$work/tegrastats"
     fi
-    grep -o '"computeMs" : [0-9.e+-]*' "$work/times.json" | awk '{ print $3 }' | sort -g |
-        awk -v batch="$2" '
-            { t[NR - 1] = $1 }
-            function at(q, i) { q *= NR - 1; i = int(q); return t[i] + (i + 1 < NR ? (q - i) * (t[i + 1] - t[i]) : 0) }
-            END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }' >>"$4"
+    grep -o '"computeMs" : [0-9.e+-]*' "$work/times.json" | awk '{ print $3 }' >>"$4"
+}
+
+keep_samples() { # batch: what tegrastats told last, of the usual batch size where that is timed
+    [ ! -s "$work/samples" ] || { [ "$1" != "$usual" ] && [ -s "$work/tegrastats" ]; } ||
+        while_inferring <"$work/samples" >"$work/tegrastats"
+}
+
+percentiles() { # batch, its times
+    sort -g "$2" | awk -v batch="$1" '
+        { t[NR - 1] = $1 }
+        function at(q, i) { q *= NR - 1; i = int(q); return t[i] + (i + 1 < NR ? (q - i) * (t[i + 1] - t[i]) : 0) }
+        END { printf "%d %.9g %.9g %.9g\n", batch, at(0.5), at(0.9), at(0.99) }'
+}
+
+times_of() { # plan, core, batch, its shapes: percentiles of it and of the reference, in turn
+    : >"$work/mine"
+    : >"$work/other"
+    clock "$1" "$2" "$4" "$work/mine"
+    keep_samples "$3"
+    clock "$reference" "" "$4" "$work/other"
+    clock "$reference" "" "$4" "$work/other"
+    clock "$1" "$2" "$4" "$work/mine" # what became warmer, or slower, meanwhile became so for both
+    percentiles "$3" "$work/mine" >>"$work/times.mine"
+    percentiles "$3" "$work/other" >>"$work/times.other"
 }
 
 while_inferring() { # the last two seconds of three: before them trtexec starts, behind them it ends
@@ -80,11 +108,10 @@ scored=$(cat "$kit/scored-later")
 usual=$(cat "$kit/usual")
 implicit=implicit-int8
 cp "$kit/models" "$work/models"
-cp "$kit/timing" "$work/timing"
 if [ -s "$here/engines/$implicit.plan" ] && [ -s "$here/engines/$implicit.options" ]; then # of ./build --dla
     printf '%s\t%s\t%s\n' "$implicit" "$(cat "$kit/implicit")" "$(cat "$here/engines/$implicit.options")" >>"$work/models"
-    sort -u "$kit/timing" "$kit/fixed-timing" >"$work/timing"
 fi
+reference=$here/engines/reference.plan
 first=1
 : >"$work/engines"
 : >"$work/suites"
@@ -97,16 +124,20 @@ while IFS=$tab read -r name path options; do
         continue
     fi
     echo "$name: checking ..."
-    outputs_of "$name" "$plan" "$work/parity"
-    : >"$work/times.$name"
+    core=$(core_of "$options")
+    outputs_of "$name" "$plan" "$core" "$work/parity"
+    : >"$work/times.mine"
+    : >"$work/times.other"
     : >"$work/tegrastats"
     rows=$kit/timing
-    case $name in
-    reference) rows=$work/timing ;;
-    "$implicit") rows=$kit/fixed-timing ;;
-    esac
+    [ "$name" != "$implicit" ] || rows=$kit/fixed-timing
     while IFS=$tab read -r batch arguments; do
-        times_of "$plan" "$batch" "$arguments" "$work/times.$name"
+        if [ "$name" != reference ]; then
+            times_of "$plan" "$core" "$batch" "$arguments"
+        elif command -v tegrastats >/dev/null && { [ "$batch" = "$usual" ] || [ ! -s "$work/tegrastats" ]; }; then
+            clock "$plan" "" "$arguments" "$work/mine"
+            keep_samples "$batch"
+        fi
     done <"$rows"
     [ "$first" = 1 ] || printf ',\n' >>"$work/engines"
     first=0
@@ -114,7 +145,7 @@ while IFS=$tab read -r name path options; do
     digest=$(sha256sum "$plan" | cut -d' ' -f1)
     awk -F"$tab" -v name="$name" -v graph="$graph" -v digest="$digest" -v size="$(wc -c <"$plan")" \
         -v suites="$work/suites" -v kept="$(paste -s -d, "$work/kept")" -v left="$(awk -F"$tab" -v n="$name" '$1 == n { print $2 }' "$kit/left-out")" -f "$kit/report.awk" \
-        "$kit/gates" "$work/parity" "$work/times.$name" "$work/times.reference" "$work/tegrastats" >>"$work/engines"
+        "$kit/gates" "$work/parity" "$work/times.mine" "$work/times.other" "$work/tegrastats" >>"$work/engines"
     case $? in
     0) ;;
     1) [ "$name" = "$implicit" ] || status=1 ;;
