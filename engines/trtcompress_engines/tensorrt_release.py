@@ -97,6 +97,11 @@ class Release:
         return self.flavour == "classic" and self.number < (10, 0)
 
     @property
+    def keeps_types(self) -> str:
+        """Flag of the builder that has layers on a DLA keep their types where they can, by its name."""
+        return "PREFER_PRECISION_CONSTRAINTS" if self.number >= (8, 2) else "STRICT_TYPES"
+
+    @property
     def opset(self) -> int:
         """The newest opset of ONNX that its parser takes."""
         taken = [opset for since, opset in PARSERS if self.flavour == "rtx" or since <= self.number]

@@ -16,6 +16,7 @@ from trtcompress_engines.backend import CompileOptions, backend_for
 from trtcompress_engines.backends.trt_process import release_here
 from trtcompress_engines.backends.trt_recipe import make_recipe
 from trtcompress_engines.backends.trt_reproduce import write_reproduce
+from trtcompress_engines.backends.trt_trtexec import trtexec
 from trtcompress_engines.targets import resolve_target
 from trtcompress_engines.tensorrt_options import TensorRTOptions
 from trtcompress_engines.tensorrt_release import Release
@@ -166,3 +167,22 @@ def test_scripts_run_on_the_python_of_a_device(tmp_path: Path, version: str):
     make(write_cnn(tmp_path / "model.onnx", int8=True, fp16=True), "jetson-xavier-nx", CompileOptions(PROFILES))
     done = run([python, str(tmp_path / "reproduce.py")], **chosen)
     assert "No module named 'tensorrt'" in done.stderr  # it got so far
+
+
+@pytest.mark.parametrize(
+    ("version", "flag", "option"),
+    [
+        ("8.0.1", "STRICT_TYPES", []),
+        ("8.2.1", "PREFER_PRECISION_CONSTRAINTS", ["--precisionConstraints=prefer"]),
+        ("10.3.0", "PREFER_PRECISION_CONSTRAINTS", ["--precisionConstraints=prefer"]),
+    ],
+)
+def test_layers_on_a_dla_keep_their_types_by_a_flag_that_the_release_has(
+    tmp_path: Path, version: str, flag: str, option: list[str]
+):
+    graph = read_model(write_cnn(tmp_path / "model.onnx"))
+    recipe = make_recipe(Release("classic", version), graph, "model.plan", TensorRTOptions(dla=1), [])
+    assert set(recipe.flags) - {"FP16", "GPU_FALLBACK"} == {flag}
+    command = trtexec(recipe)
+    assert "--useDLACore=1" in command, "which has trtexec before 8.2 set that flag"
+    assert [one for one in command if "onstraints" in one or "trict" in one] == option

@@ -109,7 +109,7 @@ def make_recipe(
         strongly_typed=classic and not flagged,
         native_instance_norm=release.native_instance_norm
         and (options.hardware_compatible or options.version_compatible),
-        flags=(*(_precision(graph, implicit) if flagged else ()), *_flags(graph, options)),
+        flags=(*(_precision(graph, implicit) if flagged else ()), *_flags(release, graph, options)),
         tf32=False if classic else None,
         workspace_mb=options.workspace_mb,
         optimization_level=options.optimization_level,
@@ -132,7 +132,7 @@ def _precision(graph: Model, implicit: bool) -> tuple[str, ...]:
     return ("FP16", "INT8") if quantized else ("FP16",)
 
 
-def _flags(graph: Model, options: TensorRTOptions) -> tuple[str, ...]:
+def _flags(release: Release, graph: Model, options: TensorRTOptions) -> tuple[str, ...]:
     sparse = bool(sparse_weights(graph.path)) if options.sparse is None else options.sparse
     wanted = {
         "SPARSE_WEIGHTS": sparse,
@@ -143,6 +143,6 @@ def _flags(graph: Model, options: TensorRTOptions) -> tuple[str, ...]:
         "WEIGHT_STREAMING": options.weight_streaming,
         "VERSION_COMPATIBLE": options.version_compatible,
         "GPU_FALLBACK": options.dla is not None,
-        "PREFER_PRECISION_CONSTRAINTS": options.dla is not None,
+        release.keeps_types: options.dla is not None,
     }
     return tuple(name for name, asked in wanted.items() if asked)

@@ -18,6 +18,7 @@ _BY_FLAG: Mapping[str, str] = {
     "VERSION_COMPATIBLE": "--versionCompatible",
     "GPU_FALLBACK": "--allowGPUFallback",
     "PREFER_PRECISION_CONSTRAINTS": "--precisionConstraints=prefer",
+    "STRICT_TYPES": "",  # what --useDLACore does alone
     "REFIT_IDENTICAL": "",  # what --stripWeights does alone
 }
 _POOLS = (8, 4)
