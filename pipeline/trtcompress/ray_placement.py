@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trtcompress_engines.gpu.present import has_less_memory
 from trtcompress_graph.errors import RemoteToolError
 from trtcompress_graph.target import Target
 
 from .ray_cluster import Node
 from .ray_node import CpuKind, this_cpu
-from .remote_host import Gpu, is_named
+from .remote_host import Gpu, is_named, is_of_model
 
 OWN = "trtcompress:"
 """Before a target's name: the resource of a node that is for that target, as given to `ray start --resources`."""
@@ -63,7 +64,8 @@ def place_for(target: Target, nodes: Sequence[Node], cpu: CpuKind | None = None)
         raise RemoteToolError(what, where=where, hint="install it there, or leave the target out")
     if target.how == "cpu":
         able = alike(able, cpu or this_cpu(), where)
-    resource = next((having[node.id] for node in able if node.id in having), "")
+    there = [having[node.id] for node in able if node.id in having]
+    resource = min(there, key=lambda name: not _is_its_own(name, target), default="")
     return Place(tuple(node for node in able if having.get(node.id, "") == resource), resource)
 
 
@@ -99,13 +101,24 @@ def _resource(node: Node, target: Target) -> str:
     own = OWN + target.name
     if node.resources.get(own, 0) >= 1:
         return own
-    for name in sorted(node.resources):
-        card = name.removeprefix(KIND)
-        if name.startswith(KIND) and (
-            card.lower() in (target.name, *target.aliases) or is_named(Gpu("", (0, 0), card), target)
-        ):
-            return name
-    return ""
+    kinds = [name for name in sorted(node.resources) if name.startswith(KIND) and _stands_for(_card(name), target)]
+    return min(kinds, key=lambda name: not _is_its_own(name, target), default="")
+
+
+def _stands_for(card: Gpu, target: Target) -> bool:
+    named = card.title.lower() in (target.name, *target.aliases)
+    return named or (is_of_model(card, target) and not has_less_memory(card.title, target))
+
+
+def _is_its_own(resource: str, target: Target) -> bool:
+    """Whether it is that of the target's very card, and not of one with more memory."""
+    card = _card(resource)
+    named = resource.startswith(OWN) or card.title.lower() in (target.name, *target.aliases)
+    return named or is_named(card, target)
+
+
+def _card(resource: str) -> Gpu:
+    return Gpu("", (0, 0), resource.removeprefix(KIND))
 
 
 def _accelerators(nodes: Sequence[Node]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, overload
 
+from trtcompress_engines.gpu.present import has_less_memory, memory_in
 from trtcompress_graph.errors import RemoteError, RemoteToolError
 from trtcompress_graph.target import Target
 
@@ -137,7 +138,7 @@ def _gpu(line: str) -> Gpu | None:
 
 
 def choose(hosts: Sequence[Host], target: Target) -> Host:
-    """The first machine that has the target's card, or the first that does not tell what it has.
+    """The first machine that has the target's card, or one that stands for it, or the first that does not tell.
 
     For a device that builds its own engines: the first that is one, and not another model.
 
@@ -146,9 +147,11 @@ def choose(hosts: Sequence[Host], target: Target) -> Host:
     """
     if target.how == "kit":
         return next((host for host in hosts if fits(host, target)), None) or _no_device(hosts, target)
-    fitting = [host for host in hosts if card_for(host, target)] or [host for host in hosts if not host.gpus]
-    if fitting:
-        return fitting[0]
+    cards = [(host, card) for host in hosts if (card := card_for(host, target))]
+    if cards:
+        return min(cards, key=lambda one: _distance(one[1], target))[0]
+    if silent := next((host for host in hosts if not host.gpus), None):
+        return silent
     found = "; ".join(
         f"{host.remote} has {', '.join(f'{gpu.title} (SM{gpu.capability[0]}{gpu.capability[1]})' for gpu in host.gpus)}"
         for host in hosts
@@ -176,13 +179,31 @@ def _no_device(hosts: Sequence[Host], target: Target) -> NoReturn:
 
 
 def card_for(host: Host, target: Target) -> Gpu | None:
-    """The card of that name, or else one of that compute capability; None where there is none, or none is told of."""
-    fitting = [gpu for gpu in host.gpus if gpu.capability in target.compute_capabilities]
-    return next(iter([*(gpu for gpu in fitting if is_named(gpu, target)), *fitting]), None)
+    """The card of that name, else one of its model, else one of that compute capability.
+
+    None where there is none, or none is told of. One of less memory does not stand for a target.
+    """
+    fitting = [
+        gpu
+        for gpu in host.gpus
+        if gpu.capability in target.compute_capabilities and not has_less_memory(gpu.title, target)
+    ]
+    return min(fitting, key=lambda gpu: _distance(gpu, target), default=None)
+
+
+def _distance(gpu: Gpu, target: Target) -> tuple[bool, bool]:
+    return not is_named(gpu, target), not is_of_model(gpu, target)
 
 
 def is_named(gpu: Gpu, target: Target) -> bool:
-    """Whether the card is of the target's model: `NVIDIA A100-SXM4-40GB` is an A100, and an L40S is no L4."""
+    """Whether the card is the target's, of as much memory where its name tells of any."""
+    told = memory_in(gpu.title)
+    same = told is None or target.memory_gb is None or abs(told - target.memory_gb) < 0.1 * target.memory_gb
+    return same and is_of_model(gpu, target)
+
+
+def is_of_model(gpu: Gpu, target: Target) -> bool:
+    """Whether the card is of the target's model: `NVIDIA A100-SXM4-80GB` is an A100, and an L40S is no L4."""
     model = next((word for word in _words(target.title) if word not in ("nvidia", "tesla")), "")
     return model in _words(gpu.title)
 

@@ -59,6 +59,10 @@ def test_a_target_goes_to_nodes_that_have_its_card() -> None:
         ("a10", "A10G", True),
         ("a100", "A100", True),
         ("a100-80gb", "A100", True),
+        ("a100-80gb", "A100-80G", True),
+        ("a100-80gb", "A100-40G", False),
+        ("a100", "A100-40G", True),
+        ("a100", "A100-80G", True),
         ("l4", "L40S", False),
         ("l40s", "L40S", True),
         ("h200", "H100", False),
@@ -71,6 +75,14 @@ def test_cards_by_the_names_that_ray_gives_them(target: str, card: str, fits: bo
         return
     with pytest.raises(RemoteToolError, match=f"the cluster has accelerator_type:{card}"):
         ids(target, *nodes)
+
+
+def test_a_card_of_more_memory_comes_after_the_targets_own() -> None:
+    more, own = (
+        Node(name, f"host-{name}", 4, {f"accelerator_type:A100-{size}G": 1.0}) for name, size in (("a", 80), ("b", 40))
+    )
+    assert ids("a100", more, own) == (["b"], "accelerator_type:A100-40G")
+    assert ids("a100", more) == (["a"], "accelerator_type:A100-80G")
 
 
 @pytest.mark.parametrize("target", ["cpu", "rtx-4090", "rtx-3090+rtx-4090", "jetson-agx-orin"])

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ from small_builds import QUICK, small_classifier
 from ssh_server import MISSING, SSHD, SshServer, serving
 from trtcompress.digests import file_digest
 from trtcompress.remote import Remote, parse_remote
-from trtcompress.remote_host import Gpu, is_named
+from trtcompress.remote_host import Gpu, Host, card_for, choose, is_named
 from trtcompress_engines.targets import resolve_target
-from trtcompress_graph.errors import UsageError
+from trtcompress_graph.errors import RemoteToolError, UsageError
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason=MISSING)
 ARGUMENTS = ("--set", "model.inputs={x: {batch: [1, 2, 4]}}", "--set", "gates={max_metric_drop: 1, min_cosine: 0.5}")
@@ -428,6 +429,10 @@ def test_without_ssh_it_is_named(project: Path, tmp_path: Path, monkeypatch: pyt
         ("NVIDIA H100 80GB HBM3", "h100", True),
         ("NVIDIA A100-SXM4-40GB", "a100", True),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb", True),
+        ("NVIDIA A100-SXM4-80GB", "a100", False),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb", True),
+        ("NVIDIA A100-PCIE-40GB", "a100-80gb", False),
+        ("NVIDIA A100", "a100-80gb", True),
         ("NVIDIA A30", "a100", False),
         ("Tesla T4", "t4", True),
         ("NVIDIA L40S", "l4", False),
@@ -436,6 +441,28 @@ def test_without_ssh_it_is_named(project: Path, tmp_path: Path, monkeypatch: pyt
 )
 def test_models_of_cards(title: str, target: str, same: bool):
     assert is_named(Gpu("0", (8, 0), title), resolve_target(target)) is same
+
+
+@pytest.mark.parametrize(
+    ("target", "titles", "taken"),
+    [
+        ("a100", ["NVIDIA A30", "NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB"], 2),
+        ("a100", ["NVIDIA A30", "NVIDIA A100-SXM4-80GB"], 1),
+        ("a100-80gb", ["NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe"], 1),
+        ("a100-80gb", ["NVIDIA A100-SXM4-40GB"], None),
+    ],
+)
+def test_a_card_of_less_memory_does_not_stand_for_a_target(target: str, titles: list[str], taken: int | None):
+    one, gpus = resolve_target(target), [Gpu(str(index), (8, 0), title) for index, title in enumerate(titles)]
+    host = Host(parse_remote("gpu-1.example"), 0, "trtexec", "", tuple(gpus))
+    apart = [replace(host, remote=parse_remote(f"gpu-{gpu.index}.example"), gpus=(gpu,)) for gpu in gpus]
+    if taken is None:
+        assert card_for(host, one) is None
+        with pytest.raises(RemoteToolError, match=r"NVIDIA A100 80 GB .* gpu-0\.example has NVIDIA A100-SXM4-40GB"):
+            choose(apart, one)
+        return
+    assert card_for(host, one) is gpus[taken]
+    assert choose(apart, one) is apart[taken]
 
 
 def test_addresses():

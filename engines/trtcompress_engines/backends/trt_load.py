@@ -11,7 +11,7 @@ from typing import Any
 
 from trtcompress_graph.target import Target
 
-from ..gpu.present import gpu_capabilities, gpu_names
+from ..gpu.present import gpu_capabilities, gpu_names, has_less_memory
 from ..tensorrt_release import BINDINGS, Flavour
 
 LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
@@ -60,8 +60,11 @@ def gpu_count() -> int:
 def other_card(target: Target) -> str:
     """Empty where the first GPU of this machine is of the kind that a target is, else what it is; needs a GPU."""
     capabilities = gpu_capabilities()
-    if not capabilities or not target.compute_capabilities or capabilities[0] in target.compute_capabilities:
+    if not capabilities or not target.compute_capabilities:
         return ""
+    if capabilities[0] in target.compute_capabilities:
+        less = f"and '{target.name}' has {target.memory_gb:g} GB: build on a machine that has it"
+        return f"the GPU here is {title}, {less}" if has_less_memory(title := gpu_names()[0], target) else ""
     here, there = (f"SM{major}{minor}" for major, minor in (capabilities[0], target.compute_capabilities[0]))
     return f"the GPU here is {gpu_names()[0]} ({here}), and '{target.name}' is {there}: build on a machine that has it"
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from typing import TypeVar
+
+from trtcompress_graph.target import Target
 
 LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 
@@ -54,3 +57,15 @@ def _capability(driver: ctypes.CDLL, device: ctypes.c_int) -> tuple[int, int]:
     for number, attribute in ((major, MAJOR), (minor, MINOR)):
         driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
     return major.value, minor.value
+
+
+def has_less_memory(title: str, target: Target) -> bool:
+    """Whether the name of a card tells of less memory than the target has: `NVIDIA A100-SXM4-40GB` is none of 80 GB."""
+    told = memory_in(title)
+    return told is not None and target.memory_gb is not None and told < 0.9 * target.memory_gb
+
+
+def memory_in(title: str) -> float | None:
+    """GB that the name of a card tells; None where it tells none."""
+    found = re.search(r"(?<![a-z0-9])(\d+) ?gb?(?![a-z0-9])", title.lower())
+    return float(found[1]) if found else None
