@@ -20,6 +20,9 @@ SECTION = "tensorrt"
 BUDGET = "weight_streaming_budget"
 """Key of `Engine.details`: the budget that whoever runs the engine here sets."""
 
+BUILT_BY, LAID_OUT_FOR = "tensorrt", "laid_out_for"
+"""Keys of `Engine.details`: the release of classic TensorRT that built a plan, and that one has to be built by."""
+
 WEIGHTS = "weights"
 """Key of `Engine.details`, of plans that can be refitted: whether they hold weights (WHOLE) or none (STRIPPED)."""
 WHOLE = "in the plan; they can be exchanged"

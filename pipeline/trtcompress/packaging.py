@@ -160,7 +160,7 @@ def with_brought_plan(engine: Engine) -> Engine:
     again = engine.details.get("how_to_build", "build it on the machine with the card")
     if plan.is_symlink() or not plan.is_file() or not plan.stat().st_size:
         raise ModelError("this is not a plan: an ordinary file that is not empty", where=str(plan), hint=again)
-    from .remote_build import built_of_others
+    from .remote_record import built_by, built_of_others
 
     if built_of_others(plan.parent):
         what = "this plan was built of another graph than the one that lies beside it now"
@@ -169,4 +169,5 @@ def with_brought_plan(engine: Engine) -> Engine:
         raise ModelError(
             "this plan is older than the graph beside it", where=str(plan), hint=f"build it of this graph: {again}"
         )
-    return replace(engine, path=plan, digest=files_digest([plan]), built=True, reproducible=False)
+    details = {**engine.details, **built_by(plan.parent)}
+    return replace(engine, path=plan, digest=files_digest([plan]), built=True, reproducible=False, details=details)

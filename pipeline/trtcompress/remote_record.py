@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtcompress_engines.tensorrt_options import BUILT_BY
 from trtcompress_graph.errors import ModelError
 
 from .digests import digest_of, file_digest
@@ -70,6 +71,14 @@ def built_of_others(folder: Path) -> bool:
     """Whether the plan in an engine's folder was brought by `build_there`, of other files than lie beside it now."""
     known = read_record(folder)
     return _is(folder / BROUGHT, known.get("sha256", "")) and known.get("built_of") != digest_of(to_send(folder))
+
+
+def built_by(folder: Path) -> dict[str, str]:
+    """For the details of the engine in a folder: which TensorRT built its plan; empty where that is unknown."""
+    known = read_record(folder)
+    version = known.get("tensorrt") if _is(folder / BROUGHT, known.get("sha256", "")) else ""
+    version = version or version_in(folder / LOG)
+    return {BUILT_BY: version} if version else {}
 
 
 def to_send(folder: Path) -> dict[str, str]:

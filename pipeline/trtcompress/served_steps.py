@@ -58,13 +58,14 @@ def pack_steps(
         CompileError: the function cannot be imported, fails, or returns no dict of arrays.
         DataError: the samples do not fit the model.
     """
+    from trtcompress_engines.triton.bound import as_bound
     from trtcompress_engines.triton.chain import write_chain
     from trtcompress_engines.triton.repository import write_repository
     from trtcompress_engines.triton.steps import Link, write_preprocess
 
-    graph, emulate = engine.graph, target.how != "cpu"
-    tried = try_steps(graph, name=name, axes=axes, around=around, options=options, emulate=emulate)
-    links = [Link(f"{name}_model", graph.inputs, graph.outputs)]
+    bound, emulate = as_bound(engine), target.how != "cpu"
+    tried = try_steps(engine.graph, name=name, axes=axes, around=around, options=options, emulate=emulate, bound=bound)
+    links = [Link(f"{name}_model", bound.inputs, bound.outputs)]
     own, batch = tried.axes, tried.batch
     write_repository(engine, target, repository, name=links[0].served, format=form, axes=own, options=options)
     if tried.image is not None and around.preprocess is not None:
@@ -76,8 +77,9 @@ def pack_steps(
 
 
 def try_steps(
-    graph: Model, *, name: str, axes: Axes, around: Around, options: TritonOptions, emulate: bool = False
-) -> Tried:
+    graph: Model, *, name: str, axes: Axes, around: Around, options: TritonOptions, emulate: bool = False,
+    bound: Model | None = None,
+) -> Tried:  # fmt: skip
     """Can this be served before and behind such a graph? The user's function is called on outputs for real samples.
 
     Costs an inference of at most `2 * SAMPLES` samples on ONNX Runtime, and a process for the function.
@@ -89,6 +91,7 @@ def try_steps(
         around: what is served before and behind.
         options: of the engine.
         emulate: Q/DQ are computed as they are written.
+        bound: the graph with the types that the engine takes and gives (see `bound.as_bound`), where they are others.
 
     Raises:
         CompileError: the function cannot be imported, fails, or returns what cannot be served.
@@ -98,15 +101,16 @@ def try_steps(
     from trtcompress_engines.triton.chain import check_ends
     from trtcompress_engines.triton.steps import check_travels, image_spec
 
+    served = bound or graph
     own = named_axes(graph, axes)
     batch = batching(graph, own, options)
-    image = _one_image(graph, around.preprocess) if around.preprocess is not None else None
+    image = _one_image(served, around.preprocess) if around.preprocess is not None else None
     behind = None
     if around.postprocess is not None:
-        behind = _tried(graph, around.postprocess, around, batch.max_size, emulate)
-        check_travels((*graph.outputs, *behind.made))
-    taken = graph.inputs if image is None else (image_spec(image),)
-    check_ends(name, taken, graph.outputs if behind is None else behind.made)
+        behind = _tried(graph, served.outputs, around.postprocess, around, batch.max_size, emulate)
+        check_travels((*served.outputs, *behind.made))
+    taken = served.inputs if image is None else (image_spec(image),)
+    check_ends(name, taken, served.outputs if behind is None else behind.made)
     return Tried(own, batch, image, behind)
 
 
@@ -171,21 +175,26 @@ def _one_image(graph: Model, preprocess: Mapping[str, Any]) -> TensorSpec:
     return graph.inputs[0]
 
 
-def _tried(graph: Model, function: FunctionRef, around: Around, most: int, emulate: bool) -> Behind:
+def _tried(
+    graph: Model, read: tuple[TensorSpec, ...], function: FunctionRef, around: Around, most: int, emulate: bool
+) -> Behind:
     """The function on what the graph makes of samples, here on ONNX Runtime; `most`: samples of a batch."""
     from trtcompress_engines.triton.trial import described, try_function
 
     code = code_of(function.source, function.base, around.sources, "triton.postprocess")
     assert around.samples is not None
-    fed = list(_outputs(graph, around.samples, most, emulate=emulate))
+    fed = [
+        (count, {spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in read})
+        for count, arrays in _outputs(graph, around.samples, most, emulate=emulate)
+    ]
     made = try_function(function.source, code, [arrays for _, arrays in fed])
     counts = [count for count, _ in fed]
-    for arrays in _stretched(graph.outputs, fed[0][1], 1 if most else 0):
+    for arrays in _stretched(read, fed[0][1], 1 if most else 0):
         with suppress(CompileError):  # no output of the engine, but it tells which axes follow
             made += try_function(function.source, code, [arrays])
             counts.append(counts[0])
     specs = described(function.source, made, counts if most else None)
-    return Behind(function.source, code, graph.outputs, specs, _observed(graph.outputs, fed))
+    return Behind(function.source, code, read, specs, _observed(read, fed))
 
 
 def _outputs(graph: Model, samples: DataRef, most: int, emulate: bool) -> Iterator[tuple[int, Arrays]]:

@@ -68,6 +68,7 @@ def pack_towers(
     """
     from trtcompress_engines.triton.batch_axis import batch_axis
     from trtcompress_engines.triton.batching import batching
+    from trtcompress_engines.triton.bound import as_bound
     from trtcompress_engines.triton.ensemble import Tower, write_ensemble
     from trtcompress_engines.triton.repository import write_repository
 
@@ -96,7 +97,7 @@ def pack_towers(
             called = f"{name}_{tower}_model"
             write_repository(made, target, repository, name=called, format=form, axes=own, options=options)
             batch = batching(part, own, options)
-            served[called] = Tower(part, batch, (batch_axis(part, own) or "") if batch.max_size else "")
+            served[called] = Tower(as_bound(made), batch, (batch_axis(part, own) or "") if batch.max_size else "")
     for tower, (called, one) in zip(towers, served.items(), strict=True):
         write_ensemble(repository, f"{name}_{tower}", {called: one})
     write_ensemble(repository, name, served)

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import DataType, ModelInstanceGroup
 
 from triton_models import BATCH_8, CPU, RTX, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, aside, check_repository, parse_config, write_repository
@@ -317,3 +318,38 @@ def test_axes_may_be_written_with_their_place(engine: Engine, tmp_path: Path):
         engine, CPU, tmp_path / "r", name="m", format="triton", axes=axes, options=TritonOptions()
     )
     assert parse_config(folder / "config.pbtxt").max_batch_size == 5
+
+
+def plan_header(*version: int) -> bytes:
+    """What a plan begins with: trtexec reads its version so."""
+    return b"ftrt" + bytes(20) + bytes(version) + bytes(4) + b"engine"
+
+
+@pytest.mark.parametrize(
+    ("plan", "details", "kind"),
+    [
+        (plan_header(8, 6, 2), {"tensorrt": "10.3.0"}, "TYPE_INT32"),
+        (plan_header(10, 3, 0), {"laid_out_for": "8.5.2"}, "TYPE_INT64"),
+        (b"a plan without a version", {"tensorrt": "8.5.2"}, "TYPE_INT32"),
+        (b"a plan without a version", {"tensorrt": "8.5.2", "laid_out_for": "10.13"}, "TYPE_INT32"),
+        (b"a plan without a version", {"laid_out_for": "8.4.1"}, "TYPE_INT32"),
+        (b"a plan without a version", {"laid_out_for": "10.3.0"}, "TYPE_INT64"),
+        (b"a plan without a version", {}, "TYPE_INT64"),
+    ],
+)
+def test_tensorrt_before_10_has_int32_in_place_of_int64(tmp_path: Path, plan: bytes, details, kind: str):
+    graph = encoder(tmp_path / "model.onnx")
+    path = tmp_path / "model.plan"
+    path.write_bytes(plan)
+    engine = replace(engine_of(graph, "tensorrt", details), path=path)
+    axes = {"ids": {"batch": BATCH_8, "sequence": AxisRange(4, 8, 16)}}
+    target = Target("orin", "Orin", "kit")
+    write_repository(engine, target, tmp_path / "r", name="m", format="triton", axes=axes, options=TritonOptions())
+    config = parse_config(tmp_path / "r/m/config.pbtxt")
+    assert [DataType.Name(one.data_type) for one in config.input] == [kind, "TYPE_FP32"]
+    warmed = {DataType.Name(one.inputs["ids"].data_type) for one in config.model_warmup}
+    assert warmed == {kind}
+    held = json.loads((tmp_path / "r/m/1/model.plan.json").read_text())
+    assert held["inputs"][0]["dtype"] == kind.removeprefix("TYPE_").lower()
+    check_repository(tmp_path / "r")
+    assert read_served(tmp_path / "r", "m", {}).inputs[0].dtype == kind.removeprefix("TYPE_").lower()

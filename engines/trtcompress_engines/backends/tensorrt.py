@@ -14,7 +14,7 @@ from trtcompress_graph.target import Engine, Target
 from ..backend import CompileOptions, Runner, Shape, not_here
 from ..files import staged
 from ..parsed_graphs import OLDER, parsed_by
-from ..tensorrt_options import TensorRTOptions, pinned, refuse
+from ..tensorrt_options import BUILT_BY, LAID_OUT_FOR, TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Feature, Release, release_of
 from .trt_calibrator import check_batches
 from .trt_load import gpu_count, missing_classic, missing_rtx, other_card
@@ -74,7 +74,7 @@ class TensorRTBackend:
             built=True,
             reproducible=False,
             details={
-                "tensorrt": result.version,
+                BUILT_BY: result.version,
                 **told,
                 **result.details,
                 **_several(recipe),
@@ -106,6 +106,7 @@ class TensorRTBackend:
             reproducible=True,
             details={
                 "checked": checked,
+                LAID_OUT_FOR: release.version,
                 **({"not_built": card} if (card := other_card(target)) and target.how == "local" else {}),
                 **told,
                 **_several(recipe),

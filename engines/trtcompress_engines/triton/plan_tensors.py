@@ -15,7 +15,7 @@ _HINT = "package the model again"
 
 @dataclass(frozen=True, slots=True)
 class PlanTensors:
-    """The tensors of the graph that a plan was built of.
+    """The tensors of the graph that a plan was built of, with the types that the plan has.
 
     Attributes:
         greatest_batch: samples that Triton may bring at once; 0 where it does not batch.
@@ -27,7 +27,7 @@ class PlanTensors:
 
 
 def write_tensors(plan: Path, graph: Model, greatest_batch: int) -> Path:
-    """Write them beside the plan; equal graphs give equal bytes."""
+    """Write them beside the plan (see `bound.as_bound`); equal graphs give equal bytes."""
     path = _beside(plan)
     held = asdict(PlanTensors(graph.inputs, graph.outputs, greatest_batch))
     path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from trtcompress_graph.target import Engine, Target
 from ..kit.device import streaming
 from .aside import put_folder
 from .batching import batching
+from .bound import as_bound
 from .config import Serving, config_text
 from .datatypes import check_types
 from .formats import Layout, layout
@@ -71,16 +72,17 @@ def write_repository(
         )
     axes = plain_axes(axes)
     chosen = layout(engine, format, options)
-    batch = batching(engine.graph, axes, options)
-    check_types((*engine.graph.inputs, *engine.graph.outputs), chosen.serving.backend)
+    graph = as_bound(engine)
+    batch = batching(graph, axes, options)
+    check_types((*graph.inputs, *graph.outputs), chosen.serving.backend)
     try:
         with put_folder(repository / name) as folder:
             model = _write_version(engine, chosen, folder / VERSION)
             plan = model.suffix == ".plan"
-            write_digests(model, *([write_tensors(model, engine.graph, batch.greatest)] if plan else []))
-            ranges = parameters(engine.graph, axes, batch.max_size > 0)
+            write_digests(model, *([write_tensors(model, graph, batch.greatest)] if plan else []))
+            ranges = parameters(graph, axes, batch.max_size > 0)
             serving = _described(engine, target, chosen.serving, ranges)
-            text = config_text(name, engine.graph, serving, batch, axes, options)
+            text = config_text(name, graph, serving, batch, axes, options)
             (folder / "config.pbtxt").write_text(text, encoding="ascii")
     except OSError as error:
         raise StoreError(
