@@ -119,6 +119,15 @@ def test_a_budget_that_tensorrt_does_not_take_is_told_by_the_kit(onnx: Path, tmp
     assert caught.value.code == 4
 
 
+@pytest.mark.parametrize("release", [name for name in RELEASES if not Release("classic", name).lacks("dla")])
+def test_a_kit_loads_an_engine_on_the_core_of_the_dla_that_it_was_built_for(onnx: Path, tmp_path: Path, release: str):
+    gpu, plan = Gpu(release), plan_of(onnx, tmp_path / "dla.plan", *PROFILES)
+    api.TensorRTEngine(gpu.trt, plan.read_bytes(), Memory(gpu), dla=1)  # type: ignore[arg-type]
+    calls = [(owner, name) for owner, name, _ in gpu.trt.calls]
+    assert ("Runtime", "DLA_core", (1,)) in gpu.trt.calls
+    assert calls.index(("Runtime", "DLA_core")) < calls.index(("Runtime", "deserialize_cuda_engine"))
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_an_engine_of_another_gpu_is_refused(onnx: Path, tmp_path: Path, release: str):
     with pytest.raises(kit.KitError, match="cannot load this engine") as caught:
