@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
+from tritonclient.grpc.model_config_pb2 import DataType
 
 from command_line import Ran, done, trtcompress
 from served_images import PREPROCESS, encoded, project, server_with_numpy_1
@@ -22,6 +23,7 @@ from trtcompress.config import PreprocessSettings, TritonSettings
 from trtcompress.packaging import Around, pack
 from trtcompress.stage import DataRef, FunctionRef
 from trtcompress_calibration.data import Preprocess, open_dataset
+from trtcompress_engines.targets import resolve_target
 from trtcompress_engines.triton import check_repository, installed, parse_config
 from trtcompress_engines.triton.client import Client, Refusal
 from trtcompress_engines.triton.formats import RTX_VERSION
@@ -325,6 +327,30 @@ def test_around_a_plan_that_cannot_run_here(tmp_path: Path):
     served = read_served(tmp_path / "r", "net", {})
     assert not has_reference(served)
     assert served.images.keys() == {"image"}
+
+
+@pytest.mark.parametrize(("release", "kind"), [("8.5.2", "int32"), ("10.3.0", "int64")])
+def test_around_a_plan_of_tensorrt_before_10_integers_are_of_32_bits(tmp_path: Path, release: str, kind: str):
+    """The function gets what the plan gives, and images become what it takes."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["f"], ["flat"]),
+        helper.make_node("ArgMax", ["flat"], ["best"], axis=1),
+    ]
+    inputs = [("x", TensorProto.INT64, ["batch", 3, 4, 4])]
+    graph = save(tmp_path / "m.onnx", nodes, inputs, [("best", TensorProto.INT64, ["batch", 1])], {})
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).integers(0, 9, (20, 3, 4, 4)))
+    (tmp_path / "post.py").write_text(
+        f"def f(outputs):\n    assert outputs['best'].dtype == '{kind}'\n    return {{'twice': outputs['best'] * 2}}\n"
+    )
+    around = Around(None, FunctionRef("post:f", tmp_path, ""), (), DataRef("s.npz", tmp_path, "", None, None))
+    axes = {"x": {"batch": AxisRange(1, 4, 8)}}
+    engine, target = engine_of(graph, "tensorrt", {"tensorrt": release}), resolve_target("a10")
+    pack(engine, target, tmp_path / "r", name="net", form="triton", axes=axes, triton=TritonSettings(), around=around)
+    check_repository(tmp_path / "r")
+    configs = [parse_config(tmp_path / "r" / name / "config.pbtxt") for name in ("net", "net_model", "net_postprocess")]
+    told = {DataType.Name(one.data_type) for config in configs for one in (*config.input, *config.output)}
+    assert told == {f"TYPE_{kind.upper()}"}
 
 
 def test_a_function_alone_on_a_server_with_numpy_2(tmp_path: Path):
