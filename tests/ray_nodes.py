@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from trtcompress.store import ENTRY
@@ -24,10 +25,17 @@ class RayNodes:
     given: Mapping[str, str] = field(default_factory=dict)
     """Variables of the environment that each node has."""
 
+    client_port: int = 0
+    """Of the head, for machines outside the cluster."""
+
     def start(self) -> RayNodes:
         from ray.cluster_utils import Cluster
 
+        with socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self.client_port = int(one.getsockname()[1])
         head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False, "_system_config": SOON}
+        head["ray_client_server_port"] = self.client_port
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         (self.folder / "share").mkdir(parents=True)
         return self
@@ -50,6 +58,11 @@ class RayNodes:
     @property
     def address(self) -> str:
         return str(self.cluster.address)
+
+    @property
+    def client(self) -> str:
+        """The address for a machine outside the cluster."""
+        return f"ray://127.0.0.1:{self.client_port}"
 
     @property
     def url(self) -> str:

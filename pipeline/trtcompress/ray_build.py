@@ -12,7 +12,7 @@ from .api import BuildOptions, Built
 from .builds_at_once import build_at_once
 from .config import Loaded
 from .ray_checks import look_at
-from .ray_cluster import alive, connected
+from .ray_cluster import alive, connected, notes_of_beginnings
 from .ray_placement import place_for, place_for_all
 from .ray_runner import Cluster
 from .ray_watch import Watch
@@ -51,7 +51,7 @@ def cluster_for(builds: Sequence[Loaded], options: BuildOptions, address: str | 
         place_for_all(wanted, nodes)
         watch = Watch(head, nodes, lambda node: look_at([node], list(paths), wanted)[0])
         try:
-            yield Cluster(url, watch, targets)
+            yield Cluster(url, watch, targets, notes_of_beginnings())
         finally:
             watch.close()
 

@@ -36,12 +36,21 @@ def look_at(nodes: Sequence[Node], paths: Sequence[str], targets: Sequence[Targe
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(look)
-    asked = {
-        task.options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False), max_retries=0
-        ).remote(list(paths), list(targets)): node
-        for node in nodes
-    }
+    try:
+        asked = {
+            task.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False), max_retries=0
+            ).remote(list(paths), list(targets)): node
+            for node in nodes
+        }
+    except Exception as error:  # Ray raises many kinds, and over ray:// what was raised on the head
+        why = (str(error).strip() or "no message").splitlines()[0]
+        raise RemoteToolError(
+            f"it takes no work of trtcompress: {type(error).__name__}: {why}",
+            where="the Ray cluster",
+            hint=f"install the same trtcompress ({__version__}) on every node, and over ray:// on the head too: "
+            "pip install 'trtcompress[ray]'",
+        ) from error
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS) if asked else ([], [])
     found = [seen for ref in answered if (seen := _answer(ref, asked[ref])) is not None]
     if not found:

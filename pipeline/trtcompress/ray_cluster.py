@@ -8,11 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trtcompress_graph.errors import UsageError
 
 from .ray_address import knock, no_answer
-from .ray_node import Seen
+from .ray_node import Begun, Seen
+
+_HEAD = "node:__internal_head__"
+"""The resource that Ray itself gives to the head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,16 @@ def _head(address: str) -> str:
     import ray
 
     return address if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address)
+
+
+def notes_of_beginnings() -> Any:
+    """The actor that notes which steps begin; None where they tell it themselves, which no task does over `ray://`."""
+    import ray
+    from ray.util.client import ray as client
+
+    if not client.is_connected():
+        return None
+    return ray.remote(Begun).options(num_cpus=0, resources={_HEAD: 0.001}).remote()
 
 
 def alive() -> dict[str, Node]:

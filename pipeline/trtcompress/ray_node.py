@@ -110,6 +110,27 @@ def begin_work(task: Work) -> Iterator[Worked | None]:
     yield work(task)
 
 
+def tell_and_work(task: Work, begun: Any, name: str) -> Worked:
+    """Do a step; that it begins is noted under a name."""
+    begun.note.remote(name)
+    return work(task)
+
+
+class Begun:
+    """Names of what began."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def note(self, name: str) -> None:
+        """It begins."""
+        self._names.add(name)
+
+    def has(self, name: str) -> bool:
+        """Whether it began."""
+        return name in self._names
+
+
 def work(task: Work) -> Worked:
     """Do a step, or find it done, and leave its value in the shared store."""
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's own limit; results must not hang on how a cluster is set up

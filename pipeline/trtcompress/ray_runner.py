@@ -38,11 +38,13 @@ class Cluster:
         url: of the store that all nodes share.
         watch: the nodes.
         targets: of all builds, by name.
+        begun: see `ray_cluster.notes_of_beginnings`.
     """
 
     url: str
     watch: Watch
     targets: Mapping[str, Target]
+    begun: Any = None
     _same: dict[str, threading.Lock] = field(default_factory=dict)
 
     def run_plan(self, plan: Plan, store: Store, listener: Listener, *, jobs: int = 1) -> Run:
@@ -77,7 +79,9 @@ class Cluster:
             if found is not None:
                 store.share(key)
                 return found[0], Ran(step, key, time.perf_counter() - started, True)
-        worked = run_task(step, task, partial(self._place, step), self.watch, partial(listener.started, step))
+        worked = run_task(
+            step, task, partial(self._place, step), self.watch, partial(listener.started, step), self.begun
+        )
         for level, line in worked.told:
             _TOLD.log(level, line)
         if worked.error is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from trtcompress_graph.errors import HostLostError, RemoteError, StageError
 
 from .plan import Step
 from .ray_cluster import Node
-from .ray_node import Work, Worked, begin_work, stages_by_name
+from .ray_node import Work, Worked, stages_by_name
 from .ray_placement import Place
+from .ray_running import Running, start
 from .ray_watch import GOES_ON, Watch
 
 PlaceOf = Callable[[Sequence[Node]], Place]
@@ -20,11 +22,11 @@ PlaceOf = Callable[[Sequence[Node]], Place]
 
 RETRIES = 3
 """How often Ray runs a step again whose node or process died."""
-_LOOK = 5.0
-"""Seconds after which it is asked whether a step that waits still has a node to run on."""
 
 
-def run_task(step: Step, task: Work, place_of: PlaceOf, watch: Watch, started: Callable[[], None]) -> Worked:
+def run_task(
+    step: Step, task: Work, place_of: PlaceOf, watch: Watch, started: Callable[[], None], begun: Any = None
+) -> Worked:
     """Have a step run by Ray, which runs it again where a node dies.
 
     Args:
@@ -33,24 +35,28 @@ def run_task(step: Step, task: Work, place_of: PlaceOf, watch: Watch, started: C
         place_of: where the step can run, of the nodes that are there.
         watch: the nodes.
         started: called when a node begins with it.
+        begun: see `ray_cluster.notes_of_beginnings`.
 
     Raises:
         HostLostError: no node is left for it.
-        StageError: it raised something unforeseen.
+        StageError: it, or Ray where it was given to it, raised something unforeseen.
         RemoteError: its process ended several times.
     """
-    import ray
-
     alone = stages_by_name()[step.stage.name].alone  # which the plan of a cluster does not say any more
     while True:
         offer = _offer(place_of(watch.there()), alone)
         if not offer.ids:
             raise _lost(step)
-        running = ray.remote(begin_work).options(**offer.options, num_returns="streaming").remote(task)
+        try:
+            running = start(task, offer.options, begun)
+        except Exception as error:  # Ray raises many kinds, and over ray:// what was raised on the head
+            watch.there()  # which tells that the head is gone, where it is
+            raise _failed(step, error, "by Ray, which did not take it") from error
         worked = _wait(step, running, offer.ids, watch, lambda nodes: _offer(place_of(nodes), alone).ids, started)
         if worked is not None:
             return worked
-        ray.cancel(running, force=True)
+        with suppress(Exception):  # one that goes on does no harm: what it makes is the same
+            running.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ def _offer(place: Place, alone: bool) -> _Offer:
 
 def _wait(
     step: Step,
-    running: Any,
+    running: Running,
     ids: frozenset[str],
     watch: Watch,
     offered: Callable[[Sequence[Node]], frozenset[str]],
@@ -89,28 +95,28 @@ def _wait(
 
     Raises:
         StageError: it raised something unforeseen.
-        RemoteError: its process ended several times.
+        RemoteError: its process ended several times, or the connection did.
     """
-    import ray
     from ray.exceptions import RayError, RayTaskError
 
     begun = False
     while ids & _ids(nodes := watch.there()):
         if not begun and not offered(nodes) <= ids:
             return None
-        if not ray.wait([running], timeout=_LOOK)[0]:
-            continue
         try:
-            worked: Worked | None = ray.get(next(running))
+            news = running.news()
         except RayTaskError as error:
-            raise _failed(step, error.cause) from error
+            raise _failed(step, error.cause, "on a Ray node") from error
         except RayError as error:
             if not ids & _ids(watch.there()):
                 return None
             raise _ended(step, error) from error
-        if worked is not None:
-            return worked
-        if not begun:
+        except Exception as error:  # over ray:// a connection that ends raises what is no error of Ray's
+            watch.there()
+            raise _cut_off(step, error) from error
+        if isinstance(news, Worked):
+            return news
+        if news and not begun:
             begun = True
             started()
     return None
@@ -134,10 +140,16 @@ def _lost(step: Step) -> HostLostError:
     )
 
 
-def _failed(step: Step, error: BaseException) -> StageError:
+def _failed(step: Step, error: BaseException, where: str) -> StageError:
     why = (str(error).strip() or "no message").splitlines()[0]
     hint = "set TRTCOMPRESS_TRACEBACK=1 to see where in the code"
-    return StageError(f"{type(error).__name__} on a Ray node: {why}", where=f"stage {step.label}", hint=hint)
+    return StageError(f"{type(error).__name__} {where}: {why}", where=f"stage {step.label}", hint=hint)
+
+
+def _cut_off(step: Step, error: Exception) -> RemoteError:
+    why = (str(error).strip() or "no message").splitlines()[0]
+    where = f"stage {step.label}"
+    return RemoteError(f"Ray tells of it no more: {type(error).__name__}: {why}", where=where, hint=GOES_ON)
 
 
 def _ended(step: Step, error: Exception) -> RemoteError:

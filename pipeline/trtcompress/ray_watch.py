@@ -49,11 +49,15 @@ class Watch:
         """Nodes that live and were looked at; of each that dies or joins it is told once.
 
         Raises:
-            HostLostError: the head is gone, and with it the cluster.
+            HostLostError: the head is gone, and with it the cluster, or the connection to it is.
         """
         if not head_answers(self.head):
             raise HostLostError("the head of the Ray cluster is gone", where=self.head, hint=GOES_ON)
-        living = alive()
+        try:
+            living = alive()
+        except Exception as error:  # Ray raises many kinds, and over ray:// none of its own
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise HostLostError(f"the connection is lost: {why}", where=self.head, hint=GOES_ON) from error
         with self._lock:
             gone = [node for node in self.nodes if node.id not in living and node.id not in self._gone]
             self._gone |= {node.id for node in gone}

@@ -39,9 +39,13 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Iterato
     started.stop()
 
 
-def arguments(nodes: RayNodes, out: Path, *configs: Path, store: str = "") -> tuple[object, ...]:
-    shared = store or nodes.url
-    return ("build", *configs, "--executor", "ray", "--address", nodes.address, "--store", shared, "--out", out)
+inside_and_outside = pytest.mark.parametrize("outside", [False, True], ids=["address", "ray client"])
+"""From a machine of the cluster, and over `ray://` from any other."""
+
+
+def arguments(nodes: RayNodes, out: Path, *configs: Path, store: str = "", outside: bool = False) -> tuple[object, ...]:
+    shared, address = store or nodes.url, nodes.client if outside else nodes.address
+    return ("build", *configs, "--executor", "ray", "--address", address, "--store", shared, "--out", out)
 
 
 def objects(text: str) -> list[dict[str, object]]:
@@ -104,10 +108,11 @@ def test_the_store_that_nodes_share_can_be_s3(nodes: RayNodes, server: S3Server,
     assert promised(tmp_path / "again/three") == promised(tmp_path / "out/three")
 
 
-def test_one_build_that_fails_leaves_the_others_alone(nodes: RayNodes, tmp_path: Path) -> None:
+@inside_and_outside
+def test_one_build_that_fails_leaves_the_others_alone(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     bad, good = (project(tmp_path / name, ("cpu:float",), name) for name in ("bad", "two"))
     (bad.parent / "samples.npz").write_bytes(b"no samples")
-    ran = program(*arguments(nodes, tmp_path / "out", bad, good), "--json", env=nodes.environment)
+    ran = program(*arguments(nodes, tmp_path / "out", bad, good, outside=outside), "--json", env=nodes.environment)
     assert ran.code == 3
     assert "error: bad: " in ran.err
     assert "samples.npz" in ran.err
@@ -149,9 +154,10 @@ def waiting(folder: Path, *targets: str, name: str = "small") -> Path:
     return config
 
 
-def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path) -> None:
+@inside_and_outside
+def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     config = waiting(tmp_path / "project", "cpu:float")
-    process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
+    process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
     wait_for(lambda: read_on(config.parent))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
@@ -160,11 +166,12 @@ def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path) -> None:
+@inside_and_outside
+def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     """Three builds on two nodes of one CPU: the third waits for a node until there is one more."""
     names = ("one", "two", "three")
     configs = {name: waiting(tmp_path / name, "cpu:float", name=name) for name in names}
-    process = start(*arguments(nodes, tmp_path / "out", *configs.values()), env=nodes.environment)
+    process = start(*arguments(nodes, tmp_path / "out", *configs.values(), outside=outside), env=nodes.environment)
 
     def reading() -> dict[str, str]:
         return {name: found[0][0] for name, config in configs.items() if (found := read_on(config.parent))}
@@ -182,9 +189,10 @@ def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path) -> 
     assert nodes.entries("d"), "what it made is its own"
 
 
-def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path) -> None:
+@inside_and_outside
+def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     config = waiting(tmp_path / "project", "cpu:int8")
-    process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
+    process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
     wait_for(lambda: read_on(config.parent))
     first, pid = read_on(config.parent)[0]
     before, had = nodes.shared(), {name: nodes.entries(name) for name in nodes.nodes}
@@ -197,6 +205,7 @@ def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path) -> None
     assert "raylet" not in out + err
     other, _ = read_on(config.parent)[1]
     assert other != first
+    nodes.add(first)
     assert nodes.entries(first) == had[first]
     assert "calibrate" in {step for key, step in nodes.entries(other).items() if key not in had[other]}
     after = nodes.shared()

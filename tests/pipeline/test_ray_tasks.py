@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,11 +14,12 @@ from trtcompress.plan import Step
 from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, Work, Worked, stages_by_name
 from trtcompress.ray_placement import Place, place_for
+from trtcompress.ray_running import start
 from trtcompress.ray_tasks import run_task
 from trtcompress.ray_watch import Watch
 from trtcompress.stage import StageSettings
 from trtcompress_engines.targets import resolve_target
-from trtcompress_graph.errors import RemoteError
+from trtcompress_graph.errors import HostLostError, RemoteError, StageError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'trtcompress[ray]'")
 
@@ -112,3 +114,67 @@ def test_a_step_whose_process_ends_on_a_node_that_lives_is_told_of(run: Callable
     with pytest.raises(RemoteError, match="WorkerCrashedError"):
         run(script)
     assert script.asked == ["in(a)"]
+
+
+def test_what_ray_raises_where_a_step_is_given_to_it_is_told_in_plain_words(
+    run: Callable[[Script], Worked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script([])
+
+    def refuse(task: object) -> None:
+        raise TypeError("cannot pickle this\nat all")
+
+    monkeypatch.setattr(script, "remote", refuse)
+    with pytest.raises(StageError) as told:
+        run(script)
+    assert told.value.what == "TypeError by Ray, which did not take it: cannot pickle this"
+    assert told.value.where.startswith("stage ")
+
+    def gone() -> list[Node]:
+        if script.asked:
+            raise HostLostError("the head of the Ray cluster is gone", where="head:1")
+        return [FIRST]
+
+    script.asked.clear()
+    monkeypatch.setattr(script, "there", gone)
+    with pytest.raises(HostLostError):
+        run(script)
+
+
+def test_a_connection_that_ends_is_told_in_plain_words(
+    run: Callable[[Script], Worked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script([BEGINS])
+
+    def end(event: str) -> None:
+        raise ConnectionError("Client is shutting down.")
+
+    monkeypatch.setattr(script, "get", end)
+    with pytest.raises(RemoteError, match="Ray tells of it no more: ConnectionError: Client is shutting down"):
+        run(script)
+
+
+def test_over_a_client_a_beginning_is_noted_by_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"task": DONE, "has": False}
+    ready: list[bool] = [False, False, True]
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs if ready.pop(0) else [], []))
+
+    def get(ref: str, timeout: float = 0) -> object:
+        if ref == "lost":
+            raise ray.exceptions.ActorDiedError
+        return values[ref]
+
+    monkeypatch.setattr(ray, "get", get)
+    asked: list[str] = []
+    begun = SimpleNamespace(has=SimpleNamespace(remote=lambda name: asked.append(name) or "has"))
+    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: given[2] and "task"))
+    monkeypatch.setattr(ray, "remote", lambda work: task)
+    running = start(cast(Work, None), {}, begun)
+    assert running.news() is None
+    values["has"] = True
+    assert running.news() == "began"
+    assert running.news() is DONE
+    assert len(set(asked)) == 1
+    ready.append(False)
+    begun.has.remote = lambda name: "lost"
+    assert running.news() is None, "what notes it is gone: the task goes on"
