@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
-from trtcompress_graph.errors import PruneError, TrtCompressError
+from trtcompress_graph.errors import PruneError, RecoverError, TrtCompressError
 from trtcompress_graph.load import copy_model, read_model
 from trtcompress_graph.model import Model
 
@@ -28,6 +29,10 @@ DONE = "done.json"
 """In the folder of a cut: what it came to, written when its graph and its plan stand."""
 
 TRAINED = "trained.onnx"
+"""Beside it: the cut after its training."""
+
+LEARNED = "trained.json"
+"""What a user should know of that training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class Cuts:
 
     Attributes:
         model: simplified.
-        work: folder for the steps on the way; those that lie there are taken again. Removed at the end.
+        work: folder for the steps on the way; those that lie there are taken again. Removed at the end, and where an
+            error would come again.
         prune: holds a budget of MACs or parameters, and in how many steps it is reached.
         recover: of the training between two cuts; a length of its own is shared out among them.
     """
@@ -55,7 +61,8 @@ def cut_gradually(
     """Cut to the budget in steps of one ratio each; the last cut is not trained, since `recover` follows.
 
     A step is left out where the cut before it met its budget already, and one on the way where there is no width of
-    the wanted multiple. What a killed run had finished is taken again.
+    the wanted multiple. What a killed run had finished is taken again, and what one that lost a process or had no
+    space left on its disk.
 
     Args:
         cuts: what and how far.
@@ -65,15 +72,16 @@ def cut_gradually(
         told: of the progress.
 
     Returns:
-        The model, with one plan for all cuts together.
+        The model, with one plan for all cuts together, and the notes of all cuts and trainings.
 
     Raises:
         TrtCompressError: see `cut_model` and `recover`.
     """
     try:
         made = _cut_gradually(cuts, data, training, function, told)
-    except TrtCompressError:  # it would come again: only a kill leaves something to go on with
-        shutil.rmtree(cuts.work, ignore_errors=True)
+    except TrtCompressError as error:  # a divergence or a cut that cannot be made would come again
+        if isinstance(error, (PruneError, RecoverError)) or not any(cuts.work.glob(f"*/{DONE}")):
+            shutil.rmtree(cuts.work, ignore_errors=True)
         raise
     shutil.rmtree(cuts.work, ignore_errors=True)
     return made
@@ -86,6 +94,7 @@ def _cut_gradually(
     current: Model = cuts.model
     last: PrunedModel | None = None
     skipped: list[str] = []
+    learned: dict[int, tuple[str, ...]] = {}
     for number in range(1, steps + 1):
         place = cuts.work / str(number)
         section = _section(cuts.prune, number, last.plan if last is not None else None)
@@ -103,10 +112,13 @@ def _cut_gradually(
             told(skipped[-1], number, steps)
             continue
         last = done if last is None else _joined(last, done)
-        current = done if number == steps else _trained(cuts, done, place, training, function, told)
+        current = done
+        if number < steps:
+            current, learned[number] = _trained(cuts, done, place, training, function, told)
     assert last is not None
     made = copy_model(current, cuts.out)
-    return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, (*last.notes, *skipped))
+    notes = (*last.notes, *skipped, *_of_trainings(learned, steps))
+    return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, notes)
 
 
 def _joined(first: PrunedModel, then: PrunedModel) -> PrunedModel:
@@ -134,13 +146,33 @@ def _step(cuts: Cuts, model: Model, section: PruneSettings, place: Path, data: D
 
 def _trained(
     cuts: Cuts, cut: PrunedModel, place: Path, training: Dataset, function: FunctionRef | None, told: Told
-) -> Model:
-    """A cut after its training; the graph stands under its name only when that was done."""
+) -> tuple[Model, tuple[str, ...]]:
+    """A cut after its training, and the notes of that; the graph stands under its name only when it was done."""
     if (place / TRAINED).is_file():
-        return read_model(place / TRAINED)
+        return read_model(place / TRAINED), _notes_in(place / LEARNED)
     settings = shared_out(cuts.recover, cuts.prune.steps)
     request = Request(cut, cuts.model, settings, place / TRAINED, place / "work", function=function, replaces=True)
-    return recover(request, training, told)
+    made = recover(request, training, told)
+    write_text(place / LEARNED, json.dumps(made.notes))
+    return made, made.notes
+
+
+def _notes_in(path: Path) -> tuple[str, ...]:
+    """The notes of a training; none where a kill came before they were written."""
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ()
+
+
+def _of_trainings(learned: Mapping[int, tuple[str, ...]], steps: int) -> Iterator[str]:
+    """What a user should know of the trainings, by the number of the cut before; what several say is told once."""
+    after: dict[str, list[str]] = {}
+    for number, notes in learned.items():
+        for words in notes:
+            after.setdefault(words, []).append(str(number))
+    for words, numbers in after.items():
+        yield f"training after cut {', '.join(numbers)} of {steps}: {words}"
 
 
 def _section(prune: PruneSettings, number: int, before: PrunePlan | None) -> PruneSettings | None:

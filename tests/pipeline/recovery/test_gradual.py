@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ from trtcompress.recovery import gradual
 from trtcompress.recovery.gradual import Cuts, cut_gradually
 from trtcompress.stage import DataRef
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.errors import PruneError, RecoverError, StageError, TrtCompressError
 from trtcompress_graph.load import read_model
 
 TRAINING = RecoverSettings(steps=40, lr=3e-3, blockwise=False)
@@ -78,3 +80,65 @@ def test_a_killed_run_takes_again_the_steps_that_it_had_finished(tmp_path, monke
     assert worked[5:] == ["cut 6"], "what was cut and trained before the kill is taken again"
     assert made.digest == expected.digest
     assert made.plan == expected.plan
+
+
+def test_a_run_that_lost_a_process_goes_on_with_what_it_had_finished(tmp_path, monkeypatch):
+    expected = run(cuts_of(tmp_path / "peace", 0.511, 6), [])
+    cuts = cuts_of(tmp_path / "lost", 0.511, 6)
+    state = cuts.work / "4" / "work" / "training" / "state.pt"
+    worked: list[str] = []
+    recover = gradual.recover
+
+    def train(request, *rest):
+        worked.append(f"train {request.out.parent.name}")
+        if worked == ["train 1", "train 4"]:
+            state.parent.mkdir(parents=True)
+            state.touch()
+            raise StageError("a process of the training failed")
+        return recover(request, *rest)
+
+    monkeypatch.setattr(gradual, "recover", train)
+    with pytest.raises(StageError, match="a process"):
+        run(cuts, [])
+    assert state.exists(), "the training goes on there"
+    made = run(cuts, [])
+    assert worked == ["train 1", "train 4", "train 4"], "the first training is taken again"
+    assert made.digest == expected.digest
+    assert not cuts.work.exists()
+
+
+@pytest.mark.parametrize("error", [RecoverError("it diverges"), PruneError("no such cut")])
+def test_what_would_come_again_leaves_nothing(tmp_path, monkeypatch, error: TrtCompressError):
+    def fails(*given, **named):
+        raise error
+
+    monkeypatch.setattr(gradual, "recover", fails)
+    cuts = cuts_of(tmp_path, 0.511, 6)
+    with pytest.raises(type(error)):
+        run(cuts, [])
+    assert not cuts.work.exists()
+
+
+def test_the_notes_of_trainings_are_told_with_their_cuts_also_after_a_kill(tmp_path, monkeypatch):
+    recover = gradual.recover
+
+    def train(request, *rest):
+        number = request.out.parent.name
+        made = recover(request, *rest)
+        return replace(made, notes=("few samples", f"trained as {number}"))
+
+    def killed(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gradual, "recover", train)
+    cuts = cuts_of(tmp_path, 0.511, 6)
+    with monkeypatch.context() as patched:
+        patched.setattr(gradual, "copy_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(cuts, [])
+    told = [note for note in run(cuts, []).notes if note.startswith("training")]
+    assert told == [
+        "training after cut 1, 4 of 6: few samples",
+        "training after cut 1 of 6: trained as 1",
+        "training after cut 4 of 6: trained as 4",
+    ]
