@@ -17,12 +17,11 @@ from trtcompress_graph.model import Model
 
 from .allocation.task import Parts
 from .choice import Choice, answers_of, choose
-from .depth import residual_blocks
 from .execution import carry_out, check_plan, cost_of, group_cuts
 from .options import WINDOW, Kind, PruneOptions
 from .plan import BlockCut, PrunePlan, check_cost, check_shapes, contradiction
 from .samples import ENOUGH, Samples
-from .shallower import choose_blocks, take_out
+from .shallower import choose_blocks, take_out, without_planned
 from .speedup import parts_for_speedup
 from .subject import Subject, study
 
@@ -175,13 +174,7 @@ def apply_plan(
     whole = study(model, plan.shapes)
     check_cost("before", plan.before, cost_of(model, whole))
     with one_blas_thread(), tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        subject = whole
-        if plan.blocks:
-            nodes = {block.name: block.nodes for block in residual_blocks(whole.graph.graph, whole.shapes)}
-            for block in plan.blocks:
-                if nodes.get(block.block) != block.nodes:
-                    raise contradiction("the nodes of the block are not those of the model", f"block '{block.block}'")
-            subject = study(take_out(model, plan.blocks, whole, Path(folder)), plan.shapes)
+        subject = without_planned(whole, plan.blocks, Path(folder))
         units = _units(subject, plan)
         written = carry_out(
             subject,

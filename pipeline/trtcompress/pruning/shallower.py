@@ -13,9 +13,9 @@ from trtcompress_graph.model import Model
 
 from .choice import answers_of
 from .depth import Block, remove_blocks, residual_blocks, without_kept_blocks
-from .plan import BlockCut
+from .plan import BlockCut, contradiction
 from .samples import Samples
-from .subject import Subject
+from .subject import Subject, study
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -65,6 +65,21 @@ def take_out(model: Model, blocks: Sequence[BlockCut], subject: Subject, folder:
     graph = load_ir(model)
     remove_blocks(graph, [block.block for block in blocks], subject.shapes)
     return save_ir(graph, folder / "shallower.onnx")
+
+
+def without_planned(subject: Subject, blocks: Sequence[BlockCut], folder: Path) -> Subject:
+    """The model without the residual blocks that a plan takes out of it, written into a folder.
+
+    Raises:
+        DataError: a block is not one of the model.
+    """
+    if not blocks:
+        return subject
+    nodes = {block.name: block.nodes for block in residual_blocks(subject.graph.graph, subject.shapes)}
+    for block in blocks:
+        if nodes.get(block.block) != block.nodes:
+            raise contradiction("the nodes of the block are not those of the model", f"block '{block.block}'")
+    return study(take_out(subject.model, blocks, subject, folder), subject.inputs)
 
 
 def _size(subject: Subject, block: Block) -> float:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.axes import Axes
@@ -19,7 +20,6 @@ from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
 from ..files import write_text
 from ..pruning.plan import PrunePlan
 from ..stage import FunctionRef
-from .composing import composed
 from .recover import Request, recover
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _cut_gradually(
             skipped.append(f"cut {number} of {steps} is left out: {error.what}")
             told(skipped[-1], number, steps)
             continue
-        last = done if last is None else _joined(last, done)
+        last = done if last is None else _joined(cuts, last, current, done)
         current = done
         if number < steps:
             current, learned[number] = _trained(cuts, done, place, training, function, told)
@@ -121,10 +121,17 @@ def _cut_gradually(
     return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, notes)
 
 
-def _joined(first: PrunedModel, then: PrunedModel) -> PrunedModel:
-    """Two cuts as one."""
-    notes = tuple(dict.fromkeys((*first.notes, *then.notes)))
-    return replace(then, plan=composed(first.plan, then.plan), notes=notes)
+def _joined(cuts: Cuts, first: PrunedModel, between: Model, then: PrunedModel) -> PrunedModel:
+    """Two cuts as one; the second is of the model between them, the first one after its training."""
+    from ..pruning.shallower import without_planned
+    from ..pruning.subject import study
+    from .composing import composed
+
+    shapes = then.plan.shapes
+    with TemporaryDirectory(prefix="whole.", dir=cuts.work) as folder:
+        whole = without_planned(study(cuts.model, shapes), first.plan.blocks, Path(folder))
+        plan = composed(first.plan, then.plan, whole, study(between, shapes))
+    return replace(then, plan=plan, notes=tuple(dict.fromkeys((*first.notes, *then.notes))))
 
 
 def _step(cuts: Cuts, model: Model, section: PruneSettings, place: Path, data: Dataset, told: Told) -> PrunedModel:
