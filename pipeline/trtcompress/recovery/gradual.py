@@ -105,13 +105,13 @@ def _cut_gradually(
         assert section is not None
         try:
             done = _step(cuts, current, section, place, data, told)
+            last = done if last is None else _joined(cuts, last, current, done)
         except PruneError as error:
             if number == steps:
                 raise
             skipped.append(f"cut {number} of {steps} is left out: {error.what}")
             told(skipped[-1], number, steps)
             continue
-        last = done if last is None else _joined(cuts, last, current, done)
         current = done
         if number < steps:
             current, learned[number] = _trained(cuts, done, place, training, function, told)
