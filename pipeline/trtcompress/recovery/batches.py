@@ -116,7 +116,7 @@ class Batches:
         number, place = divmod(step, self.per_epoch)
         group, rows = self._epoch(number)[place]
         total = len(rows)
-        if self._open(group):
+        if self.is_open(group):
             shares = [(group, rows[rank :: share.world]) for rank in range(share.world)]
             mine, weight = shares[share.rank][1], self.label_weights(shares)[share.rank]
             part = Part(len(mine), total, total, alone=False, labels=weight)
@@ -149,11 +149,20 @@ class Batches:
                 yield from self._runs(group, rows[start : start + self.size])
 
     def first(self, count: int) -> list[Rows]:
-        """Samples to look at before the training, of the group with most; several runs where they share none."""
+        """Samples to look at before the training, of the group with most, in runs of no more than a step takes.
+
+        Of samples that cannot share a run of any size no more than `FEW_RUNS` runs are looked at.
+        """
         group = max(range(len(self.training)), key=lambda i: len(self.training[i]))
         rows = self.training[group]
         some = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+        if self.is_open(group):
+            return [(group, some[start : start + self.size]) for start in range(0, len(some), self.size)]
         return list(islice(self._runs(group, some), FEW_RUNS))
+
+    def is_open(self, group: int) -> bool:
+        """Whether samples share a batch of any size, which processes share out among themselves."""
+        return self.pool.groups[group].stacks and self.pool.fixed is None
 
     def _epoch(self, number: int) -> list[Rows]:
         """All batches of an epoch, shuffled; those of the latest one are kept."""
@@ -172,10 +181,7 @@ class Batches:
             found += [(group, shuffled[start : start + self.size]) for start in range(0, len(rows), self.size)]
         return [found[place] for place in chance.permutation(len(found))]
 
-    def _open(self, group: int) -> bool:
-        return self.pool.groups[group].stacks and self.pool.fixed is None
-
     def _runs(self, group: int, rows: Ints) -> Iterator[Rows]:
-        size = len(rows) if self._open(group) else (self.pool.fixed or 1) if self.pool.groups[group].stacks else 1
+        size = len(rows) if self.is_open(group) else (self.pool.fixed or 1) if self.pool.groups[group].stacks else 1
         for start in range(0, len(rows), max(1, size)):
             yield group, rows[start : start + size]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from trtcompress_graph.errors import DataError
 
-from .job import FIRST, Job, Subjects, open_subjects
+from .devices import processes_of
+from .job import Job, Subjects, open_subjects
 from .learner import make_terms
 from .loss_names import COMPARING, LABELLED
 from .losses.labels import IGNORED, Form, Labels
@@ -51,11 +52,20 @@ def _check_counts(job: Job) -> None:
             hint="give more samples, or fewer --devices",
         )
     compares = [name for name, _ in job.training.losses if name in COMPARING]
-    if compares and min(len(job.batches.first(FIRST)[0][1]), job.training.batch) < 2:
+    group, rows = job.batches.first(job.training.batch)[0]
+    if compares and len(rows) < 2:
         raise DataError(
             f"the loss '{compares[0]}' compares the samples of a batch, and here a batch holds one",
             where=job.pool.source,
             hint="give more samples or a greater batch, or leave this loss out, as with a model of fixed batch 1",
+        )
+    processes = processes_of(job.training)
+    if compares and job.batches.is_open(group) and len(rows) < 2 * processes:
+        raise DataError(
+            f"the loss '{compares[0]}' compares the samples that a process holds: the {len(rows)} of a batch are fewer "
+            f"than two for each of {processes} processes",
+            where=job.pool.source,
+            hint=f"give a batch of {2 * processes} or more and as many samples, or fewer --devices",
         )
 
 

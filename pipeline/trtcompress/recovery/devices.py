@@ -36,6 +36,11 @@ def _silence() -> None:
 _silence()  # a process of a training imports this module and never calls make_fabric
 
 
+def processes_of(training: Training) -> int:
+    """How many processes a training runs in."""
+    return training.devices or (torch.cuda.device_count() if torch.cuda.is_available() else 1)
+
+
 def make_fabric(training: Training) -> Fabric:
     """Devices and precision of a training.
 
@@ -53,7 +58,7 @@ def make_fabric(training: Training) -> Fabric:
         ) from None
     _silence()
     cuda = torch.cuda.is_available()
-    devices = training.devices or (torch.cuda.device_count() if cuda else 1)
+    devices = processes_of(training)
     if cuda and devices > torch.cuda.device_count():
         raise UsageError(f"there are {torch.cuda.device_count()} devices", where="--devices", hint="ask for no more")
     several = DDPStrategy(

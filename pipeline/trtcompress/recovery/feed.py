@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .ahead import Ahead
-from .augment import Changes, InputKind, changed, flipped, kind_of_input, moved, reaches
+from .augment import Changes, InputKind, Inputs, changed, kind_of_input, mirrored, mixable, shifted, sizes
 from .batches import Batches, Part, Rows, Share
 from .losses.answers import spread
 
@@ -154,9 +156,12 @@ def as_labels(labels: NDArray[Any] | None, fill: int | None = None) -> Tensor | 
 
 
 def input_kinds(batches: Batches) -> dict[str, InputKind]:
-    """What the inputs hold."""
-    held = batches.pool.groups[0].inputs
-    return {spec.name: kind_of_input(spec, held[spec.name].shape) for spec in batches.pool.inputs}
+    """What the inputs hold, by the longest samples; a mask is one where it lies over an image of its size."""
+    longest = max(batches.pool.groups, key=lambda group: sum(prod(held.shape) for held in group.inputs.values()))
+    shapes = {name: held.shape for name, held in longest.inputs.items()}
+    found = {spec.name: kind_of_input(spec, shapes[spec.name]) for spec in batches.pool.inputs}
+    images = {sizes(shapes[name]) for name, kind in found.items() if kind == "image"}
+    return {n: "other" if kind == "mask" and sizes(shapes[n]) not in images else kind for n, kind in found.items()}
 
 
 @torch.no_grad()
@@ -172,31 +177,30 @@ def trusted_changes(
         kinds: of the inputs.
         mix: whether samples may be mixed; the teacher answers to the mixture.
     """
-    group, rows = batches.first(LOOKED_AT)[0]
-    if not batches.pool.groups[group].stacks:
+    runs = batches.first(LOOKED_AT)
+    if not batches.pool.groups[runs[0][0]].stacks:
         return Changes()
-    given = {name: torch.from_numpy(array) for name, array in batches.pool.read(group, rows).items()}
-    images = [name for name, kind in kinds.items() if kind == "image"]
-    mixable = mix and any(kind in ("image", "audio", "text") for kind in kinds.values())
-    if not images:
-        return Changes(mix=mixable)
+    mixes = mix and mixable(kinds)
+    if "image" not in kinds.values():
+        return Changes(mix=mixes)
 
-    def told(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        found: Mapping[str, Tensor] = teacher(*(values[spec.name] for spec in batches.pool.inputs))
-        return found
+    def told(change: Callable[[Inputs], Inputs]) -> dict[str, Tensor]:
+        found: list[Mapping[str, Tensor]] = []
+        for rows in runs:
+            given = change({name: torch.from_numpy(array) for name, array in batches.pool.read(*rows).items()})
+            found.append(teacher(*(given[spec.name] for spec in batches.pool.inputs)))
+        return {name: torch.cat([one[name].float().flatten() for one in found]) for name in answers}
 
-    def alike(values: dict[str, Tensor]) -> bool:
-        found = told({**given, **values})
-        errors = [float((found[n].float() - as_is[n].float()).square().mean() / spread(as_is[n])) for n in answers]
-        return max(errors) < ALIKE
+    def alike(change: Callable[[Inputs], Inputs]) -> bool:
+        found = told(change)
+        return all(float((found[n] - as_is[n]).square().mean() / spread(as_is[n])) < ALIKE for n in answers)
 
-    as_is = told(given)
-    furthest = {name: reaches(given[name]) for name in images}
+    as_is = told(lambda given: given)
     return Changes(
-        flip=alike({name: flipped(given[name], [True] * len(given[name])) for name in images}),
+        flip=alike(lambda given: mirrored(given, kinds, [True])),
         shift=all(
-            alike({name: moved(given[name], down * y, right * x) for name, (y, x) in furthest.items()})
+            alike(partial(shifted, kinds=kinds, down=down, right=right))
             for down, right in ((-1, -1), (-1, 1), (1, -1), (1, 1))
         ),
-        mix=mixable,
+        mix=mixes,
     )

@@ -65,11 +65,13 @@ def answered(
     """
     read = tapped(view, outputs, tensors)
     found: list[dict[str, Any]] = [read(*inputs) for inputs in runs]
-    return {name: _joined([made[name] for made in found], runs[0][0].shape[:1]) for name in found[0]}
+    counts = [inputs[0].shape[:1] for inputs in runs]
+    return {name: _joined([made[name] for made in found], counts) for name in found[0]}
 
 
-def _joined(parts: Sequence[Any], samples: Sequence[int]) -> Any:
-    stacks = len(parts) > 1 and all(isinstance(p, Tensor) and p.dim() and p.shape[:1] == samples for p in parts)
+def _joined(parts: Sequence[Any], counts: Sequence[Sequence[int]]) -> Any:
+    each = zip(parts, counts, strict=True)
+    stacks = len(parts) > 1 and all(isinstance(p, Tensor) and p.dim() and p.shape[:1] == count for p, count in each)
     return torch.cat(list(parts)) if stacks else parts[0]
 
 

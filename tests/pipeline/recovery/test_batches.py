@@ -9,8 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_views import INPUTS, pool_of, samples
-from trtcompress.recovery.augment import Changes, changed, flipped, kind_of_input, shifted
+from trtcompress.recovery.augment import (
+    Changes,
+    InputKind,
+    changed,
+    flipped,
+    kind_of_input,
+    mixable,
+    moved,
+    offset,
+)
 from trtcompress.recovery.batches import Batches, Share, held_out
+from trtcompress.recovery.feed import input_kinds
 from trtcompress.recovery.pool import Pool, fill
 from trtcompress_calibration.samples import Sample
 from trtcompress_graph.errors import DataError
@@ -146,6 +156,24 @@ def test_what_inputs_hold():
     assert kind_of_input(TensorSpec("x", "float32", ("b", "t")), (1, 16000)) == "audio"
     assert kind_of_input(TensorSpec("x", "int64", ("b", "t")), (1, 12)) == "text"
     assert kind_of_input(TensorSpec("x", "int64", ("b",)), (1,)) == "other"
+    assert kind_of_input(TensorSpec("x", "int64", ("b", 2)), (1, 2)) == "other", "keys, not a text"
+    assert kind_of_input(TensorSpec("x", "int64", ("b", 1, 32, 32)), (1, 1, 32, 32)) == "mask"
+
+
+@pytest.mark.parametrize(("size", "kind"), [(16, "mask"), (8, "other")])
+def test_a_mask_is_one_where_it_lies_over_an_image(tmp_path, size, kind):
+    inputs = (
+        TensorSpec("image", "float32", ("batch", 3, 16, 16)),
+        TensorSpec("mask", "bool", ("batch", 1, size, size)),
+    )
+    given = {"image": np.zeros((1, 3, 16, 16), np.float32), "mask": np.zeros((1, 1, size, size), bool)}
+    found = input_kinds(Batches(fill([Sample(given)], inputs, tmp_path, "samples"), 4, 0))
+    assert found == {"image": "image", "mask": kind}
+
+
+def test_texts_are_told_by_the_longest(tmp_path):
+    assert input_kinds(Batches(texts(tmp_path / "some", [3, 12, 5]), 4, 0)) == {"ids": "text"}
+    assert input_kinds(Batches(texts(tmp_path / "short", [2, 2]), 4, 0)) == {"ids": "other"}
 
 
 def test_images_move_and_mirror():
@@ -155,10 +183,55 @@ def test_images_move_and_mirror():
     last = images.movedim(1, 3).contiguous()
     assert torch.equal(flipped(last, [True, True]), last.flip(2))
     for seed in range(5):
-        moved = shifted(images, np.random.default_rng(seed))
-        assert moved.shape == images.shape
-        assert torch.equal(shifted(last, np.random.default_rng(seed)).movedim(3, 1), moved)
-    assert any(not torch.equal(shifted(images, np.random.default_rng(seed)), images) for seed in range(5))
+        down, right = offset(images, np.random.default_rng(seed))
+        padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="reflect")
+        y, x = 2 + round(2 * down), 2 + round(2 * right)
+        assert torch.equal(moved(images, down, right), padded[:, :, y : y + 16, x : x + 16])
+        assert torch.equal(moved(last, down, right).movedim(3, 1), moved(images, down, right))
+    assert any(offset(images, np.random.default_rng(seed)) != (0, 0) for seed in range(5))
+
+
+def test_images_of_a_sample_and_their_masks_are_changed_alike():
+    image = torch.arange(8 * 3 * 16 * 16, dtype=torch.float32).view(8, 3, 16, 16)
+    half = image[:, :, ::2, ::2].contiguous()
+    given = {"one": image, "other": image.movedim(1, 3).contiguous(), "mask": image[:, :1].long(), "half": half}
+    kinds: dict[str, InputKind] = {"one": "image", "other": "image", "mask": "mask", "half": "image"}
+    mirrored_some = moved_some = False
+    for seed in range(8):
+        found, mixed = changed(given, kinds, Changes(flip=True, shift=True), np.random.default_rng(seed))
+        assert not mixed
+        assert torch.equal(found["other"].movedim(3, 1), found["one"])
+        assert torch.equal(found["mask"], found["one"][:, :1].long())
+        column = found["one"][:, 0, 8] % 16  # where each column came from
+        falls = (column[:, 8] > column[:, 9]).tolist()
+        assert falls == (found["half"][:, 0, 4, 4] > found["half"][:, 0, 4, 5]).tolist(), "mirrored like the others"
+        mirrored_some |= 0 < sum(falls) < 8
+        moved_some |= not torch.equal(found["one"].sort().values, image)
+    assert mirrored_some
+    assert moved_some
+
+
+def test_only_what_was_mixed_is_told_to_be():
+    ids = torch.arange(8).view(4, 2)
+    for seed in range(20):
+        found, mixed = changed({"ids": ids}, {"ids": "text"}, Changes(mix=True), np.random.default_rng(seed))
+        assert torch.equal(found["ids"], ids)
+        assert not mixed, "of two ids no span can be taken"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "mixes"), [(["image"], True), (["image", "text"], True), (["image", "other"], False), (["other"], False)]
+)
+def test_samples_are_mixed_only_with_all_that_they_hold(kinds, mixes):
+    assert mixable({str(place): kind for place, kind in enumerate(kinds)}) is mixes
+
+
+def test_samples_are_looked_at_in_runs_of_a_batch(tmp_path):
+    batches = Batches(pool_of(tmp_path), 24, 0)
+    runs = batches.first(64)
+    assert [len(rows) for _, rows in runs] == [24, 24, 16]
+    ((_, alone),) = Batches(batches.pool, 64, 0).first(64)
+    assert np.concatenate([rows for _, rows in runs]).tolist() == alone.tolist()
 
 
 def test_texts_are_mixed_in_one_span_of_ids_and_mask():

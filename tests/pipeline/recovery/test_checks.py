@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,9 @@ def job_of(models: tuple[Model, Model], folder: Path, labels: list[object], *los
     return Job(*models, pool, Training(losses=tuple((name, 1.0) for name in losses), batch=batch), folder / "training")
 
 
-@pytest.mark.parametrize(("batch", "runs", "seen"), [(None, 1, 12), (1, 12, 12), (5, 3, 15)])
+@pytest.mark.parametrize(("batch", "runs", "seen"), [(None, 2, 12), (1, 12, 12), (5, 3, 15)])
 def test_what_outputs_hold_is_told_by_several_samples_whatever_the_batch(models, tmp_path, batch, runs, seen):
-    """Of a batch of 5 the last one of the twelve that are trained on is filled up."""
+    """Of a fixed batch of 5 the last one of the twelve that are trained on is filled up; a step takes 8."""
     if batch is not None:
         for model in models:
             proto = onnx.load(model.path)
@@ -134,6 +135,19 @@ def test_samples_are_compared_only_where_a_batch_holds_two(models, tmp_path, cou
     with pytest.raises(DataError, match="a batch holds one") as raised:
         check_job(job_of(models, tmp_path, GOOD[:count], "relations", batch=batch))
     assert raised.value.where == "digits.npz"
+
+
+@pytest.mark.parametrize(("batch", "devices", "fits"), [(7, 4, False), (8, 4, True), (64, 7, False), (64, 6, True)])
+def test_samples_are_compared_only_where_each_process_holds_two(models, tmp_path, batch, devices, fits):
+    """Of the sixteen samples twelve are trained on."""
+    job = job_of(models, tmp_path, GOOD, "relations", batch=batch)
+    job = replace(job, training=replace(job.training, devices=devices))
+    if fits:
+        check_job(job)
+        return
+    with pytest.raises(DataError, match=f"fewer than two for each of {devices} processes") as raised:
+        check_job(job)
+    assert f"a batch of {2 * devices} or more" in raised.value.hint
 
 
 def test_student_and_teacher_that_may_have_changed_places_are_told(models, tmp_path):

@@ -100,6 +100,26 @@ def test_a_change_that_the_teacher_answers_differently_to_is_left_out(tmp_path, 
     assert found.flip is alike
 
 
+class Pairs(torch.nn.Module):
+    """Hears how far two images are apart, whichever way both are turned."""
+
+    def forward(self, one: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert len(one) <= 4, "no more than a batch at once"
+        return {"y": (one - other).square().sum((1, 2, 3))}
+
+
+def test_images_that_belong_together_are_trusted_together_in_runs_of_a_batch(tmp_path):
+    chance = np.random.default_rng(0)
+    inputs = tuple(TensorSpec(name, "float32", ("batch", 1, 16, 16)) for name in ("one", "other"))
+    some = []
+    for _ in range(30):
+        image = chance.normal(size=(1, 1, 16, 16)).astype(np.float32)
+        some.append(Sample({"one": image, "other": image + np.float32(chance.normal())}))
+    pool = fill(some, inputs, tmp_path, "samples")
+    found = trusted_changes(Batches(pool, 4, 0), Pairs(), ("y",), {"one": "image", "other": "image"}, mix=True)
+    assert found == Changes(flip=True, shift=True, mix=True)
+
+
 class Falling(torch.nn.Module):
     """Hears where an image is dark, and only what falls: moved up it says another thing, moved down the same."""
 

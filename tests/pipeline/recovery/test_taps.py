@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from tiny_views import view
 from trtcompress.recovery.job import load_weights, weights_of
-from trtcompress.recovery.taps import block, named_nodes, tapped
+from trtcompress.recovery.taps import answered, block, named_nodes, tapped
 from trtcompress.recovery.thrift import frugal, share_equal
 from trtcompress.recovery.zeros import keep_zeros
 
@@ -29,6 +29,13 @@ def test_what_is_not_asked_for_is_not_computed_and_weights_are_the_views_own():
     part(X)["hidden"].sum().backward()
     assert whole.first.weight.grad is not None
     assert part.first.weight is whole.first.weight
+
+
+def test_passes_of_several_sizes_are_put_together():
+    whole = view(8, 0)
+    found = answered(whole, ("y",), ("hidden", "y"), [(X[:3],), (X[3:],)])
+    assert torch.allclose(found["y"], whole(X))
+    assert torch.allclose(found["hidden"], torch.tanh(whole.first(X)))
 
 
 def test_a_block_between_two_tensors():
