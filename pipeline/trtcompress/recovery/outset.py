@@ -100,7 +100,7 @@ def _timed(stepper: Stepper) -> float:
         state.restore(state.good)
         size, found = state.feed.batches.size, state.fabric.broadcast(sorted(seconds)[TIMED // 2])
         few = training.minutes is not None and 60 * training.minutes < FEW * found
-        least = max(WIDE if stepper.norms else LEAST, state.share.world)
+        least = max(WIDE if stepper.norms else LEAST, 2 * state.share.world)  # a process compares no single sample
         if not (training.shrinks and few and size // 2 >= least):
             return float(found)
         state.resize(size // 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,6 +60,25 @@ def test_an_equal_student_has_nothing_to_learn_and_another_one_has(name):
     found.backward()
     leaf = next(value for value in mixed.values() if value.requires_grad)
     assert float(leaf.grad.abs().sum()) > 0
+
+
+def test_samples_with_one_number_each_are_compared():
+    """Outputs of shape (batch,): one distance is that of two numbers."""
+    teacher = torch.tensor([0.0, 1.0, 3.0])
+    assert torch.allclose(_distances(teacher), torch.tensor([1.0, 3.0, 2.0]) / 2)
+    term = Relations("y")
+    assert float(term(Seen({"y": 5 - 2 * teacher}, {"y": teacher}))) == pytest.approx(0, abs=1e-6)
+    assert float(term(Seen({"y": teacher.square()}, {"y": teacher}))) > 1e-3
+
+
+def test_relations_need_a_value_for_each_sample(tmp_path):
+    pair, _, _ = pair_of(pool_of(tmp_path))
+    first = Seen({"all": torch.tensor(1.0)}, {"all": torch.tensor(2.0)})
+    bare = replace(pair, shared=(), answers=("all",), first=first)
+    with pytest.raises(UsageError, match="no output has a value for each sample to compare: all"):
+        find_loss("relations").make(bare, LossOptions())
+    one = replace(bare, answers=("all", "y"), first=Seen(first.student, {**first.teacher, "y": torch.ones(4)}))
+    assert find_loss("relations").make(one, LossOptions()).tensors == ("y",)
 
 
 def test_the_registry_holds_every_name():

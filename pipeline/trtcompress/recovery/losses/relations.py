@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trtcompress_graph.errors import UsageError
+
 from .registry import LossOptions, Seen, Term, loss
 
 if TYPE_CHECKING:
@@ -17,8 +19,15 @@ if TYPE_CHECKING:
 @loss("relations")
 def relations(pair: Pair, options: LossOptions) -> Term:
     """Distances between the samples of a batch, in the last shared inner tensor, else in the outputs."""
-    name = pair.shared[-1].name if pair.shared else pair.answers[0]
-    return Relations(name)
+    answers = [name for name in pair.answers if pair.first.teacher[name].dim()]
+    names = [shared.name for shared in pair.shared[-1:]] or answers
+    if not names:
+        raise UsageError(
+            f"no output has a value for each sample to compare: {', '.join(pair.answers)}",
+            where="loss 'relations'",
+            hint="--loss logits",
+        )
+    return Relations(names[0])
 
 
 class Relations(Term):
@@ -38,7 +47,7 @@ class Relations(Term):
 
 
 def _distances(tensor: Tensor) -> Tensor:
-    rows = tensor.flatten(1)
+    rows = tensor.reshape(len(tensor), -1)
     rows = rows - rows.mean(0)  # products of what lies around nothing lose fewer digits
     one, other = torch.triu_indices(len(rows), len(rows), 1, device=rows.device).unbind()
     products = rows @ rows.T  # not the difference of each pair, which would be as large as the tensor once for each
