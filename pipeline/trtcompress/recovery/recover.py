@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 14
+VERSION = 15
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"

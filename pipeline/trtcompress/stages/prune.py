@@ -47,7 +47,7 @@ class PruneStageSettings(StageSettings):
 @stage(
     output="pruned",
     takes="simplified",
-    version=6,
+    version=7,
     leaves="models/pruned",
     libs=("onnx", "onnx-ir", "onnxruntime", "numpy", "pillow"),
     device=on_this_machine,

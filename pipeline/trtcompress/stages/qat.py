@@ -36,7 +36,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=12,
+    version=13,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,
