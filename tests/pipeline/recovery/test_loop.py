@@ -158,7 +158,7 @@ def test_a_run_that_diverges_is_refused_and_leaves_finite_weights(tmp_path, monk
     monkeypatch.setattr(
         loop.state.inner,
         "forward",
-        lambda *a, judged=False: forward(*a, judged=judged) * (1.0 if judged else float("inf")),
+        lambda *a, judged=False, **n: forward(*a, judged=judged, **n) * (1.0 if judged else float("inf")),
     )
     with pytest.raises(RecoverError, match="diverges") as raised:
         loop.run()
