@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from trtcompress_graph.load import copy_model, load_ir
 from trtcompress_graph.model import Model
 
@@ -21,6 +19,8 @@ from ..stage import FunctionRef, MetricRef
 from .recover import Recovered, Request, recover
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from trtcompress_calibration.data import Dataset
 
     from .loop import Told
@@ -39,9 +39,11 @@ def in_fp8(model: Model) -> bool:
 
 def _made(quantizer: ir.Node) -> ir.DataType | None:
     """The type that a QuantizeLinear makes: of its zero point, or else as its attribute says."""
+    from onnx_ir import DataType
+
     zero = quantizer.inputs[2] if len(quantizer.inputs) > 2 else None
     told = quantizer.attributes.get("output_dtype")
-    return zero.dtype if zero is not None else None if told is None else ir.DataType(told.as_int())
+    return zero.dtype if zero is not None else None if told is None else DataType(told.as_int())
 
 
 def train_quantized(
