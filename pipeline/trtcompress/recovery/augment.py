@@ -17,6 +17,9 @@ InputKind = Literal["image", "mask", "audio", "text", "other"]
 _PLACED = ("image", "mask")
 """What is mirrored and moved, all of a sample alike."""
 
+_NOT_MIRRORED = ("uint16", "uint32", "uint64")
+"""Types that PyTorch does not flip."""
+
 _ADDED = ("image", "audio")
 """Of which a sum is one too."""
 
@@ -59,7 +62,7 @@ def kind_of_input(spec: TensorSpec, shape: Sequence[int]) -> InputKind:
     """What an input holds, by its type and shape."""
     floats = spec.dtype.startswith("float")
     if len(shape) == 4 and _channels(shape) is not None and min(sizes(shape)) >= 8:
-        return "image" if floats else "mask"
+        return "image" if floats else "other" if spec.dtype in _NOT_MIRRORED else "mask"
     if spec.dtype.startswith("int"):
         return "text" if len(shape) == 2 and shape[1] >= LEAST else "other"
     if not floats:

@@ -90,9 +90,10 @@ def alone_in(folder: Path) -> Iterator[None]:
         OSError: it cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = None
     try:
         try:
+            handle = os.open(folder, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(handle), folder.stat()):
                 raise BlockingIOError  # a third one has made it anew
@@ -102,7 +103,8 @@ def alone_in(folder: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def empty(folder: Path) -> None:

@@ -48,7 +48,7 @@ class Measured:
                 array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
                 found[name] += list(array[: len(rows)]) if array.ndim and pool.groups[group].stacks else [array]
             assert pool.labels is not None
-            labels += [pool.labels[place] for place in pool.groups[group].places[rows]]
+            labels += pool.labels.at(pool.groups[group].places[rows].tolist())
         ref = self.job.metrics[0]
         try:
             score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))

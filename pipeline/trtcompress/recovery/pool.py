@@ -96,7 +96,7 @@ class Pool:
         """Labels of the same samples, stacked where they have one shape; else None."""
         if self.labels is None:
             return None
-        found = [self.labels[place] for place in self.groups[group].places[rows]]
+        found = self.labels.at(self.groups[group].places[rows].tolist())
         return np.stack(found) if len({label.shape for label in found}) == 1 else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
@@ -47,6 +47,11 @@ class StoredLabels(Sequence[Array]):
         with self.path.open("rb") as stream:
             for place in range(len(self)):
                 yield self._read(stream, place)
+
+    def at(self, places: Iterable[int]) -> list[Array]:
+        """Labels of some samples, in one pass over the file."""
+        with self.path.open("rb") as stream:
+            return [self._read(stream, place) for place in places]
 
     def shape(self, place: int) -> tuple[int, ...]:
         """Of one label, which is not read."""

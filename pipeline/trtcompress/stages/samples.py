@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
@@ -14,9 +13,6 @@ from ..config import BuildConfig, RecoverSettings
 from ..datasets import open_data, open_evaluation
 from ..recovery.loss_names import LABELLED
 from ..stage import DataRef, Marker, MetricRef, StageSettings, stage
-
-if TYPE_CHECKING:
-    from trtcompress_calibration.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -52,28 +48,19 @@ def samples(
     metrics: tuple[MetricRef, ...],
     settings: SamplesSettings,
 ) -> Fitting:
-    """Read one sample of each source; the others may still be found not to fit by the stage that reads them.
+    """Open each source, which reads one sample; the others may still be found not to fit by the stage that reads them.
 
     Raises:
         DataError: a sample does not fit the model, or lacks a label that a metric or the training needs.
     """
-    _first(open_data(calibration, exported))
-    judged = open_evaluation(evaluation, exported)
+    first = open_data(calibration, exported)
+    judged = first if evaluation == calibration and not evaluation.state else open_evaluation(evaluation, exported)
     refuse_unlabelled(metrics, judged)
-    _first(judged)
-    if not settings.trains:
-        return Fitting()
-    learned = open_data(training, exported)
+    learned = first if training == calibration or not settings.trains else open_data(training, exported)
     if settings.labels and not learned.labelled:
         raise DataError(
             "the training is to learn from labels too, and its data has none",
             where=learned.source,
             hint="add an array `labels` to the training data, or leave `labels: true` out: the teacher's answers do",
         )
-    _first(learned)
     return Fitting()
-
-
-def _first(data: Dataset) -> None:
-    for _ in islice(data, 1):
-        return

@@ -158,6 +158,7 @@ def test_what_inputs_hold():
     assert kind_of_input(TensorSpec("x", "int64", ("b",)), (1,)) == "other"
     assert kind_of_input(TensorSpec("x", "int64", ("b", 2)), (1, 2)) == "other", "keys, not a text"
     assert kind_of_input(TensorSpec("x", "int64", ("b", 1, 32, 32)), (1, 1, 32, 32)) == "mask"
+    assert kind_of_input(TensorSpec("x", "uint16", ("b", 1, 32, 32)), (1, 1, 32, 32)) == "other", "none is flipped"
 
 
 @pytest.mark.parametrize(("size", "kind"), [(16, "mask"), (8, "other")])

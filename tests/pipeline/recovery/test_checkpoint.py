@@ -151,6 +151,15 @@ def test_an_empty_folder_stays_the_one_that_is_held(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_removed_before_it_is_opened_is_not_trained_in(tmp_path, monkeypatch):
+    def gone(path: Path, flags: int) -> int:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(checkpoint.os, "open", gone)
+    with pytest.raises(UsageError, match="another training runs here"), alone_in(tmp_path / "work"):
+        pass
+
+
 @pytest.mark.parametrize("made_anew", [False, True])
 def test_a_folder_that_is_removed_before_it_is_held_is_not_trained_in(tmp_path, monkeypatch, made_anew):
     """The training that ended there removes it, and a third one may make it again."""

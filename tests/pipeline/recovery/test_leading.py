@@ -99,3 +99,4 @@ def test_labels_stand_alone_where_there_are_enough_of_each_class(tmp_path, a_cla
     labels = [np.array(place) for place, count in enumerate(a_class) for _ in range(count)]
     assert term.stands_alone([*labels, np.array(-100)], 4) is alone
     assert not Labels("y", Kind.NUMBERS, Form.NUMBERS).stands_alone(labels, 4)
+    assert not Labels("y", Kind.NUMBERS, Form.CLASSES).stands_alone(labels, 4), "the teacher answers no classes"
