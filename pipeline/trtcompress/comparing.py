@@ -128,7 +128,7 @@ def refuse_unlabelled(asked: Iterable[MetricRef], dataset: Dataset) -> None:
         raise DataError(
             f"the metric '{lacking}' needs labels, and the data has none",
             where=dataset.source,
-            hint="add an array `labels` to the evaluation data, or drop the metric",
+            hint="add an array `labels` to the data, or drop the metric",
         )
 
 

@@ -61,7 +61,11 @@ def _infer(proto: onnx.ModelProto, path: Path) -> None:
     """Fill in types and shapes of inner tensors where they are not told; weights in files of their own are not read."""
     light = onnx.load(path, load_external_data=False)
     told = {value.name for value in proto.graph.value_info}
-    inferred = onnx.shape_inference.infer_shapes(light)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light)
+    except onnx.shape_inference.InferenceError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"its types or shapes contradict each other: {first}", where=str(path)) from error
     proto.graph.value_info.extend(value for value in inferred.graph.value_info if value.name not in told)
 
 

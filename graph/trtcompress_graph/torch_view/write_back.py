@@ -200,9 +200,9 @@ def _replace(holder: ir.Value | ir.Node, name: str, array: NDArray[Any]) -> None
     """Put a tensor in the place of another, of the same type."""
     if isinstance(holder, ir.Value):
         assert holder.const_value is not None
-        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=holder.const_value.dtype, name=name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=holder.const_value.dtype, name=name)
         holder.const_value = tensor
         return
     old = holder.attributes["value"].as_tensor()
-    made = ir.Tensor(np.ascontiguousarray(array), dtype=old.dtype, name=old.name)
+    made = ir.Tensor(np.asarray(array, order="C"), dtype=old.dtype, name=old.name)
     holder.attributes["value"] = ir.AttrTensor("value", made)

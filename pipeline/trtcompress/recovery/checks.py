@@ -105,8 +105,9 @@ def _check_fit(job: Job, subjects: Subjects, term: Labels) -> None:
         term(subjects.pair.first)  # refuses what does not fit
         return
     assert job.pool.labels is not None
-    classes = answers.shape[-1]
+    classes, counts = answers.shape[-1], False
     for place, label in enumerate(job.pool.labels):
+        counts = counts or bool((label != IGNORED).any())
         wrong = _outside(label, classes)
         if wrong is not None:
             raise DataError(
@@ -114,6 +115,12 @@ def _check_fit(job: Job, subjects: Subjects, term: Labels) -> None:
                 where=f"{job.pool.source}: sample {place}",
                 hint=f"number the classes from 0; {IGNORED} stands for a label that does not count",
             )
+    if not counts:
+        raise DataError(
+            f"all labels are {IGNORED}: none of them counts",
+            where=job.pool.source,
+            hint="number the classes from 0, or learn from the teacher's outputs alone",
+        )
 
 
 def _outside(label: NDArray[Any], classes: int) -> int | None:

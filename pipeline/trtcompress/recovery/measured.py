@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,14 @@ from trtcompress_engines.metrics import find_metric
 from trtcompress_graph.errors import TrtCompressError
 
 from .feed import Feed
+from .losses.labels import IGNORED
 from .pairs import Pair
 from .taps import tapped
 
 if TYPE_CHECKING:
     from .job import Job
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +32,7 @@ class Measured:
     job: Job
     pair: Pair
     feed: Feed
+    _said: set[str] = field(default_factory=set)
 
     @staticmethod
     def of(job: Job, pair: Pair, feed: Feed) -> Callable[[], float | None]:
@@ -44,15 +50,23 @@ class Measured:
         for group, rows in self.job.batches.judged():
             arrays = pool.read(group, rows)
             answers = view(*(torch.from_numpy(arrays[spec.name]).to(self.feed.device) for spec in pool.inputs))
+            assert pool.labels is not None
+            told = pool.labels.at(pool.groups[group].places[rows].tolist())
+            counts = [label.ndim > 0 or label != IGNORED for label in told]
             for name, value in answers.items():
                 array = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
-                found[name] += list(array[: len(rows)]) if array.ndim and pool.groups[group].stacks else [array]
-            assert pool.labels is not None
-            labels += pool.labels.at(pool.groups[group].places[rows].tolist())
+                each = list(array[: len(rows)]) if array.ndim and pool.groups[group].stacks else [array]
+                found[name] += compress(each, counts)
+            labels += compress(told, counts)
+        if not labels:
+            return None
         ref = self.job.metrics[0]
         try:
             score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))
-        except TrtCompressError:
+        except TrtCompressError as error:
+            if error.what not in self._said:
+                self._said.add(error.what)
+                _log.warning("%s is not told of the training: %s", ref.name, error.what)
             return None
         return float(np.mean(score))
 

@@ -177,6 +177,20 @@ def test_learned_scales_are_written_back(tmp_path: Path) -> None:
     assert ((module(x) - runtime(onnx.load(tmp_path / "out.onnx"), x)).abs() / 0.05 > 0.5).float().mean() < 0.01
 
 
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_what_is_written_is_valid_and_every_tensor_keeps_its_shape(tmp_path: Path, learn_scales: bool) -> None:
+    path = saved(onnx.shape_inference.infer_shapes(convolution()), tmp_path / "m.onnx")
+    module = to_torch(path, learn_scales=learn_scales)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.25)
+    made = to_onnx(module, like=path)
+    onnx.checker.check_model(made, full_check=True)
+    before = {tensor.name: (tuple(tensor.dims), tensor.data_type) for tensor in onnx.load(path).graph.initializer}
+    assert {tensor.name: (tuple(tensor.dims), tensor.data_type) for tensor in made.graph.initializer} == before
+    assert before["x_scale"][0] == ()
+
+
 def test_a_scale_that_went_below_zero_is_written_as_it_counted(tmp_path: Path) -> None:
     path = saved(convolution(), tmp_path / "m.onnx")
     module = to_torch(path, learn_scales=True)

@@ -83,6 +83,11 @@ def test_a_label_that_does_not_fit_is_named_with_its_sample(models, tmp_path, ch
     assert raised.value.hint
 
 
+def test_labels_of_which_none_counts_are_refused(models, tmp_path):
+    with pytest.raises(DataError, match="all labels are -100: none of them counts"):
+        check_job(job_of(models, tmp_path, [-100] * 16, "labels"))
+
+
 def test_labels_of_the_wrong_count_are_refused(models, tmp_path):
     with pytest.raises(DataError, match=r"labels of shape \[14, 3\] do not fit answers of shape \[14, 10\]"):
         check_job(job_of(models, tmp_path, [[0.0, 1.0, 2.0]] * 18, "labels"))

@@ -108,6 +108,8 @@ def test_each_int8_encoding_is_trained_by_itself(tmp_path):
         for name, value in trained.items()
     }
     assert types["cpu-int8"] != types["trt-int8"]
+    for value in trained.values():
+        onnx.checker.check_model(value.path, full_check=True)
 
 
 @pytest.mark.parametrize(
