@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import TYPE_CHECKING
 
 from trtcompress_graph.errors import UsageError
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 def without_kept(graph: ir.Graph, coupling: Coupling, patterns: Sequence[str]) -> tuple[Group, ...]:
     """The groups that no pattern names, by their own name, a weight, a tensor or a node that they cut.
 
+    A group of channels is also named with `:channels` behind, which names no weight.
+
     Raises:
         UsageError: a pattern that matches nothing in the model.
     """
     near = _names(graph)
-    everything = {group.name for group in coupling.groups}.union(near, *near.values())
+    own = {name for group in coupling.groups for name in (group.name, _full(group))}
+    everything = own.union(near, *near.values())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in everything):
             raise UsageError(
@@ -32,10 +36,23 @@ def without_kept(graph: ir.Graph, coupling: Coupling, patterns: Sequence[str]) -
             )
 
     def kept(group: Group) -> bool:
-        names = {group.name, *(name for weight, _ in group.weights for name in (weight, *near.get(weight, ())))}
+        names = {
+            group.name,
+            _full(group),
+            *(name for weight, _ in group.weights for name in (weight, *near.get(weight, ()))),
+        }
         return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
     return tuple(group for group in coupling.groups if not kept(group))
+
+
+def pattern_of(group: Group) -> str:
+    """The pattern that names a group, and no other one that cuts the weight of its name too."""
+    return escape(_full(group))
+
+
+def _full(group: Group) -> str:
+    return f"{group.name}:channels" if group.kind == "channels" else group.name
 
 
 def _names(graph: ir.Graph) -> dict[str, set[str]]:

@@ -6,6 +6,7 @@ from trtcompress_graph.errors import PruneError
 
 from ..pruning.cut import Alive, Cut, box
 from ..pruning.execution import group_cuts
+from ..pruning.groups import Group
 from ..pruning.plan import GroupCut, PrunePlan
 from ..pruning.subject import Subject
 
@@ -23,10 +24,10 @@ def composed(first: PrunePlan, second: PrunePlan, whole: Subject, between: Subje
         between: what it left, which the second one cuts.
 
     Raises:
-        PruneError: a unit of the second plan is none of the whole model.
+        PruneError: a unit of the second plan is none of the whole model, or all units of a group go.
     """
     units = [unit for held in first.groups for unit in _gone(held, whole)]
-    again = _found_again(whole, Cut.of(whole.coupling.relations, units), between)
+    again = _left_by(first, whole, between)
     group_of = {unit: group.name for group in whole.coupling.groups for unit in group.units}
     scores: dict[int, float] = {}
     damages = {held.group: held.damage for held in first.groups if held.damage is not None}
@@ -43,6 +44,14 @@ def composed(first: PrunePlan, second: PrunePlan, whole: Subject, between: Subje
         scores |= {again[unit]: score for unit, score in found if unit in again}
         if held.damage is not None:
             damages[group_of[again[gone[0]]]] = held.damage
+    together = set(units)
+    for group in whole.coupling.groups:
+        if together >= set(group.units):
+            raise PruneError(
+                f"several cuts together would leave nothing of the group '{group.name}'",
+                where="prune: steps",
+                hint=f"leave it whole (keep: '{group.name}'), or cut in one step",
+            )
     for held in first.groups:
         scores |= zip(whole.coupling.group(held.group).units, held.scores, strict=bool(held.scores))
     scored = {
@@ -58,6 +67,27 @@ def composed(first: PrunePlan, second: PrunePlan, whole: Subject, between: Subje
             "blocks": first.blocks,
         }
     )
+
+
+def strangers(first: PrunePlan, whole: Subject, between: Subject) -> tuple[Group, ...]:
+    """Groups of what a plan left that no plan of the whole model could cut: they lie in none of its groups.
+
+    What the whole model holds fast may come free in a cut graph, where shapes stand that the file did not give. Where
+    each group that is cut lies in one of the whole model, something is left of all of these.
+    """
+    again = _left_by(first, whole, between)
+    group_of = {unit: group.name for group in whole.coupling.groups for unit in group.units}
+    return tuple(
+        group
+        for group in between.coupling.groups
+        if not again.keys() >= set(group.units) or len({group_of[again[unit]] for unit in group.units}) > 1
+    )
+
+
+def _left_by(first: PrunePlan, whole: Subject, between: Subject) -> dict[int, int]:
+    """By each unit of what a plan left, the same one in the whole model."""
+    units = [unit for held in first.groups for unit in _gone(held, whole)]
+    return _found_again(whole, Cut.of(whole.coupling.relations, units), between)
 
 
 def _gone(held: GroupCut, subject: Subject) -> list[int]:

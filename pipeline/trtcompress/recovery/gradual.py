@@ -104,8 +104,10 @@ def _cut_gradually(
             continue
         assert section is not None
         try:
-            done = _step(cuts, current, section, place, data, told)
-            last = done if last is None else _joined(cuts, last, current, done)
+            if last is None:
+                last = done = _step(cuts, current, section, place, data, told)
+            else:
+                last, done = _later(cuts, last, current, section, place, data, told)
         except PruneError as error:
             if number == steps:
                 raise
@@ -121,17 +123,29 @@ def _cut_gradually(
     return PrunedModel(made.path, made.digest, made.inputs, made.outputs, last.plan, notes)
 
 
-def _joined(cuts: Cuts, first: PrunedModel, between: Model, then: PrunedModel) -> PrunedModel:
-    """Two cuts as one; the second is of the model between them, the first one after its training."""
+def _later(
+    cuts: Cuts, first: PrunedModel, between: Model, section: PruneSettings, place: Path, data: Dataset, told: Told
+) -> tuple[PrunedModel, PrunedModel]:
+    """A cut of what is left of the first one after its training: both as one, and this one alone.
+
+    What one plan of both could not say stays whole, so that no cut and no training is in vain.
+    """
+    from ..pruning.keeping import pattern_of
     from ..pruning.shallower import without_planned
     from ..pruning.subject import study
-    from .composing import composed
+    from .composing import composed, strangers
 
-    shapes = then.plan.shapes
+    shapes = first.plan.shapes
     with TemporaryDirectory(prefix="whole.", dir=cuts.work) as folder:
         whole = without_planned(study(cuts.model, shapes), first.plan.blocks, Path(folder))
-        plan = composed(first.plan, then.plan, whole, study(between, shapes))
-    return replace(then, plan=plan, notes=tuple(dict.fromkeys((*first.notes, *then.notes))))
+        left = study(between, shapes)
+        fixed = strangers(first.plan, whole, left)
+        keep = (*section.keep, *map(pattern_of, fixed))
+        then = _step(cuts, between, section.model_copy(update={"keep": keep}), place, data, told)
+        plan = composed(first.plan, then.plan, whole, left)
+    whys = (f"left whole: the group '{group.name}': the model before all cuts has no such group" for group in fixed)
+    notes = tuple(dict.fromkeys((*first.notes, *whys, *then.notes)))
+    return replace(then, plan=plan, notes=notes), then
 
 
 def _step(cuts: Cuts, model: Model, section: PruneSettings, place: Path, data: Dataset, told: Told) -> PrunedModel:

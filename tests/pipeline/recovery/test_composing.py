@@ -18,7 +18,7 @@ from trtcompress.pruning.plan import PrunePlan
 from trtcompress.pruning.prune import PruneOptions, apply_plan, prune
 from trtcompress.pruning.shallower import without_planned
 from trtcompress.pruning.subject import study
-from trtcompress.recovery.composing import composed
+from trtcompress.recovery.composing import composed, strangers
 from trtcompress_graph.errors import PruneError
 from trtcompress_graph.model import Model
 
@@ -148,3 +148,21 @@ def test_a_later_cut_of_another_model_is_refused(tmp_path):
     _, second = cut(other, tmp_path / "2.onnx", {"a.weight#2": [1]}, IMAGE)
     with pytest.raises(PruneError, match=r"'a\.weight#2' of a later cut is none of the model"):
         composed(first, second, study(model, IMAGE), study(other, IMAGE))
+
+
+def test_cuts_that_leave_nothing_of_a_group_are_refused(tmp_path):
+    model = joined(tmp_path / "model.onnx")
+    between, first = cut(model, tmp_path / "1.onnx", {"a.weight": range(4)}, IMAGE)
+    _, second = cut(between, tmp_path / "2.onnx", {"a.weight": range(3)}, IMAGE)
+    (held,) = second.groups
+    everything = held.model_copy(update={"gone": (0, 1, 2, 3)})  # as of a model where it shares a group with others
+    with pytest.raises(PruneError, match=r"would leave nothing of the group 'a\.weight'"):
+        composed(first, second.model_copy(update={"groups": (everything,)}), study(model, IMAGE), study(between, IMAGE))
+
+
+def test_groups_of_a_cut_model_that_are_none_of_the_whole_one_are_strangers(tmp_path):
+    model, other = joined(tmp_path / "model.onnx"), halves(tmp_path / "other.onnx")
+    between, first = cut(model, tmp_path / "1.onnx", {"a.weight": [1]}, IMAGE)
+    assert not strangers(first, study(model, IMAGE), study(between, IMAGE))
+    names = [group.name for group in strangers(first, study(model, IMAGE), study(other, IMAGE))]
+    assert "a.weight#2" in names

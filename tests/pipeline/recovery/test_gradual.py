@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from builds import project, write_samples
+from float_graphs import Net
 from trtcompress.config import PruneSettings, RecoverSettings
 from trtcompress.datasets import open_data
+from trtcompress.pruning.prune import apply_plan
 from trtcompress.recovery import gradual
 from trtcompress.recovery.gradual import Cuts, cut_gradually
 from trtcompress.stage import DataRef
@@ -142,3 +145,29 @@ def test_the_notes_of_trainings_are_told_with_their_cuts_also_after_a_kill(tmp_p
         "training after cut 1 of 6: trained as 1",
         "training after cut 4 of 6: trained as 4",
     ]
+
+
+def test_what_comes_free_only_in_a_cut_graph_stays_whole_and_is_told(tmp_path):
+    """The whole file gives no shapes inside, so that a length read as a number holds its channels; a cut file does."""
+    cuts = cuts_of(tmp_path, 0.4, 2)
+    net = Net()
+    stem = net.node("Relu", [net.conv("x", "stem", 3, 8)], "stem_relu")
+    x = net.conv(stem, "a", 8, 8)
+    size = net.node("Gather", [net.node("Shape", [x], "shape"), net.constant("one", 1, np.int64)], "size", axis=0)
+    root = net.node("Sqrt", [net.node("Cast", [size], "float", to=onnx.TensorProto.FLOAT)], "root")
+    x = net.node("Relu", [net.conv(net.node("Div", [x, root], "scaled"), "b", 8, 32)], "b_relu")
+    x = net.node("Relu", [net.conv(x, "c", 32, 8)], "c_relu")
+    x = net.node("Flatten", [net.node("GlobalAveragePool", [x], "mean")], "flat")
+    net.product("MatMul", x, "logits", 8, 5)
+    model = net.save(cuts.model.path, {"x": ("batch", 3, 8, 8)}, {"logits": ("batch", 5)})
+    made = run(replace(cuts, model=model), [])
+    told = "left whole: the group 'a.weight': the model before all cuts has no such group"
+    assert told in made.notes
+    assert made.plan.after.macs / made.plan.before.macs == pytest.approx(0.4, abs=0.02)
+    lengths = {w.name: w.dims[0] for w in onnx.load(made.path).graph.initializer if w.name.endswith("weight")}
+    assert lengths["a.weight"] == 8
+    assert lengths["stem.weight"] < 8, "what feeds it is cut all the same"
+    again = apply_plan(model, tmp_path / "once.onnx", made.plan).model
+    once = {w.name: w.dims[0] for w in onnx.load(again.path).graph.initializer if w.name.endswith("weight")}
+    assert once == lengths
+    assert not cuts.work.exists()
