@@ -119,8 +119,8 @@ def backend_for(target: Target) -> Backend:
 
 def not_here(target: Target) -> str:
     """Why engines of a target are not built on this machine; empty where they are."""
-    from .backends.trt_load import other_card
+    from .backends.trt_load import unfit_card
 
     if target.how == "kit":
         return "the device itself builds it"
-    return backend_for(target).missing() or (other_card(target) if target.how == "local" else "")
+    return backend_for(target).missing() or (unfit_card(target) if target.how == "local" else "")

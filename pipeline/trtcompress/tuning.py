@@ -49,7 +49,8 @@ def tune(
         tell: gets a line for each setting.
 
     Raises:
-        UsageError: there is no such repository, model or server, or the model is an ensemble.
+        UsageError: there is no such repository, model or server, or the model is an ensemble or one that is
+            asked in sequences.
         RepositoryError: a configuration is damaged, or disagrees with its model.
         ServingError: the server did not come up, or cannot serve the model as it is configured.
         StoreError: the result cannot be written.
@@ -67,13 +68,18 @@ def tune(
                 hint = " ".join(f"--model {tower.name}" for tower in model.towers)
                 raise UsageError(note, where=f"--model {model.name}", hint=hint)
             notes.append(note)
+        elif model.config.HasField("sequence_batching"):
+            note = f"'{model.name}' is asked in sequences (sequence_batching), which are not tuned"
+            if model.name in models:
+                raise UsageError(note, where=f"--model {model.name}", hint="name another --model")
+            notes.append(note)
         elif model.max_batch and samples > model.max_batch:
             what = f"'{model.name}' takes batches of at most {model.max_batch}"
             raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
     found = []
     installed = find_server(server, packages)
     for model in served:
-        if model.towers:
+        if model.towers or model.config.HasField("sequence_batching"):
             continue
         tell(f"tuning {model.name}")
         before = (model.folder / "config.pbtxt").read_text(encoding="utf-8")

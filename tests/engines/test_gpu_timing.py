@@ -552,11 +552,13 @@ def test_names_of_gpus(monkeypatch: pytest.MonkeyPatch):
     assert trt_load.other_card(resolve_target("h100")) == told
 
 
-def test_a_card_of_less_memory_is_another_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_card_of_less_memory_builds_nothing_for_one_of_more(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trt_load, "gpu_capabilities", lambda: [(8, 0)])
     monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA A100-SXM4-40GB"])
     told = "the GPU here is NVIDIA A100-SXM4-40GB, and 'a100-80gb' has 80 GB: build on a machine that has it"
-    assert trt_load.other_card(resolve_target("a100-80gb")) == told
-    assert trt_load.other_card(resolve_target("a100")) == ""
+    assert trt_load.unfit_card(resolve_target("a100-80gb")) == told
+    assert trt_load.other_card(resolve_target("a100-80gb")) == "", "it runs there what was built for the other one"
+    assert trt_load.unfit_card(resolve_target("a100")) == ""
+    assert trt_load.unfit_card(replace(resolve_target("a100"), memory_gb=None)) == "", "a device of one's own"
     monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA A100 80GB PCIe"])
-    assert trt_load.other_card(resolve_target("a100-80gb")) == trt_load.other_card(resolve_target("a100")) == ""
+    assert trt_load.unfit_card(resolve_target("a100-80gb")) == trt_load.unfit_card(resolve_target("a100")) == ""

@@ -23,6 +23,7 @@ from trtcompress_engines.triton.modelconfig import to_text
 from trtcompress_engines.triton.search import Tried
 from trtcompress_engines.triton.setting import Setting, setting_of, with_setting
 from trtcompress_engines.triton.tune import Compared, Tuned
+from trtcompress_graph.errors import UsageError
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas/tune.json").read_text())
 IMAGES = {"image": {"batch": BATCH_8}}
@@ -141,6 +142,21 @@ def test_without_names_all_but_ensembles_are_tuned(repository: Path, monkeypatch
     found = tuning.tune(repository, seconds=1, minutes=1)
     assert len(found.models) == 2
     assert found.notes == ("'all' is an ensemble: its models are tuned (cnn)",)
+
+
+def test_a_model_that_is_asked_in_sequences_stays_as_it_is(repository: Path, monkeypatch):
+    path = repository / "cnn/config.pbtxt"
+    config = parse_config(path)
+    config.sequence_batching.SetInParent()
+    path.write_text(to_text(config))
+    monkeypatch.setattr(engine_tune, "tune", lambda served, *_, **__: faked(served.config, False))
+    found = tuning.tune(repository, seconds=1, minutes=1)
+    assert len(found.models) == 1
+    told = "'cnn' is asked in sequences (sequence_batching), which are not tuned"
+    assert told in found.notes
+    with pytest.raises(UsageError, match="is asked in sequences"):
+        tuning.tune(repository, models=["cnn"], seconds=1, minutes=1)
+    assert parse_config(path) == config
 
 
 def test_an_interrupt_ends_the_server_and_leaves_the_repository(repository: Path):

@@ -17,7 +17,7 @@ from ..parsed_graphs import OLDER, parsed_by
 from ..tensorrt_options import BUILT_BY, LAID_OUT_FOR, TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Feature, Release, release_of
 from .trt_calibrator import check_batches
-from .trt_load import gpu_count, missing_classic, missing_rtx, other_card
+from .trt_load import gpu_count, missing_classic, missing_rtx, unfit_card
 from .trt_open import open_plan
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
@@ -107,7 +107,7 @@ class TensorRTBackend:
             details={
                 "checked": checked,
                 LAID_OUT_FOR: release.version,
-                **({"not_built": card} if (card := other_card(target)) and target.how == "local" else {}),
+                **({"not_built": card} if (card := unfit_card(target)) and target.how == "local" else {}),
                 **told,
                 **_several(recipe),
                 **options.tensorrt.told,

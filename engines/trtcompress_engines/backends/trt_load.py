@@ -57,14 +57,21 @@ def gpu_count() -> int:
     return len(gpu_names())
 
 
-def other_card(target: Target) -> str:
-    """Empty where the first GPU of this machine is of the kind that a target is, else what it is; needs a GPU."""
-    capabilities = gpu_capabilities()
-    if not capabilities or not target.compute_capabilities:
+def unfit_card(target: Target) -> str:
+    """Empty where the first GPU of this machine can build for a target, else what it is; needs a GPU."""
+    if why := other_card(target):
+        return why
+    title = next(iter(gpu_names()), "")
+    if not has_less_memory(title, target):
         return ""
-    if capabilities[0] in target.compute_capabilities:
-        less = f"and '{target.name}' has {target.memory_gb:g} GB: build on a machine that has it"
-        return f"the GPU here is {title}, {less}" if has_less_memory(title := gpu_names()[0], target) else ""
+    return f"the GPU here is {title}, and '{target.name}' has {target.memory_gb:g} GB: build on a machine that has it"
+
+
+def other_card(target: Target) -> str:
+    """Empty where the first GPU of this machine runs plans of a target, else what it is; needs a GPU."""
+    capabilities = gpu_capabilities()
+    if not capabilities or not target.compute_capabilities or capabilities[0] in target.compute_capabilities:
+        return ""
     here, there = (f"SM{major}{minor}" for major, minor in (capabilities[0], target.compute_capabilities[0]))
     return f"the GPU here is {gpu_names()[0]} ({here}), and '{target.name}' is {there}: build on a machine that has it"
 

@@ -63,9 +63,14 @@ def setting_of(config: Any) -> Setting:
 def _batches(config: Any) -> tuple[int, ...] | None:
     batching = config.dynamic_batching
     if not config.HasField("dynamic_batching"):
-        return () if config.max_batch_size > 1 and {config.backend, config.platform} & _COMPLETED else None
+        return () if _is_completed(config) else None
     sizes = tuple(batching.preferred_batch_size)
     return None if sizes == _ALONE and not batching.max_queue_delay_microseconds else sizes
+
+
+def _is_completed(config: Any) -> bool:
+    """Whether Triton turns the batcher on where it is not named."""
+    return bool(config.max_batch_size > 1 and {config.backend, config.platform} & _COMPLETED)
 
 
 def with_setting(config: Any, setting: Setting) -> Any:
@@ -77,7 +82,7 @@ def with_setting(config: Any, setting: Setting) -> Any:
     made.instance_group[0].count = setting.instances
     if setting.threads is not None:
         made.parameters[THREADS].string_value = str(setting.threads)
-    if setting.batches is None and made.max_batch_size < 2:
+    if setting.batches is None and not _is_completed(made):
         made.ClearField("dynamic_batching")
     else:
         made.dynamic_batching.SetInParent()
