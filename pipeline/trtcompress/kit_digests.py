@@ -65,6 +65,11 @@ def check_kit(build_dir: Path, target: str, kit: str, where: str) -> None:
         )
 
 
+def is_noted(build_dir: Path, kit: str) -> bool:
+    """Whether a kit is known to have been made of this build folder, now or earlier."""
+    return kit in _noted(build_dir)
+
+
 def _noted(build_dir: Path) -> dict[str, str]:
     try:
         found = json.loads((build_dir / KITS).read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from .assemble import MANIFEST, only_writer
 from .codec import encode
 from .config import BuildConfig
 from .kit_choice import choose_measured, gate_of
-from .kit_digests import check_kit
+from .kit_digests import KITS, check_kit, is_noted
 from .kit_record import retarget, with_plans
 from .kit_report import write_again
 from .kit_results import KitEngine, KitResults, metric_result, read_results
@@ -69,6 +69,11 @@ def import_results(
         before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")
         validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
         facts["devices"][target]["notes"] += _doubts(results, device)
+        if not is_noted(build_dir, results.kit.digest):
+            told = (
+                f"the kit of these results is none that this build folder has noted ({KITS}): its graphs are the same"
+            )
+            facts["devices"][target]["notes"].append(told)
         with_plans(build_dir, validation, results)
         retarget(facts, validation)
         stale = tell_stale(build_dir, facts, target, config)

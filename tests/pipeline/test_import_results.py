@@ -135,6 +135,14 @@ def test_results_that_do_not_count_are_refused(measured, build, tmp_path, facts,
     assert tree(build) == before
 
 
+def test_a_kit_that_the_build_does_not_know_is_told(measured, build, tmp_path):
+    known = json.loads(measured[1].read_text())["kit"]
+    told = "the kit of these results is none that this build folder has noted"
+    assert told not in done("import-results", build, measured[1]).err
+    path = changed(measured, tmp_path, kit={**known, "digest": "0" * 64})
+    assert told in done("import-results", build, path).err
+
+
 def parity(**facts: Any) -> Any:
     return lambda engine: engine["parity"][0].update(facts)
 
