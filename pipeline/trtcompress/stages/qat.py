@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -71,5 +72,7 @@ def qat(
         metrics=metrics,
         function=qat_loop,
     )
+    if encoding.activation is None:  # of floats, of which nobody expects it
+        made = replace(made, notes=())
     write_record(made, out)
     return made

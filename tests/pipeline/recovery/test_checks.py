@@ -93,6 +93,13 @@ def test_labels_of_the_wrong_count_are_refused(models, tmp_path):
         check_job(job_of(models, tmp_path, [[0.0, 1.0, 2.0]] * 18, "labels"))
 
 
+@pytest.mark.parametrize("odd", [[float(label) for label in GOOD], [[label] for label in GOOD]])
+def test_classes_of_another_type_or_shape_are_told_to_be_cast_or_squeezed(models, tmp_path, odd):
+    with pytest.raises(DataError) as caught:
+        check_job(job_of(models, tmp_path, odd, "labels"))
+    assert "cast or squeeze them" in caught.value.hint
+
+
 def test_labels_that_fit_are_taken(models, tmp_path):
     check_job(job_of(models, tmp_path / "classes", [*GOOD[:-1], -100], "labels"))
     check_job(job_of(models, tmp_path / "numbers", [[0.5] * 10] * 16, "logits", "labels"))

@@ -74,6 +74,12 @@ def form_of(kind: Kind, answers: Tensor, some: Tensor, labels: Labelled) -> Form
     return Form.CHANCES if binary and (inside or not some.is_floating_point()) else Form.NUMBERS
 
 
+def _how_to_fit(wanted: Tensor, answers: Tensor) -> str:
+    if wanted.numel() == answers[..., 0].numel():  # one for each sample, but not as classes are told
+        return f"classes are integers of the shape {list(answers.shape[:-1])}: cast or squeeze them"
+    return "give the class of each sample as an integer, or numbers of the output's shape"
+
+
 def _shares_classes(label: NDArray[Any], classes: int) -> bool:
     rows = np.asarray(label, np.float64).reshape(-1, classes)
     return bool((rows >= 0).all() and (np.abs(rows.sum(-1) - 1) < 1e-3).all())
@@ -143,7 +149,7 @@ class Labels(Term):
             raise DataError(
                 f"labels of shape {list(wanted.shape)} do not fit answers of shape {list(answers.shape)}",
                 where=f"output '{self.tensors[0]}'",
-                hint="give the class of each sample as an integer, or numbers of the output's shape",
+                hint=_how_to_fit(wanted, answers),
             )
         wanted = wanted.reshape(answers.shape).float()
         match self.form:
