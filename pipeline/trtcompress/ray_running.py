@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 from uuid import uuid4
@@ -10,6 +11,9 @@ from .ray_node import Work, Worked, begin_work, tell_and_work
 
 LOOK = 5.0
 """Seconds for which news are waited for."""
+
+PAUSE = 0.2
+"""Seconds from one question to the next where a client asks."""
 
 News = Worked | Literal["began"] | None
 
@@ -70,7 +74,13 @@ class _Noted:
         import ray
         from ray.exceptions import RayError
 
-        if ray.wait([self._value], timeout=LOOK)[0]:
+        end = time.monotonic() + LOOK
+        # No wait is left to the server: one under way when the client goes keeps a core of the head busy for ever
+        while not ray.wait([self._value], timeout=0)[0]:
+            if time.monotonic() >= end:
+                break
+            time.sleep(PAUSE)
+        else:
             worked: Worked = ray.get(self._value)
             return worked
         try:

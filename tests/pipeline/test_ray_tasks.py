@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from trtcompress import __version__
+from trtcompress import __version__, ray_running
 from trtcompress.plan import Step
 from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, Work, Worked, stages_by_name
@@ -157,6 +157,7 @@ def test_a_connection_that_ends_is_told_in_plain_words(
 def test_over_a_client_a_beginning_is_noted_by_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"task": DONE, "has": False}
     ready: list[bool] = [False, False, True]
+    monkeypatch.setattr(ray_running, "LOOK", 0.0)
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs if ready.pop(0) else [], []))
 
     def get(ref: str, timeout: float = 0) -> object:
