@@ -39,7 +39,7 @@ def tune(
         repository: folder of models.
         server: the tritonserver to run; None: the one that is installed.
         packages: folder of packages that its Python takes first.
-        models: all but ensembles without any.
+        models: all but ensembles, and those that are asked in sequences, without any.
         axes: ranges that replace those that were packaged.
         latency_ms: limit of p99; None: twice that of one request alone, or of `clients`.
         clients: that always have a request under way; None: as many as bring most.
@@ -60,7 +60,7 @@ def tune(
     from trtcompress_engines.triton.tune import tune as measured
 
     served = [read_served(repository, name, axes or {}) for name in model_names(repository, models)]
-    notes = []
+    notes, taken = [], []
     for model in served:
         if model.towers:
             note = f"'{model.name}' is an ensemble: its models are tuned ({', '.join(t.name for t in model.towers)})"
@@ -76,11 +76,11 @@ def tune(
         elif model.max_batch and samples > model.max_batch:
             what = f"'{model.name}' takes batches of at most {model.max_batch}"
             raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
+        else:
+            taken.append(model)
     found = []
     installed = find_server(server, packages)
-    for model in served:
-        if model.towers or model.config.HasField("sequence_batching"):
-            continue
+    for model in taken:
         tell(f"tuning {model.name}")
         before = (model.folder / "config.pbtxt").read_text(encoding="utf-8")
         tuned = measured(
