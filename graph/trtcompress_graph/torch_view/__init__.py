@@ -12,6 +12,15 @@ from __future__ import annotations
 from .batchnorm import load_plain, settle_batchnorm
 from .convert import to_torch
 from .registry import OPS, op
-from .write_back import learned_scales, to_onnx
+from .write_back import activation_quantizers, learned_scales, to_onnx
 
-__all__ = ["OPS", "learned_scales", "load_plain", "op", "settle_batchnorm", "to_onnx", "to_torch"]
+__all__ = [
+    "OPS",
+    "activation_quantizers",
+    "learned_scales",
+    "load_plain",
+    "op",
+    "settle_batchnorm",
+    "to_onnx",
+    "to_torch",
+]

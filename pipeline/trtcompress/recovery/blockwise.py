@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from trtcompress_graph.load import load_ir
@@ -23,12 +23,12 @@ from .block_fit import RATES, fit_block
 from .blocks import tasks_of
 from .checkpoint import load, save
 from .devices import first_device, given_back, repeatable
-from .job import BLOCKS, Job, open_subjects, placed, weights_of
+from .job import BLOCKS, Job, open_subjects, placed, weights_before_blocks, weights_of
 from .loop import Told
 from .midway import Midway
 from .pace import about
 from .settings import planned_steps
-from .standing import Examiner, Standing
+from .standing import Examiner, Fitted
 
 STEPS = (100, 400)
 """Of a block at each rate, at the least and at the most."""
@@ -38,19 +38,6 @@ BLOCK = "block.pt"
 
 SHARE = 0.25
 """Of the minutes of a recovery that the blocks take together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What came of the blocks, which are left in a file.
-
-    Attributes:
-        seconds: that it took, those before a kill included.
-        came: how the student stood before; None where there is nothing to fit.
-    """
-
-    seconds: float
-    came: Standing | None
 
 
 def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Fitted:
@@ -66,7 +53,7 @@ def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManag
     """
     found = load(job.folder / BLOCKS) or {"done": 0, "seconds": 0.0, "ended": False}
     if found["ended"]:
-        return _fitted(found)
+        return Fitted.of(found)
     with given_back(), repeatable(job.training.seed):
         started = time.monotonic()
         subjects = open_subjects(job)
@@ -104,15 +91,13 @@ def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManag
         started = time.monotonic()
         found |= {"ended": True, "weights": weights_of(subjects.pair.student)}
         if found["came"] and not examined().loss <= found["came"]["loss"]:  # also where it is NaN
-            told("fitted blocks together made the student worse: it begins as it came", len(tasks), len(tasks))
-            found["weights"] = weights_of(job.view())
+            told(
+                "fitted blocks together made the student worse: it begins as it was before them", len(tasks), len(tasks)
+            )
+            found["weights"] = weights_before_blocks(job)
         found["seconds"] += time.monotonic() - started
         save(found, job.folder / BLOCKS)
-    return _fitted(found)
-
-
-def _fitted(found: dict[str, Any]) -> Fitted:
-    return Fitted(float(found["seconds"]), found["came"] and Standing(**found["came"]))
+    return Fitted.of(found)
 
 
 def _steps(job: Job) -> int:

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 FIRST = 64
 """Samples of the batch that losses are fitted to."""
 
-BLOCKS, TRAINED = "blocks.pt", "trained.pt"
-"""Weights after the blocks were fitted one by one, and at the end."""
+CLIPPED, BLOCKS, TRAINED = "clipped.pt", "blocks.pt", "trained.pt"
+"""Weights after ranges were fitted, after the blocks were fitted one by one, and at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Subjects:
 
 
 def open_subjects(job: Job, norms: bool = False) -> Subjects:
-    """Make the torch views, with the weights that the blocks left.
+    """Make the torch views, with the weights that the fits before the training left.
 
     Args:
         job: the training.
@@ -102,7 +102,7 @@ def open_subjects(job: Job, norms: bool = False) -> Subjects:
         OperatorError: an operator that the view does not have.
         ModelError: the models cannot be compared.
     """
-    found = load(job.folder / BLOCKS)
+    found = load(job.folder / BLOCKS) or load(job.folder / CLIPPED)
     weights = found["weights"] if found is not None else None
     student = _channels_last(view_with_norms(job, weights) if norms else job.view())
     teacher = _channels_last(to_torch(job.teacher)).requires_grad_(False)
@@ -146,6 +146,13 @@ def _channels_last(view: fx.GraphModule) -> fx.GraphModule:
 def weights_of(view: fx.GraphModule) -> dict[str, Tensor]:
     """What is trained, by name; with running statistics, which a loop of the user's own may move."""
     return {name: value.detach().cpu() for name, value in view.state_dict().items()}
+
+
+def weights_before_blocks(job: Job) -> dict[str, Tensor]:
+    """What is trained as it was before blocks were fitted, by name."""
+    found = load(job.folder / CLIPPED)
+    weights: dict[str, Tensor] = weights_of(job.view()) if found is None else found["weights"]
+    return weights
 
 
 @torch.no_grad()

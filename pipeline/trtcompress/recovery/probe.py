@@ -65,7 +65,7 @@ def probe(stepper: Stepper, judge: Judge, total: int, say: Callable[[str], None]
         state.facts["pace"], tried = 0.0, tried + 1
         if loss_of(rate) < learned:
             pace = 0.0
-            say("scales stay as they were calibrated: learning them brings nothing")
+            say("scales stay as they are: learning them brings nothing")
     state.restore(best[1])
     state.facts["pace"] = pace
     state.average = Average(state.inner.student, training.average)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 15
+VERSION = 16
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"
@@ -156,6 +156,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     """Train, and leave the weights in the job's folder; None with the user's own loop."""
     from .blockwise import fit_blocks
     from .checkpoint import save
+    from .clipping import fit_clipping
     from .devices import make_fabric
     from .job import TRAINED, weights_of
     from .own_loop import run_own_loop
@@ -165,17 +166,16 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
-    if not fits_blocks(job.training, job.pool.total):
-        return train_in_processes(fabric, job, told)
-    fitted, minutes = fit_blocks(job, told, fabric.autocast), job.training.minutes
+    fits = (fit_clipping, fit_blocks) if fits_blocks(job.training, job.pool.total) else (fit_clipping,)
+    fitted = [fit(job, told, fabric.autocast) for fit in fits]
+    minutes, seconds = job.training.minutes, sum(fit.seconds for fit in fitted)
     if minutes is not None:
-        left = max(minutes - fitted.seconds / 60, 0.5 * minutes)
-        job = replace(job, training=replace(job.training, minutes=left))
+        job = replace(job, training=replace(job.training, minutes=max(minutes - seconds / 60, 0.5 * minutes)))
     outcome = train_in_processes(fabric, job, told)
-    if fitted.came is None:
+    came = next((fit.came for fit in fitted if fit.came is not None), None)
+    if came is None:
         return outcome
-    came = fitted.came.loss if fitted.came.comparable else None
-    return replace(outcome, came=came, metric_before=fitted.came.metric)
+    return replace(outcome, came=came.loss if came.comparable else None, metric_before=came.metric)
 
 
 def _write(request: Request, job: Job) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,24 @@ class Standing:
     loss: float
     metric: float | None
     comparable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came of a fit before the training, whose weights are left in a file.
+
+    Attributes:
+        seconds: that it took, those before a kill included.
+        came: how the student stood before; None where there was nothing to fit.
+    """
+
+    seconds: float
+    came: Standing | None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Fitted:
+        """As it stands in the file."""
+        return cls(float(found["seconds"]), found["came"] and Standing(**found["came"]))
 
 
 class Examiner:

@@ -37,7 +37,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=13,
+    version=14,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,

@@ -122,7 +122,7 @@ def test_blocks_that_together_harm_the_outputs_are_not_kept(tmp_path, monkeypatc
     held = {w.name: numpy_helper.to_array(w) for w in onnx.load(job.student.path).graph.initializer}
     weights = load(job.folder / BLOCKS)["weights"]
     assert all(np.array_equal(held[name], value.numpy()) for name, value in weights.items())
-    assert said[-1] == "fitted blocks together made the student worse: it begins as it came"
+    assert said[-1] == "fitted blocks together made the student worse: it begins as it was before them"
     assert fitted == blockwise.fit_blocks(job, lambda what, done, total: None), "as the file keeps it"
 
 

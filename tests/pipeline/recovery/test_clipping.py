@@ -1,0 +1,143 @@
+"""Ranges of activations are fitted by what they cost at the outputs, before any weight moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from trtcompress.recovery import clipping
+from trtcompress.recovery.checkpoint import load
+from trtcompress.recovery.job import CLIPPED, Job, open_subjects
+from trtcompress.recovery.pool import fill
+from trtcompress.recovery.settings import Training
+from trtcompress_calibration.samples import Sample
+from trtcompress_graph.load import read_model
+from trtcompress_graph.torch_view import activation_quantizers, to_torch
+
+WIDTH, SAMPLES = 8, 320
+
+
+def net(path: Path, scale: float | None) -> Path:
+    """`x` (batch, 8) times a weight to `y` (batch, 4); with a scale `x` is rounded to int8 first, the weight too."""
+    weight = np.random.default_rng(0).normal(size=(WIDTH, 4)).astype(np.float32)
+    held = {"w": weight}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")]
+    if scale is not None:
+        of_weight = np.float32(np.abs(weight).max() / 127)
+        integers = np.round(weight / of_weight).astype(np.int8)
+        held = {"w": integers, "w_scale": of_weight, "x_scale": np.float32(scale), "zero": np.int8(0)}
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "x_scale", "zero"], ["x_q"]),
+            helper.make_node("DequantizeLinear", ["x_q", "x_scale", "zero"], ["x_d"]),
+            helper.make_node("DequantizeLinear", ["w", "w_scale", "zero"], ["w_d"]),
+            helper.make_node("MatMul", ["x_d", "w_d"], ["y"], name="product"),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def job_of(folder: Path, scale: float | None, **training: object) -> Job:
+    student, teacher = net(folder / "student.onnx", scale), net(folder / "teacher.onnx", None)
+    values = np.random.default_rng(1).normal(size=(SAMPLES, 1, WIDTH)).astype(np.float32)
+    model = read_model(student)
+    pool = fill([Sample({"x": value}) for value in values], model.inputs, folder / "pool", "samples")
+    (folder / "job").mkdir()
+    return Job(model, read_model(teacher), pool, Training(**{"steps": 200, "batch": 32, **training}), folder / "job")
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Told of nothing."""
+
+
+@pytest.mark.parametrize(("scale", "least", "most"), [(0.3, 0.25, 0.26), (0.005, 1.99, 2.01), (0.03, 0.79, 1.26)])
+def test_ranges_come_to_what_the_outputs_like(tmp_path, scale, least, most):
+    """Of samples of deviation 1: steps of 0.3 are far too wide, +-0.64 cuts off half of them, +-3.8 is about right."""
+    job, said = job_of(tmp_path, scale), []
+    fitted = clipping.fit_clipping(job, lambda what, done, total: said.append(what))
+    kept = load(job.folder / CLIPPED)["weights"]
+    ratio = float(kept["x_scale"]) / scale
+    assert least <= ratio <= most
+    held = {w.name: numpy_helper.to_array(w) for w in onnx.load(job.student.path).graph.initializer}
+    masters = to_torch(job.student, learn_scales=True).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in masters.items() if name != "x_scale"), "nothing else"
+    assert fitted.came is not None
+    assert fitted.came.loss > 0
+    assert held["x_scale"] == np.float32(scale), "files stay as they were"
+    if abs(ratio - 1) > 1e-6:
+        assert said[-1].startswith("ranges of 1 of 1 activations fitted: held out ")
+        before, after = (float(word) for word in said[-1].rpartition("held out ")[2].split(" to "))
+        assert after < before
+        assert float(open_subjects(job).pair.student.state_dict()["x_scale"]) == pytest.approx(ratio * scale)
+
+
+def test_a_cost_is_what_the_errors_of_a_sample_come_to_at_the_output(tmp_path):
+    """Against its definition, computed in float64 with NumPy: errors are summed over a sample, then squared."""
+    view = to_torch(net(tmp_path / "net.onnx", 0.05), learn_scales=True)
+    x = np.random.default_rng(2).normal(size=(6, WIDTH)).astype(np.float32)
+    pulls = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
+    listener = clipping.Listener(view)
+    listener.count = 6
+    listener.run(torch.from_numpy(x)).backward(torch.from_numpy(pulls))
+    held = {w.name: numpy_helper.to_array(w) for w in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    weight = held["w"].astype(np.float64) * held["w_scale"]
+    expected = []
+    for ratio in clipping.RATIOS:
+        scale = float(np.float32(0.05)) * ratio
+        error = np.clip(np.rint(x / scale), -128, 127) * scale - x
+        expected.append(np.square((error * (pulls @ weight.T)).sum(1)).sum())
+    assert list(listener.costs) == ["x_scale"]
+    assert np.allclose(listener.costs["x_scale"], expected, rtol=1e-3)
+
+
+def test_ranges_that_bring_nothing_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(clipping, "chosen", lambda costs: 8.0)
+    job, said = job_of(tmp_path, 0.03), []
+    clipping.fit_clipping(job, lambda what, done, total: said.append(what))
+    assert float(load(job.folder / CLIPPED)["weights"]["x_scale"]) == np.float32(0.03)
+    assert said[-1] == "ranges stay as they were calibrated: others bring the outputs no nearer"
+
+
+def test_what_a_fit_came_to_is_kept_on_disk(tmp_path):
+    job, said = job_of(tmp_path, 0.3), []
+    fitted = clipping.fit_clipping(job, quiet)
+    assert clipping.fit_clipping(job, lambda what, done, total: said.append(what)) == fitted
+    assert not said
+
+
+@pytest.mark.parametrize(("scale", "training"), [(None, {}), (0.3, {"learn_scales": False})])
+def test_without_scales_that_are_learned_there_is_nothing_to_fit(tmp_path, scale, training):
+    job = job_of(tmp_path, scale, **training)
+    assert clipping.fit_clipping(job, quiet).came is None
+    assert not (job.folder / CLIPPED).exists()
+
+
+def test_gradients_of_weights_are_neither_computed_nor_left(tmp_path):
+    view = to_torch(net(tmp_path / "net.onnx", 0.05), learn_scales=True)
+    assert set(activation_quantizers(view).values()) == {"x_scale"}
+    trained = {name for name, held in view.named_parameters() if held.requires_grad}
+    with clipping.scales_alone(view):
+        view(torch.randn(2, WIDTH)).sum().backward()
+        assert {name for name, held in view.named_parameters() if held.grad is not None} <= {"x_scale", "w_scale"}
+    assert all(held.grad is None for held in view.parameters())
+    assert {name for name, held in view.named_parameters() if held.requires_grad} == trained
+
+
+def test_costs_that_are_not_finite_decide_nothing():
+    assert clipping.chosen(np.full(len(clipping.RATIOS), np.nan)) == 1.0
+    falling = np.linspace(2, 1, len(clipping.RATIOS))
+    assert clipping.chosen(falling) == clipping.RATIOS[-1]
+    assert clipping.chosen(np.ones(len(clipping.RATIOS))) == max(clipping.RATIOS), (
+        "the widest of those that cost as much"
+    )
