@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from trtcompress.recovery import clipping
 from trtcompress.recovery.checkpoint import load
 from trtcompress.recovery.job import CLIPPED, Job, open_subjects
+from trtcompress.recovery.loop import Outcome
+from trtcompress.recovery.notes import notes_behind
 from trtcompress.recovery.pool import fill
 from trtcompress.recovery.settings import Training
 from trtcompress_calibration.samples import Sample
@@ -141,3 +143,15 @@ def test_costs_that_are_not_finite_decide_nothing():
     assert clipping.chosen(np.ones(len(clipping.RATIOS))) == max(clipping.RATIOS), (
         "the widest of those that cost as much"
     )
+
+
+@pytest.mark.parametrize(
+    ("came", "words"),
+    [(1.0, "than its ranges had on samples"), (0.5, "teacher on samples"), (None, "teacher on samples")],
+)
+def test_a_training_that_brought_nothing_is_told_from_ranges_that_did(tmp_path, came, words):
+    job = job_of(tmp_path, 0.3, blockwise=False)
+    outcome = Outcome(200, 0, 1e-3, before=0.5, after=0.5, metric_before=None, metric=None, rollbacks=0, came=came)
+    (note,) = notes_behind(job, outcome)
+    assert note.startswith("no step of the training brought it nearer to the teacher")
+    assert words in note
