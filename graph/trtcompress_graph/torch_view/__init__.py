@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from .batchnorm import load_plain, settle_batchnorm
 from .convert import to_torch
+from .quantizers import activation_quantizers, least_ratios
 from .registry import OPS, op
-from .write_back import activation_quantizers, learned_scales, to_onnx
+from .write_back import learned_scales, to_onnx
 
 __all__ = [
     "OPS",
     "activation_quantizers",
     "learned_scales",
+    "least_ratios",
     "load_plain",
     "op",
     "settle_batchnorm",

@@ -19,7 +19,7 @@ from ..model import Model
 from .module import META
 from .names import initializer_name
 from .prepare import Source, load, stored, wiring
-from .quantized import dequantize, fake_quantize, learned_scale, quantize
+from .quantized import dequantize, quantize
 from .state import Grid, Restored
 from .tensors import to_array, to_tensor
 from .tied import bias_scale, bias_scales, counting_scale
@@ -31,21 +31,6 @@ def learned_scales(module: fx.GraphModule) -> tuple[Tensor, ...]:
     """The scales of a module that are trained, each once; none but in a view that was made with `learn_scales`."""
     names: tuple[str, ...] = module.meta.get(META, {}).get("scales", ())
     return tuple(module.get_parameter(name) for name in names)
-
-
-def activation_quantizers(module: fx.GraphModule) -> dict[fx.Node, str]:
-    """Calls of `fake_quantize` in a view that round activations, with the name of the learned scale that each reads.
-
-    Their arguments are x, the scale and what else makes the grid.
-    """
-    found: dict[fx.Node, str] = {}
-    for node in module.graph.nodes:
-        scale = node.args[1] if node.target is fake_quantize else None
-        if isinstance(scale, fx.Node) and scale.target is learned_scale:
-            held, weight = scale.args[0], scale.args[3]
-            if not weight and isinstance(held, fx.Node):
-                found[node] = str(held.target)
-    return found
 
 
 @overload

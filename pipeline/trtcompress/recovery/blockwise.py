@@ -90,7 +90,7 @@ def fit_blocks(job: Job, told: Told, autocast: Callable[[], AbstractContextManag
                 told(f"the other blocks take about {about(others)}", 1, len(tasks))
         started = time.monotonic()
         found |= {"ended": True, "weights": weights_of(subjects.pair.student)}
-        if found["came"] and not examined().loss <= found["came"]["loss"]:  # also where it is NaN
+        if found["came"] and not examined.loss() <= found["came"]["loss"]:  # also where it is NaN
             told(
                 "fitted blocks together made the student worse: it begins as it was before them", len(tasks), len(tasks)
             )

@@ -7,14 +7,17 @@ square of that, and v J is what one backward pass gives for all quantizers at on
 the measure of what rounding costs: arXiv 2102.05426). What is clipped leans one way, so that its errors add up within a
 sample; for that they are summed before they are squared.
 
-A pass costs about five of the training's, 256 samples at the most; of minutes it takes a tenth at the most.
+No range shrinks so far that a bias, which counts in its steps, leaves int32 no room for the sum that it joins.
+
+A pass costs about five of the training's, for 256 samples at the most; of minutes they take a tenth at the most, and
+where it would take longer to see what came of it nothing is fitted.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from trtcompress_graph.torch_view import activation_quantizers, learned_scales
+from trtcompress_graph.torch_view import activation_quantizers, least_ratios
 
 from .checkpoint import cloned, load, save
 from .devices import first_device, given_back, repeatable
@@ -65,78 +68,111 @@ def fit_clipping(job: Job, told: Told, autocast: Callable[[], AbstractContextMan
     Raises:
         ModelError, OperatorError: see `open_subjects`.
     """
+    if not (job.training.learn_scales and activation_quantizers(job.view())):
+        return Fitted(0.0, None)
     found = load(job.folder / CLIPPED)
     if found is not None:
         return Fitted.of(found)
-    if not (job.training.learn_scales and learned_scales(job.view())):
-        return Fitted(0.0, None)
+    for behind in job.folder.glob("*.pt"):  # what was trained behind a fit that can no longer be read
+        behind.unlink()
     with given_back(), repeatable(job.training.seed):
         started = time.monotonic()
         subjects = open_subjects(job)
         view = placed(subjects.pair, first_device()).student
-        if not activation_quantizers(view):
-            return Fitted(0.0, None)
         told("fitting the ranges of activations", 0, None)
         examined = Examiner(job, subjects, first_device(), autocast)
+        looked = time.monotonic()
         came, weights = examined(), cloned(weights_of(view))
-        ratios = {name: chosen(costs) for name, costs in costs_of(job, subjects, started).items()}
-        with torch.no_grad():
-            for name, ratio in ratios.items():
-                view.get_parameter(name).mul_(ratio)
-        fitted = examined()
-        if fitted.loss < came.loss:
-            weights, moved = weights_of(view), sum(ratio != 1 for ratio in ratios.values())
-            told(
-                f"ranges of {moved} of {len(ratios)} activations fitted: held out {came.loss:.4g} to {fitted.loss:.4g}",
-                0,
-                None,
-            )
+        looked = time.monotonic() - looked
+        if looked > _limit(job):
+            told("no time to fit ranges: they stay as they were calibrated", 0, None)
+        elif _too_wide(job):
+            told("ranges stay as they were calibrated: fitting them keeps all activations of a batch", 0, None)
         else:
-            told("ranges stay as they were calibrated: others bring the outputs no nearer", 0, None)
+            ratios = _ratios(view, costs_of(job, subjects))
+            with torch.no_grad():
+                for name, ratio in ratios.items():
+                    view.get_parameter(name).mul_(ratio)
+            loss = examined.loss() if ratios else math.inf
+            if loss < came.loss:
+                weights = weights_of(view)
+                told(f"ranges of {len(ratios)} activations fitted: held out {came.loss:.4g} to {loss:.4g}", 0, None)
+            else:
+                told("ranges stay as they were calibrated: others bring the outputs no nearer", 0, None)
         made = {"weights": weights, "came": asdict(came), "seconds": time.monotonic() - started}
         save(made, job.folder / CLIPPED)
     return Fitted.of(made)
 
 
-def chosen(costs: NDArray[np.float64]) -> float:
-    """The ratio for a range by the cost of each; 1 where they are not finite."""
-    if not np.isfinite(costs).all():
+def _limit(job: Job) -> float:
+    """Seconds that passes may take."""
+    return math.inf if job.training.minutes is None else 60 * SHARE * job.training.minutes
+
+
+def _too_wide(job: Job) -> bool:
+    """Whether a pass would need the memory that a training was told to save: of a fixed batch it cannot take fewer."""
+    return job.training.checkpoint_activations and (job.pool.fixed or 0) > PASS
+
+
+def _ratios(view: fx.GraphModule, costs: Costs) -> dict[str, float]:
+    """The ratio for each range that is to change."""
+    least = least_ratios(view)
+    found = {name: chosen(cost, least.get(name, 0.0)) for name, cost in costs.items()}
+    return {name: ratio for name, ratio in found.items() if ratio != 1}
+
+
+def chosen(costs: NDArray[np.float64], least: float = 0.0) -> float:
+    """The ratio for a range by the cost of each; 1 where they tell nothing.
+
+    Args:
+        costs: of each of `RATIOS`.
+        least: no range becomes smaller than this; one that is smaller already stays.
+    """
+    allowed = [ratio >= min(least, 1.0) for ratio in RATIOS]
+    if not np.isfinite(costs).all() or not costs.any():
         return 1.0
+    costs = np.where(allowed, costs, np.inf)
     widest = int(np.flatnonzero(costs <= LEVEL * costs.min())[0])
     return RATIOS[widest]
 
 
-def costs_of(job: Job, subjects: Subjects, started: float) -> Costs:
+def costs_of(job: Job, subjects: Subjects) -> Costs:
     """What each ratio of each range costs at the outputs, up to a factor.
 
     Args:
         job: the training.
         subjects: student and teacher, on the device.
-        started: when the seconds began that count against the minutes.
     """
-    minutes = job.training.minutes
-    limit = math.inf if minutes is None else 60 * SHARE * minutes
-    view, device = subjects.pair.student, first_device()
+    view, device, started = subjects.pair.student, first_device(), time.monotonic()
     listener, chance = Listener(view), torch.Generator(device).manual_seed(job.training.seed)
-    with scales_alone(view):
-        for place, inputs in enumerate(_runs(job)):
-            if place and time.monotonic() - started > limit:
+    with activations_alone(view):
+        for place, (inputs, count) in enumerate(_runs(job)):
+            if place and time.monotonic() - started > _limit(job):
                 break
-            listener.count = len(inputs[0]) if inputs[0].dim() else 1
+            listener.count = count
             answers = _answers(subjects.pair, listener.run(*(value.to(device) for value in inputs)))
             pulls = [torch.randn(a.shape, generator=chance, device=device, dtype=a.dtype) for a, _ in answers]
-            held = [(answer, pull / scale) for (answer, scale), pull in zip(answers, pulls, strict=True)]
-            torch.autograd.backward([answer for answer, _ in held], [pull for _, pull in held])
+            held = [pull / scale for (_, scale), pull in zip(answers, pulls, strict=True)]
+            torch.autograd.backward([answer for answer, _ in answers], held)
     return listener.costs
 
 
-def _runs(job: Job) -> Iterator[tuple[Tensor, ...]]:
-    """Inputs of some passes of samples that the training learns from; few for a training that was to be short."""
+def _runs(job: Job) -> Iterator[tuple[tuple[Tensor, ...], int]]:
+    """Inputs of some passes of samples that the training learns from, with how many share each pass.
+
+    Few for a training that was to be short.
+    """
+    batches = replace(job.batches, size=min(PASS, job.batches.size))
     steps = planned_steps(job.training, job.batches.per_epoch)
-    most = SAMPLES if steps is None else min(SAMPLES, max(PASS, round(SHARE * steps * job.training.batch)))
-    for group, rows in replace(job.batches, size=min(PASS, job.batches.size)).first(most):
-        arrays = job.pool.read(group, rows)
-        yield tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
+    left = SAMPLES if steps is None else min(SAMPLES, max(PASS, round(SHARE * steps * job.training.batch)))
+    for step in range(batches.per_epoch):
+        for group, rows in batches.at(step):
+            if left <= 0:
+                return
+            arrays = job.pool.read(group, rows)
+            inputs = tuple(torch.from_numpy(arrays[spec.name]) for spec in job.pool.inputs)
+            yield inputs, len(inputs[0]) if job.pool.groups[group].stacks else 1
+            left -= len(rows)
 
 
 def _answers(pair: Pair, made: Any) -> list[tuple[Tensor, Tensor]]:
@@ -149,17 +185,17 @@ def _answers(pair: Pair, made: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 @contextmanager
-def scales_alone(view: fx.GraphModule) -> Iterator[None]:
-    """Gradients of the weights are not computed; none are left behind."""
-    scales = {id(scale) for scale in learned_scales(view)}
-    weights = [p for p in view.parameters() if p.requires_grad and id(p) not in scales]
-    for weight in weights:
-        weight.requires_grad_(False)
+def activations_alone(view: fx.GraphModule) -> Iterator[None]:
+    """Gradients reach activations and their scales, and nothing else; none are left behind."""
+    scales = {id(view.get_parameter(name)) for name in activation_quantizers(view).values()}
+    others = [p for p in view.parameters() if p.requires_grad and id(p) not in scales]
+    for parameter in others:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in weights:
-            weight.requires_grad_(True)
+        for parameter in others:
+            parameter.requires_grad_(True)
         view.zero_grad(set_to_none=True)
 
 
@@ -167,7 +203,7 @@ class Listener(fx.Interpreter):
     """Runs a view; on the way back each quantizer tells what other ranges would have cost.
 
     Attributes:
-        count: samples of the pass.
+        count: samples that share the pass.
         costs: summed over all passes.
     """
 
@@ -182,11 +218,12 @@ class Listener(fx.Interpreter):
         made = super().run_node(n)
         if n in self._quantizers and made.requires_grad:
             args, _ = self.fetch_args_kwargs_from_env(n)
-            self._listen(made, n, [arg.detach() if isinstance(arg, Tensor) else arg for arg in args])
+            x, *grid = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
+            if not torch.equal(made, x):  # what lies on the grid already was rounded by one before, which tells
+                self._listen(made, n, x, *grid)
         return made
 
-    def _listen(self, made: Tensor, node: fx.Node, args: Sequence[Any]) -> None:
-        x, scale, *grid = args
+    def _listen(self, made: Tensor, node: fx.Node, x: Tensor, scale: Tensor, *grid: Any) -> None:
         name, count = self._quantizers[node], self.count
         quantize: Callable[..., Tensor] = node.target  # type: ignore[assignment]
 

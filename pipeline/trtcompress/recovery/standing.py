@@ -39,7 +39,7 @@ class Fitted:
     """What came of a fit before the training, whose weights are left in a file.
 
     Attributes:
-        seconds: that it took, those before a kill included.
+        seconds: that it took; of blocks those before a kill included.
         came: how the student stood before; None where there was nothing to fit.
     """
 
@@ -95,4 +95,8 @@ class Examiner:
 
     def __call__(self) -> Standing:
         """How the student stands."""
-        return Standing(held_out_loss(self._learner, self._feed), self._metric(), self._comparable)
+        return Standing(self.loss(), self._metric(), self._comparable)
+
+    def loss(self) -> float:
+        """Its loss alone."""
+        return held_out_loss(self._learner, self._feed)
