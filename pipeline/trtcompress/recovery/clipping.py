@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from trtcompress_graph.torch_view import activation_quantizers, least_ratios
+from trtcompress_graph.torch_view.quantized import fake_quantize
 
 from .checkpoint import cloned, load, save
 from .devices import first_device, given_back, repeatable
@@ -37,7 +38,6 @@ from .losses.answers import spread
 from .pairs import Pair
 from .settings import planned_steps
 from .standing import Examiner, Fitted
-from .taps import output_nodes
 
 RATIOS: tuple[float, ...] = tuple(2.0 ** (-step / 3) for step in range(-3, 7))
 """Of the range as it was calibrated: from twice as wide to a fourth, from wide to narrow."""
@@ -178,7 +178,6 @@ def _runs(job: Job) -> Iterator[tuple[tuple[Tensor, ...], int]]:
 def _answers(pair: Pair, made: Any) -> list[tuple[Tensor, Tensor]]:
     """The outputs that a gradient reaches, each with how widely the teacher's lies."""
     outputs = made if isinstance(made, (tuple, list)) else (made,)
-    assert len(outputs) == len(output_nodes(pair.student))
     named = dict(zip(pair.outputs, outputs, strict=True))
     answers = [(named[name], spread(pair.first.teacher[name]).sqrt().to(named[name])) for name in pair.answers]
     return [(answer, scale) for answer, scale in answers if answer.requires_grad]
@@ -225,11 +224,10 @@ class Listener(fx.Interpreter):
 
     def _listen(self, made: Tensor, node: fx.Node, x: Tensor, scale: Tensor, *grid: Any) -> None:
         name, count = self._quantizers[node], self.count
-        quantize: Callable[..., Tensor] = node.target  # type: ignore[assignment]
 
         @torch.no_grad()
         def heard(pull: Tensor) -> None:
-            found = [self._cost((quantize(x, scale * ratio, *grid) - x) * pull, count) for ratio in RATIOS]
+            found = [self._cost((fake_quantize(x, scale * ratio, *grid) - x) * pull, count) for ratio in RATIOS]
             self.costs[name] = self.costs.get(name, np.zeros(len(RATIOS))) + torch.stack(found).double().cpu().numpy()
 
         made.register_hook(heard)  # type: ignore[no-untyped-call]
