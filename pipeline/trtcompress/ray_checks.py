@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,13 @@ from . import __version__
 from .ray_cluster import Node
 from .ray_node import Seen, look
 
+_TOLD = logging.getLogger("trtcompress.stages")
+
 SECONDS = 60.0
-"""In which every node has to answer."""
+"""In which every node has to answer; one that does not joins when it does."""
+
+PATIENCE = 300.0
+"""Seconds more for the first answer: a busy node starts a process for it, which loads the whole program."""
 
 
 def look_at(nodes: Sequence[Node], paths: Sequence[str], targets: Sequence[Target]) -> tuple[Node, ...]:
@@ -51,7 +57,10 @@ def look_at(nodes: Sequence[Node], paths: Sequence[str], targets: Sequence[Targe
             hint=f"install the same trtcompress ({__version__}) on every node, and over ray:// on the head too: "
             "pip install 'trtcompress[ray]'",
         ) from error
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS) if asked else ([], [])
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS) if asked else ([], [])
+    if silent and not answered:
+        _TOLD.warning("warning: no node of the Ray cluster has answered in %.0f s; still waiting for one", SECONDS)
+        answered, _ = ray.wait(silent, num_returns=1, timeout=PATIENCE)
     found = [seen for ref in answered if (seen := _answer(ref, asked[ref])) is not None]
     if not found:
         raise UnreachableError(

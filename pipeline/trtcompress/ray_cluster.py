@@ -18,6 +18,10 @@ from .ray_node import Begun, Seen
 _HEAD = "node:__internal_head__"
 """The resource that Ray itself gives to the head."""
 
+_TRIES = 3
+"""Of a connection over `ray://`: the head forks a process for each, which now and then dies at once, or is not up
+within the half minute that Ray waits for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -74,14 +78,29 @@ def connected(address: str | None) -> Iterator[str]:
         knock(wanted)
     # Ray tells of nodes that die on stdout, where a command's data goes
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        try:
-            ray.init(address=wanted, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise no_answer(wanted, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        _connect(wanted)
         try:
             yield _head(wanted)
         finally:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect, and again where the head did not bring up its end.
+
+    Raises:
+        UnreachableError: the cluster does not answer.
+    """
+    import ray
+
+    for left in reversed(range(_TRIES)):
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
+            return
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            if left and isinstance(error, ConnectionAbortedError):
+                continue
+            raise no_answer(address, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
 def _head(address: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from builds import project, promised
 from command_line import done, program, start, trtcompress
 from ray_nodes import RayNodes, read_on, waiting_samples
 from s3_server import BUCKET, S3Server
+from trtcompress import ray_checks
 from trtcompress.ray_checks import look_at
 from trtcompress.ray_cluster import alive, connected
 from trtcompress_engines.targets import resolve_target
@@ -58,10 +60,14 @@ def objects(text: str) -> list[dict[str, object]]:
     return found
 
 
-def wait_for(what: Callable[[], object], seconds: float = 180) -> None:
+def wait_for(process: subprocess.Popen[str], what: Callable[[], object], seconds: float = 600) -> None:
+    """Wait until something is so while a build runs; where the build ends before, say with what."""
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, "it did not come to that"
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            out, err = process.communicate()
+            pytest.fail(f"it did not come to that: exit code {process.returncode}\n{out}\n{err}")
         time.sleep(0.05)
 
 
@@ -146,6 +152,16 @@ def test_a_node_without_the_data_is_refused_before_work(nodes: RayNodes, tmp_pat
     assert "at the same path on every node" in refused.value.hint
 
 
+def test_nodes_that_are_slow_to_answer_are_waited_for(
+    nodes: RayNodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_checks, "SECONDS", 0.0)
+    with connected(nodes.address):
+        seen = look_at(list(alive().values()), [], [])
+    assert seen
+    assert "no node of the Ray cluster has answered in 0 s; still waiting for one" in caplog.text
+
+
 def waiting(folder: Path, *targets: str, name: str = "small") -> Path:
     """A build that stops where it reads its samples, until it is told to go on."""
     config = project(folder, targets, name)
@@ -158,7 +174,7 @@ def waiting(folder: Path, *targets: str, name: str = "small") -> Path:
 def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     config = waiting(tmp_path / "project", "cpu:float")
     process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
-    wait_for(lambda: read_on(config.parent))
+    wait_for(process, lambda: read_on(config.parent))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, ""), err
@@ -176,9 +192,9 @@ def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path, out
     def reading() -> dict[str, str]:
         return {name: found[0][0] for name, config in configs.items() if (found := read_on(config.parent))}
 
-    wait_for(lambda: len(reading()) == 2)
+    wait_for(process, lambda: len(reading()) == 2)
     nodes.add("d")
-    wait_for(lambda: len(reading()) == 3)
+    wait_for(process, lambda: len(reading()) == 3)
     assert set(reading().values()) == {"a", "b", "d"}
     for config in configs.values():
         (config.parent / "go").touch()
@@ -193,11 +209,11 @@ def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path, out
 def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
     config = waiting(tmp_path / "project", "cpu:int8")
     process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
-    wait_for(lambda: read_on(config.parent))
+    wait_for(process, lambda: read_on(config.parent))
     first, pid = read_on(config.parent)[0]
     before, had = nodes.shared(), {name: nodes.entries(name) for name in nodes.nodes}
     nodes.kill(first)
-    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    wait_for(process, lambda: not Path(f"/proc/{pid}").exists())
     (config.parent / "go").touch()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -218,7 +234,7 @@ def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path, outside
 def test_no_node_is_left(nodes: RayNodes, tmp_path: Path) -> None:
     config = waiting(tmp_path / "project", "cpu:float")
     process = start(*arguments(nodes, tmp_path / "out", config), env=nodes.environment)
-    wait_for(lambda: read_on(config.parent))
+    wait_for(process, lambda: read_on(config.parent))
     for name in list(nodes.nodes):
         nodes.kill(name)
     out, err = process.communicate(timeout=300)

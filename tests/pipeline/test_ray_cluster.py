@@ -16,7 +16,7 @@ import pytest
 
 from builds import project
 from command_line import trtcompress
-from trtcompress import __version__, ray_build, ray_watch
+from trtcompress import __version__, ray_build, ray_cluster, ray_watch
 from trtcompress.api import BuildOptions
 from trtcompress.ray_cluster import Node
 from trtcompress.ray_node import CpuKind, Seen, look, this_cpu
@@ -36,6 +36,24 @@ def node(name: str, cpus: int = 4, lacking: Mapping[str, str] | None = None, **r
     }
     gpus = {"GPU": resources["GPU"]} if "GPU" in resources else {}
     return Node(name, f"host-{name}", cpus, named | gpus, Seen(__version__, CPU, lacking or {}, ()))
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(2, 3), (9, 3)])
+def test_a_head_that_did_not_bring_up_its_end_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, failures: int, tries: int
+) -> None:
+    ray = pytest.importorskip("ray")
+    asked: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError("Initialization failure from server:\nProxy failed to Connect to backend!")
+
+    monkeypatch.setattr(ray, "init", init)
+    with nullcontext() if failures < tries else pytest.raises(UnreachableError, match="Initialization failure"):
+        ray_cluster._connect("ray://head:10001")
+    assert asked == ["ray://head:10001"] * tries
 
 
 def ids(target: str, *nodes: Node) -> tuple[list[str], str]:
