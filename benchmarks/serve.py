@@ -15,6 +15,7 @@ requests. `results/serve.json` keeps each task with its curves and its commit.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -24,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from child import run_measured
-from fleet_models import SAMPLES, at_most
+from fleet_models import MODELS, SAMPLES, at_most
 from kept_runs import PROGRAM, full_model, write_samples
 from machine import describe, results, save
 from tasks import INT8_NAMES, find_task
@@ -40,7 +41,7 @@ from trtcompress_engines.triton.setting import setting_of
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "serve"
-MODELS = {"fp32": "cpu:float", "compressed": "cpu"}
+TARGETS = {"fp32": "cpu:float", "compressed": "cpu"}
 """What is compared, and the target of its build."""
 
 LOOSE = 0.5
@@ -80,7 +81,7 @@ def main() -> None:
 def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One task: both models built, tuned, and all four asked in turns."""
     installed = find_server(arguments.server)
-    repositories = {kind: packaged(name, kind, arguments) for kind in MODELS}
+    repositories = {kind: packaged(name, kind, arguments) for kind in TARGETS}
     models = {kind: next(path.name for path in repository.iterdir()) for kind, repository in repositories.items()}
     limit = arguments.latency_ms or FACTOR * alone(repositories["fp32"], models["fp32"], installed, arguments.seconds)
     variants: dict[str, Path] = {}
@@ -103,7 +104,7 @@ def measured(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": arguments.seconds,
         "rounds": ROUNDS,
         "load_average": os.getloadavg(),
-        "encodings": {kind: encoding(repositories[kind] / models[kind]) for kind in MODELS},
+        "encodings": {kind: encoding(repositories[kind] / models[kind]) for kind in TARGETS},
         "served": {name: {str(count): figures(windows) for count, windows in of.items()} for name, of in got.items()},
         "tuned": {kind: one.model_dump() for kind, one in tuned.items()},
     }
@@ -121,10 +122,14 @@ def packaged(name: str, kind: str, arguments: argparse.Namespace) -> Path:
     shutil.rmtree(WORK / name / f"{kind}-before", ignore_errors=True)
     full = full_model(name, task, anew=False)
     write_samples(at_most(task.calibration(0), SAMPLES), samples)
-    axes = [*(axis_setting(axis) for axis in task.axes), f"gates.min_cosine={LOOSE}"]
-    more = [*axes, *((arguments.set or COMPRESSION.get(name, ())) if kind == "compressed" else ())]
+    axes = [axis_setting(axis) for axis in task.axes] or [f"model.inputs={json.dumps(MODELS[name].axes)}"]
+    more = [
+        *axes,
+        f"gates.min_cosine={LOOSE}",
+        *((arguments.set or COMPRESSION.get(name, ())) if kind == "compressed" else ()),
+    ]
     build = [
-        *(PROGRAM, "build", str(full), "--data", str(samples), "--target", MODELS[kind], "--out", str(folder)),
+        *(PROGRAM, "build", str(full), "--data", str(samples), "--target", TARGETS[kind], "--out", str(folder)),
         *(word for one in more for word in ("--set", one)),
     ]
     repository = folder / "repository"
