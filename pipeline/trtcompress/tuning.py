@@ -59,25 +59,9 @@ def tune(
     from trtcompress_engines.triton.served_model import model_names, read_served
     from trtcompress_engines.triton.tune import tune as measured
 
-    served = [read_served(repository, name, axes or {}) for name in model_names(repository, models)]
-    notes, taken = [], []
-    for model in served:
-        if model.towers:
-            note = f"'{model.name}' is an ensemble: its models are tuned ({', '.join(t.name for t in model.towers)})"
-            if model.name in models:
-                hint = " ".join(f"--model {tower.name}" for tower in model.towers)
-                raise UsageError(note, where=f"--model {model.name}", hint=hint)
-            notes.append(note)
-        elif model.config.HasField("sequence_batching"):
-            note = f"'{model.name}' is asked in sequences (sequence_batching), which are not tuned"
-            if model.name in models:
-                raise UsageError(note, where=f"--model {model.name}", hint="name another --model")
-            notes.append(note)
-        elif model.max_batch and samples > model.max_batch:
-            what = f"'{model.name}' takes batches of at most {model.max_batch}"
-            raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
-        else:
-            taken.append(model)
+    taken, notes = _tunable(
+        [read_served(repository, name, axes or {}) for name in model_names(repository, models)], models, samples
+    )
     found = []
     installed = find_server(server, packages)
     for model in taken:
@@ -96,7 +80,29 @@ def tune(
         result = _result(tuned, seconds, samples)
         _write(model, before, tuned.config, result)
         found.append(result)
-    return TuneResult(repository=str(repository), models=tuple(found), notes=tuple(notes))
+    return TuneResult(repository=str(repository), models=tuple(found), notes=notes)
+
+
+def _tunable(served: Sequence[Served], asked: Sequence[str], samples: int) -> tuple[list[Served], tuple[str, ...]]:
+    """Models that can be tuned, and in words why the others are not; of one that was asked by name it is an error."""
+    notes, taken = [], []
+    for model in served:
+        if model.towers:
+            note = f"'{model.name}' is an ensemble: its models are tuned ({', '.join(t.name for t in model.towers)})"
+            hint = " ".join(f"--model {tower.name}" for tower in model.towers)
+        elif model.config.HasField("sequence_batching"):
+            note = f"'{model.name}' is asked in sequences (sequence_batching), which are not tuned"
+            hint = "name another --model"
+        elif model.max_batch and samples > model.max_batch:
+            what = f"'{model.name}' takes batches of at most {model.max_batch}"
+            raise UsageError(what, where=f"--samples {samples}", hint=f"--samples {model.max_batch}")
+        else:
+            taken.append(model)
+            continue
+        if model.name in asked:
+            raise UsageError(note, where=f"--model {model.name}", hint=hint)
+        notes.append(note)
+    return taken, tuple(notes)
 
 
 def _write(model: Served, before: str, after: str, result: TunedModel) -> None:

@@ -199,7 +199,7 @@ def test_a_setting_is_written_and_all_else_stays(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("named", "batches"),
-    [({"platform": "tensorrt_plan"}, ()), ({"backend": "onnxruntime"}, ()), ({"backend": "python"}, None)],
+    [({"platform": "tensorrt_plan"}, ()), ({"backend": "onnxruntime"}, ()), ({}, ()), ({"backend": "python"}, None)],
 )
 def test_off_is_written_where_triton_would_turn_it_on(named: dict[str, str], batches: tuple[int, ...] | None):
     config = ModelConfig(max_batch_size=8, **named)

@@ -20,7 +20,8 @@ _ALONE = (1,)
 Nothing less holds: Triton turns the batcher on where a model of these backends takes batches and does not name one.
 """
 _COMPLETED = frozenset({"onnxruntime", "onnxruntime_onnx", "tensorrt", "tensorrt_plan"})
-"""Backends, and what Triton calls them as platforms, that complete a configuration so."""
+"""Backends, and what Triton calls them as platforms, that complete a configuration so; where neither is named, Triton
+goes by the model's file, which is theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def _batches(config: Any) -> tuple[int, ...] | None:
 
 def _is_completed(config: Any) -> bool:
     """Whether Triton turns the batcher on where it is not named."""
-    return bool(config.max_batch_size > 1 and {config.backend, config.platform} & _COMPLETED)
+    named = {config.backend, config.platform} - {""}
+    return bool(config.max_batch_size > 1 and (not named or named & _COMPLETED))
 
 
 def with_setting(config: Any, setting: Setting) -> Any:
