@@ -23,6 +23,9 @@ BUDGET = "weight_streaming_budget"
 BUILT_BY, LAID_OUT_FOR = "tensorrt", "laid_out_for"
 """Keys of `Engine.details`: the release of classic TensorRT that built a plan, and that one has to be built by."""
 
+BUILT_ON = "built_on"
+"""Key of `Engine.details`: the card that built a plan, where it is of another model than the target's."""
+
 WEIGHTS = "weights"
 """Key of `Engine.details`, of plans that can be refitted: whether they hold weights (WHOLE) or none (STRIPPED)."""
 WHOLE = "in the plan; they can be exchanged"

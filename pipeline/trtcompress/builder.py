@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from trtcompress_engines.backend import not_here
+from trtcompress_engines.encodings import ALIASES, FORMATS
 from trtcompress_engines.tensorrt_options import SECTION, TensorRTOptions, pinned, refuse
 from trtcompress_engines.tensorrt_release import Feature, Release, installed, release_of
 from trtcompress_graph.axes import Axes, AxisRange
@@ -67,6 +68,7 @@ def builder_of(target: Target, settings: TargetSettings, loaded: Loaded) -> Buil
         hint = f"leave tensorrt.implicit out, or build {target.name}:int8"
         raise UsageError(f"'{settings.precision}' has no scales of INT8", where=f"{SECTION}.implicit", hint=hint)
     made = asked_of(section, target, loaded.base)
+    _refuse_types(made, target, settings.precision)
     _refuse_pipeline(made, target, config)
     refuse_gaps(made.profiles, config.model.axes)
     return made
@@ -135,6 +137,13 @@ def asked_of(section: TensorRTSettings, target: Target, base: Path) -> BuilderRe
     implicit: Implicit = section.implicit or ("ranges" if section.dla is not None and target.int8 else "")
     release = _release(target, BuilderRef(options, implicit))
     refuse(options, target, release, gpu=gpu_count() > 0)
+    if options.weight_streaming and (implicit or options.dla is not None):
+        raise UsageError(
+            f"weight_streaming cannot be had for '{target.name}': it needs a graph with types, which implicit INT8 and "
+            "engines for a DLA are not built of",
+            where=f"{SECTION}.weight_streaming",
+            hint="leave it out, or tensorrt.implicit and tensorrt.dla",
+        )
     digest = pinned(options)
     if implicit and (lacking := release.lacks("implicit")):
         hint = "leave it out: INT8 then stands in the graph"
@@ -183,6 +192,18 @@ def _release(target: Target, builder: BuilderRef) -> Release:
         )
     refuse_cards(target)
     return here
+
+
+def _refuse_types(made: BuilderRef, target: Target, precision: str) -> None:
+    """Types that no flag of a builder allows, where flags choose the types."""
+    if ALIASES.get(precision, precision) not in FORMATS:
+        return
+    release = _release(target, made)
+    if release.typing == "flags" or made.options.dla is not None:
+        by = "an engine for a DLA" if release.typing != "flags" else release.title
+        what = f"{by} does not take the types of such a graph: it knows FP16 and INT8"
+        hint = f"build {target.name}:int8 or {target.name}:float, or by TensorRT 10 without a DLA"
+        raise UsageError(what, where=f"target '{target.name}:{precision}'", hint=hint)
 
 
 def _refuse_pipeline(made: BuilderRef, target: Target, config: BuildConfig) -> None:

@@ -41,6 +41,7 @@ def _asked(builder: BuilderRef) -> dict[str, Any]:
     found: dict[str, Any] = {
         "workspace_mb": options.workspace_mb,
         "optimization_level": options.optimization_level,
+        "hardware_compatible": options.hardware_compatible or None,
         "version_compatible": options.version_compatible or None,
         "refit": options.refit or None,
         "weight_streaming": options.weight_streaming or None,

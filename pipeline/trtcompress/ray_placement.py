@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trtcompress_engines.gpu.present import has_less_memory
+from trtcompress_engines.gpu.present import has_less_memory, is_of_model
 from trtcompress_graph.errors import RemoteToolError
 from trtcompress_graph.target import Target
 
 from .ray_cluster import Node
 from .ray_node import CpuKind, this_cpu
-from .remote_host import Gpu, is_named, is_of_model
+from .remote_host import Gpu, is_named
 
 OWN = "trtcompress:"
 """Before a target's name: the resource of a node that is for that target, as given to `ray start --resources`."""
@@ -107,7 +107,7 @@ def _resource(node: Node, target: Target) -> str:
 
 def _stands_for(card: Gpu, target: Target) -> bool:
     named = card.title.lower() in (target.name, *target.aliases)
-    return named or (is_of_model(card, target) and not has_less_memory(card.title, target))
+    return named or (is_of_model(card.title, target) and not has_less_memory(card.title, target))
 
 
 def _is_its_own(resource: str, target: Target) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, overload
 
-from trtcompress_engines.gpu.present import has_less_memory, memory_in
+from trtcompress_engines.gpu.present import has_less_memory, is_of_model, memory_in
 from trtcompress_graph.errors import RemoteError, RemoteToolError
 from trtcompress_graph.target import Target
 
@@ -192,24 +192,14 @@ def card_for(host: Host, target: Target) -> Gpu | None:
 
 
 def _distance(gpu: Gpu, target: Target) -> tuple[bool, bool]:
-    return not is_named(gpu, target), not is_of_model(gpu, target)
+    return not is_named(gpu, target), not is_of_model(gpu.title, target)
 
 
 def is_named(gpu: Gpu, target: Target) -> bool:
     """Whether the card is the target's, of as much memory where its name tells of any."""
     told = memory_in(gpu.title)
     same = told is None or target.memory_gb is None or abs(told - target.memory_gb) < 0.1 * target.memory_gb
-    return same and is_of_model(gpu, target)
-
-
-def is_of_model(gpu: Gpu, target: Target) -> bool:
-    """Whether the card is of the target's model: `NVIDIA A100-SXM4-80GB` is an A100, and an L40S is no L4."""
-    model = next((word for word in _words(target.title) if word not in ("nvidia", "tesla")), "")
-    return model in _words(gpu.title)
-
-
-def _words(title: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", title.lower())
+    return same and is_of_model(gpu.title, target)
 
 
 def ensure(answer: Answer, remote: Remote, doing: str) -> None:

@@ -552,6 +552,16 @@ def test_names_of_gpus(monkeypatch: pytest.MonkeyPatch):
     assert trt_load.other_card(resolve_target("h100")) == told
 
 
+def test_a_card_of_another_model_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trt_load, "gpu_capabilities", lambda: [(8, 9)])
+    monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA L4"])
+    assert trt_load.unfit_card(resolve_target("l40s")) == ""
+    assert trt_load.stand_in(resolve_target("l40s")).startswith("NVIDIA L4, not NVIDIA L40S: ")
+    assert trt_load.stand_in(resolve_target("l4")) == ""
+    monkeypatch.setattr(trt_load, "gpu_names", lambda: [])
+    assert trt_load.stand_in(resolve_target("l4")) == ""
+
+
 def test_a_card_of_less_memory_builds_nothing_for_one_of_more(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trt_load, "gpu_capabilities", lambda: [(8, 0)])
     monkeypatch.setattr(trt_load, "gpu_names", lambda: ["NVIDIA A100-SXM4-40GB"])

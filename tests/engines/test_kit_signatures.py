@@ -28,6 +28,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "plain": {"flags": TYPES, "asked": {"tf32": False}},
     "float": {},
     "limits": {"flags": TYPES, "asked": {"workspace_mb": 64, "optimization_level": 5}},
+    "portable": {"flags": TYPES, "asked": {"hardware_compatible": True}},
     "asked": {"flags": [*TYPES, "SPARSE_WEIGHTS"], "asked": dict.fromkeys(FLAGS, True)},
     "timing": {"flags": TYPES, "timing": "tactics"},
     "cache": {"flags": TYPES, "cache": f"TRT-8401-EntropyCalibration2\n{SCALES}", "asked": dict.fromkeys(FLAGS, True)},
@@ -101,6 +102,8 @@ def test_what_is_asked_is_set_or_told_to_be_left_out(kit: Kit):
     assert ["IBuilderConfig", "set_memory_pool_limit", "WORKSPACE", 64 << 20] in kit.told["limits"]["calls"]
     assert ["IBuilderConfig", "builder_optimization_level", 5] in kit.told["limits"]["calls"]
     assert kit.told["limits"]["left_out"] == []
+    assert ["IBuilderConfig", "hardware_compatibility_level", "AMPERE_PLUS"] in kit.told["portable"]["calls"]
+    assert kit.told["portable"]["left_out"] == []
     given = {call[2] for call in kit.calls("asked", "IBuilderConfig", "set_flag")}
     lacking = [name for name in FLAGS if kit.release.lacks(name)]  # type: ignore[arg-type]
     assert given - {*TYPES} == {"SPARSE_WEIGHTS", *(flag for name, flag in FLAGS.items() if name not in lacking)}
@@ -110,8 +113,16 @@ def test_what_is_asked_is_set_or_told_to_be_left_out(kit: Kit):
         assert kit.told["cache"]["left_out"][0].startswith(
             f"TensorRT {kit.release.version} has no weight_streaming" if lacking else "weight_streaming needs"
         )
-    norms = kit.calls("asked", "OnnxParser", "set_flag")
-    assert norms == ([["OnnxParser", "set_flag", "NATIVE_INSTANCENORM"]] if kit.release.number < (10, 0) else [])
+    for name in ("asked", "portable"):
+        norms = kit.calls(name, "OnnxParser", "set_flag")
+        assert norms == ([["OnnxParser", "set_flag", "NATIVE_INSTANCENORM"]] if kit.release.number < (10, 0) else [])
+
+
+def test_an_input_that_decides_shapes_is_refused(kit: Kit, tmp_path: Path):
+    model = str(write_cnn(tmp_path / "model.onnx"))
+    case = {"kit": {"model": model, "name": "m"}, "answers": {"ITensor.is_shape_tensor": True}}
+    (told,) = run(kit.release.version, [case], tmp_path)
+    assert told["error"].startswith("m takes shapes as values (x)")
 
 
 def test_a_timing_cache_is_taken_or_told_to_be_of_another_device(kit: Kit, tmp_path: Path):

@@ -186,3 +186,20 @@ def test_layers_on_a_dla_keep_their_types_by_a_flag_that_the_release_has(
     command = trtexec(recipe)
     assert "--useDLACore=1" in command, "which has trtexec before 8.2 set that flag"
     assert [one for one in command if "onstraints" in one or "trict" in one] == option
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "option"),
+    [
+        ("8.2.1", None, "--workspace=1024"),
+        ("8.2.1", 64, "--workspace=64"),
+        ("8.4.1", None, ""),
+        ("8.4.1", 64, "--memPoolSize=workspace:64"),
+    ],
+)
+def test_trtexec_never_falls_back_to_the_16_mib_of_its_first_releases(
+    tmp_path: Path, version: str, asked: int | None, option: str
+):
+    graph = read_model(write_cnn(tmp_path / "model.onnx"))
+    recipe = make_recipe(Release("classic", version), graph, "model.plan", TensorRTOptions(workspace_mb=asked), [])
+    assert "".join(one for one in trtexec(recipe) if "workspace" in one) == option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from command_line import done, trtcompress
 from kits import SECONDS, engine, note, on_jetpack, on_jetpack_4, results
 from small_builds import QUICK, small_classifier, tree
+from trtcompress import kit_models
+from trtcompress.builder import BuilderRef
+from trtcompress_engines.tensorrt_options import TensorRTOptions
 from trtcompress_graph.digest import files_digest
 
 ORIN = """{name: jetson-agx-orin, tensorrt: {workspace_mb: 64, optimization_level: 2, version_compatible: true,
@@ -45,6 +49,12 @@ def orin(built: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def xavier(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built / "out/small/jetson/jetson-xavier-nx", tmp_path / "old/kit"))
+
+
+def summed(kit: Path, name: str) -> None:
+    """Note the digest of a file anew."""
+    sums = [line for line in (kit / "SHA256SUMS").read_text().splitlines() if not line.endswith(f"  {name}")]
+    (kit / "SHA256SUMS").write_text("\n".join([*sums, f"{files_digest([kit / name])}  {name}"]) + "\n")
 
 
 def opset(kit: Path, name: str) -> int:
@@ -134,12 +144,34 @@ def test_engines_with_other_settings_are_built_again(orin: Path):
     facts = json.loads((orin / "kit.json").read_text())
     facts["models"]["trt-fp16"]["builder"]["workspace_mb"] = 128
     (orin / "kit.json").write_text(json.dumps(facts))
-    sums = [line for line in (orin / "SHA256SUMS").read_text().splitlines() if not line.endswith("  kit.json")]
-    (orin / "SHA256SUMS").write_text("\n".join([*sums, f"{files_digest([orin / 'kit.json'])}  kit.json"]) + "\n")
+    summed(orin, "kit.json")
     again = on_jetpack(orin, "build", tensorrt=MADE)
     assert "trt-int8: there already" in again.out
     assert "trt-fp16: building" in again.out
     assert note(orin, "trt-fp16")["workspace"] == 128 << 20
+
+
+def test_engines_by_a_cache_are_built_again_where_a_scale_changed(xavier: Path):
+    assert on_jetpack(xavier, "build", tensorrt="8.5.2").code == 0
+    cache = xavier / "calibration.cache"
+    header, line, *more = cache.read_text().splitlines()
+    name, _, scale = line.rpartition(": ")
+    cache.write_text("\n".join([header, f"{name}: {int(scale, 16) + 1:x}", *more]) + "\n")
+    summed(xavier, "calibration.cache")
+    again = on_jetpack(xavier, "build", tensorrt="8.5.2")
+    assert "trt-int8: building" in again.out
+    assert "trt-fp16: there already" in again.out
+    assert note(xavier, "trt-int8")["cache"].splitlines()[1:] == cache.read_text().splitlines()[1:]
+
+
+def test_all_that_a_config_asks_of_a_builder_is_carried_or_has_its_own_place():
+    asked = TensorRTOptions(
+        workspace_mb=1, optimization_level=1, hardware_compatible=True, version_compatible=True, refit=True,
+        weight_streaming=True,
+    )  # fmt: skip
+    carried = set(kit_models._asked(BuilderRef(asked))) - {"tf32"}
+    elsewhere = {"timing_cache", "timing_cache_sha256", "strip", "weight_streaming_budget", "sparse", "dla", "version"}
+    assert carried | elsewhere == {field.name for field in fields(TensorRTOptions)}
 
 
 def test_a_dla_is_used_without_a_word_on_the_device(built: Path, xavier: Path, tmp_path: Path):

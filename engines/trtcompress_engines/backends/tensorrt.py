@@ -14,10 +14,10 @@ from trtcompress_graph.target import Engine, Target
 from ..backend import CompileOptions, Runner, Shape, not_here
 from ..files import staged
 from ..parsed_graphs import OLDER, parsed_by
-from ..tensorrt_options import BUILT_BY, LAID_OUT_FOR, TensorRTOptions, pinned, refuse
+from ..tensorrt_options import BUILT_BY, BUILT_ON, LAID_OUT_FOR, TensorRTOptions, pinned, refuse
 from ..tensorrt_release import Feature, Release, release_of
 from .trt_calibrator import check_batches
-from .trt_load import gpu_count, missing_classic, missing_rtx, unfit_card
+from .trt_load import gpu_count, missing_classic, missing_rtx, stand_in, unfit_card
 from .trt_open import open_plan
 from .trt_process import build_plan, release_here
 from .trt_profiles import checked_profiles
@@ -75,6 +75,7 @@ class TensorRTBackend:
             reproducible=False,
             details={
                 BUILT_BY: result.version,
+                **({BUILT_ON: card} if (card := stand_in(target)) else {}),
                 **told,
                 **result.details,
                 **_several(recipe),

@@ -11,7 +11,7 @@ from typing import Any
 
 from trtcompress_graph.target import Target
 
-from ..gpu.present import gpu_capabilities, gpu_names, has_less_memory
+from ..gpu.present import gpu_capabilities, gpu_names, has_less_memory, is_of_model
 from ..tensorrt_release import BINDINGS, Flavour
 
 LIBRARIES = ("libcudart.so*", "libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*")
@@ -74,6 +74,14 @@ def other_card(target: Target) -> str:
         return ""
     here, there = (f"SM{major}{minor}" for major, minor in (capabilities[0], target.compute_capabilities[0]))
     return f"the GPU here is {gpu_names()[0]} ({here}), and '{target.name}' is {there}: build on a machine that has it"
+
+
+def stand_in(target: Target) -> str:
+    """Empty where the first GPU of this machine is of the target's model, or no GPU is told of; else what it is."""
+    title = next(iter(gpu_names()), "")
+    if not title or is_of_model(title, target):
+        return ""
+    return f"{title}, not {target.title}: kernels and times are that card's"
 
 
 def _bindings() -> str:

@@ -36,7 +36,7 @@ class Recipe:
         native_instance_norm: set that flag of the parser.
         flags: of the builder, by their names.
         tf32: whether float32 may be multiplied as TF32; None leaves it to TensorRT.
-        workspace_mb: MiB; None is all.
+        workspace_mb: MiB; None is all (in trtexec before 8.4: see there).
         optimization_level: None is TensorRT's own.
         hardware: name of the compatibility level, or empty.
         capabilities: what TensorRT for RTX builds for, as `SM86`.

@@ -23,6 +23,9 @@ _BY_FLAG: Mapping[str, str] = {
 }
 _POOLS = (8, 4)
 """Before, the workspace was an option of its own."""
+_EARLY_WORKSPACE_MB = 1024
+"""Given there where nothing is asked: it meant 16 MiB, for which kernels are left out and some layers have none at all.
+The smallest device of those releases, Jetson Nano, has 4 GB; no more is taken than the kernels that are chosen need."""
 _PROFILES = (10, 0)
 """Before, it took one."""
 _SKIPS_INFERENCE = (8, 6)
@@ -54,9 +57,10 @@ def _arguments(recipe: Recipe) -> Iterator[str]:
         yield f"--calib={recipe.calibration_cache}"
     if recipe.dla is not None:
         yield f"--useDLACore={recipe.dla}"
-    if recipe.workspace_mb is not None:
-        option = "--workspace" if classic and number < _POOLS else "--memPoolSize=workspace"
-        yield f"{option}{':' if option.startswith('--mem') else '='}{recipe.workspace_mb}"
+    if classic and number < _POOLS:
+        yield f"--workspace={recipe.workspace_mb or _EARLY_WORKSPACE_MB}"
+    elif recipe.workspace_mb is not None:
+        yield f"--memPoolSize=workspace:{recipe.workspace_mb}"
     if recipe.optimization_level is not None:
         yield f"--builderOptimizationLevel={recipe.optimization_level}"
     if recipe.hardware:

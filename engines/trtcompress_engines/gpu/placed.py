@@ -52,6 +52,7 @@ class Placed:
         shapes = {name: array.shape for name, array in arrays.items()}
         try:
             if shapes != self._shapes or self._tensors.on_host:
+                self._shapes = {}  # none, where it fails half-way
                 self._fit(arrays)
                 self._shapes = shapes
         except self.driver.Error as error:

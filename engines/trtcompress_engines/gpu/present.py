@@ -65,6 +65,16 @@ def has_less_memory(title: str, target: Target) -> bool:
     return told is not None and target.memory_gb is not None and told < 0.9 * target.memory_gb
 
 
+def is_of_model(title: str, target: Target) -> bool:
+    """Whether a card is of the target's model: `NVIDIA A100-SXM4-80GB` is an A100, and an L40S is no L4."""
+    model = next((word for word in _words(target.title) if word not in ("nvidia", "tesla")), "")
+    return model in _words(title)
+
+
+def _words(title: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", title.lower())
+
+
 def memory_in(title: str) -> float | None:
     """GB that the name of a card tells; None where it tells none."""
     found = re.search(r"(?<![a-z0-9])(\d+) ?gb?(?![a-z0-9])", title.lower())

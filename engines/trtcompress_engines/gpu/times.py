@@ -83,9 +83,9 @@ def time_placed(placed: Placed, batch: int, seconds: float, gpu: str) -> GpuTime
     before = read_clocks(gpu)
     launch, note = _launcher(placed)
     compute, whole = _between_events(placed, launch, seconds / 3)
+    after = read_clocks(gpu)  # at once: they fall as soon as nothing computes
     to_device, _ = _between_events(placed, placed.copy_in, seconds / 3)
     to_host, _ = _between_events(placed, placed.copy_out, seconds / 3)
-    after = read_clocks(gpu)
     return GpuTimes(
         compute=_spread(compute),
         to_device=_spread(to_device),

@@ -101,9 +101,18 @@ if _MAJOR < 11:
             self.made = True
 
 
+class _Input:
+    name, is_shape_tensor = "x", False
+
+
 class _Network:
+    num_inputs = 1
+
     def __init__(self, flags):
         self.flags, self.model, self.parser_flags = flags, b"", []
+
+    def get_input(self, index):
+        return _Input()
 
 
 class _ParserError:

@@ -70,15 +70,18 @@ def built(kit: Kit, name: str, version: str, dla: int | None = None) -> dict[str
         note: dict[str, Any] = json.loads(_note(kit, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = (note.get("asked"), note.get("tensorrt")) == (_asked(kit, name), version)
-    same = same and (name != IMPLICIT or dla is None or note.get("dla") == dla)
+    core = note.get("dla") if dla is None else dla
+    same = (note.get("asked"), note.get("tensorrt"), note.get("dla")) == (_asked(kit, name, core), version, core)
     plan = kit.plan(name)
     return note if same and plan.is_file() and digest(plan) == note.get("sha256") else None
 
 
-def _asked(kit: Kit, name: str) -> str:
+def _asked(kit: Kit, name: str, dla: int | None) -> str:
     """Digest of all that an engine is built by."""
-    whole = json.dumps([kit.facts["models"][name], kit.facts["profiles"]], sort_keys=True)
+    facts = kit.facts["models"][name]
+    scales = digest(kit.root / CACHE) if facts["cache"] else ""
+    shapes = {held: list(array.shape) for held, array in kit.golden()[0].inputs.items()} if dla is not None else {}
+    whole = json.dumps([facts, kit.facts["profiles"], scales, shapes], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -115,7 +118,7 @@ def _write(kit: Kit, name: str, plan: bytes, facts: dict[str, Any]) -> None:
         note.unlink()  # from here on until it is written anew there is no engine
     _replace(path, plan)
     known = {"graph_sha256": kit.facts["models"][name]["sha256"], "sha256": digest(path), "size_bytes": len(plan)}
-    whole = dict(facts, asked=_asked(kit, name), **known)
+    whole = dict(facts, asked=_asked(kit, name, facts["dla"]), **known)
     _replace(note, (json.dumps(whole, indent=1) + "\n").encode())
 
 

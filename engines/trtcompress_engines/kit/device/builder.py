@@ -59,11 +59,15 @@ def build_plan(trt: Any, task: Task) -> tuple[bytes, list[str]]:
     wanted = [creation.STRONGLY_TYPED] if typed else [creation.EXPLICIT_BATCH] if version[0] < 10 else []
     network = builder.create_network(sum(1 << int(flag) for flag in wanted))
     parser = trt.OnnxParser(network, logger)
-    if task.asked.get("version_compatible") and (8, 6) <= version[:2] < (10, 0):
+    compatible = task.asked.get("version_compatible") or task.asked.get("hardware_compatible")
+    if compatible and (8, 6) <= version[:2] < (10, 0):
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)  # what such an engine is built with, on by itself later
     if not parser.parse_from_file(str(task.model)):
         words = "; ".join(_told(parser.get_error(i)) for i in range(parser.num_errors))
         raise KitError(f"TensorRT cannot read {task.name}: {words}", code=4)
+    if told := [one.name for one in map(network.get_input, range(network.num_inputs)) if one.is_shape_tensor]:
+        what = "{} takes shapes as values ({}), for which a kit has no ranges: give them as constants of the graph"
+        raise KitError(what.format(task.name, ", ".join(told)), code=4)
     config = builder.create_builder_config()
     _set_flags(trt, config, task, typed)
     left_out = _set_options(trt, config, task, typed)
@@ -127,6 +131,11 @@ def _set_options(trt: Any, config: Any, task: Task, typed: bool) -> list[str]:
             config.builder_optimization_level = asked["optimization_level"]
         else:
             left_out.append(lacks.format("optimization_level"))
+    if asked.get("hardware_compatible"):
+        if hasattr(trt, "HardwareCompatibilityLevel"):
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        else:
+            left_out.append(lacks.format("hardware_compatible"))
     for name, flag in FLAGS.items():
         if not asked.get(name):
             continue
