@@ -21,10 +21,10 @@ class Tensor:
 
     @classmethod
     def from_dlpack(cls, name, array):
-        assert array.size
-        assert array.flags.c_contiguous
-        assert array.flags.writeable
-        return cls(name, np.from_dlpack(array))
+        taken = np.from_dlpack(array)  # which refuses what cannot be written to
+        assert taken.size
+        assert taken.flags.c_contiguous
+        return cls(name, taken)
 
     def name(self):
         return self._name

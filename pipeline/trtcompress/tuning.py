@@ -106,16 +106,23 @@ def _tunable(served: Sequence[Served], asked: Sequence[str], samples: int) -> tu
 
 
 def _write(model: Served, before: str, after: str, result: TunedModel) -> None:
-    """First the old configuration aside, then the curve, then the new one: a server that polls sees it last."""
-    path = model.folder / "config.pbtxt"
+    """First the old configuration aside, then the curve, then the new one: a server that polls sees it last.
+
+    What was there before it was first tuned is kept: by it the package is known again.
+    """
+    from trtcompress_engines.triton.asked_models import CONFIG
+    from trtcompress_engines.triton.version_folders import BEFORE, TUNING, locked
+
+    path = model.folder / CONFIG
     try:
-        if path.read_text(encoding="utf-8") != before:
-            raise ServingError("this was changed while it was tuned", where=str(path), hint="tune it again")
-        if after:
-            write_text(path.with_name("config.pbtxt.before"), before)
-        write_text(path.with_name("tuning.json"), result.model_dump_json(indent=2) + "\n")
-        if after:
-            write_text(path, after)
+        with locked(model.folder.parent):
+            if not path.is_file() or path.read_text(encoding="utf-8") != before:
+                raise ServingError("this was changed while it was tuned", where=str(path), hint="tune it again")
+            if after and not path.with_name(BEFORE).is_file():
+                write_text(path.with_name(BEFORE), before)
+            write_text(path.with_name(TUNING), result.model_dump_json(indent=2) + "\n")
+            if after:
+                write_text(path, after)
     except OSError as error:
         raise StoreError(
             f"the result cannot be written: {error.strerror or error}", where=str(path), hint="free some space"

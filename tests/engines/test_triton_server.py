@@ -169,6 +169,17 @@ def test_one_request_at_a_time_is_answered_to_the_bit(server: Server, references
             assert np.array_equal(answer[output], values.reshape(travels_as(name, values)))
 
 
+def test_answers_leave_no_error_in_the_log(server: Server):
+    ask, rng, before = client(server, "grpc").ask, np.random.default_rng(5), len(server.log_text())
+    for name in MODELS:
+        for _ in range(5):
+            ask(name, feed_of(name, rng))
+    written = server.log_text()[before:]
+    assert written.count("request id") >= 5 * len(MODELS), "what the log tells of each request"
+    assert "Error" not in written
+    assert "Traceback" not in written
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 @pytest.mark.parametrize("name", ["cnn", "encoder", "scorer", "reader"])
 def test_200_requests_at_once(server: Server, references, protocol: str, name: str):

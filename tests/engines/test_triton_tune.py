@@ -132,7 +132,9 @@ def test_a_machine_that_has_less_to_give_in_turns_is_not_held_against_the_winner
 ):
     """The limit is 10 ms; what was there kept it before, but for where it `missed` it."""
     compared = Compared(point(4, 100, former_p99), point(4, 150, winner_p99), (1.5,) * 8)
-    assert verdict(compared, 10, missed)[1] is good
+    why, replaced = verdict(compared, 10, missed)
+    assert replaced is good
+    assert ("both beyond the limit" in why) is good, "what is written so says it"
 
 
 def test_what_a_winner_costs_where_few_ask_is_told():

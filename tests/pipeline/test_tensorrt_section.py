@@ -63,7 +63,7 @@ def recipe_in(folder: Path) -> dict[str, Any]:
         ("jetson-orin-nx:float", ["tensorrt.implicit=ranges"], "tensorrt.implicit", "has no scales of INT8"),
         ("a100:bf16", ["tensorrt.version='8.6'"], "a100:bf16", "TensorRT 8.6.* does not take the types"),
         ("l4:fp8", ["tensorrt.version='8.6'"], "l4:fp8", "does not take the types of such a graph"),
-        ("jetson-agx-orin:w4", ["tensorrt.version='8.6'"], "agx-orin:weight-int4", "does not take the types of such a graph"),
+        ("jetson-agx-orin:w4", ["tensorrt.version='8.6'"], "agx-orin:weight-int4", "does not take the types"),
         ("jetson-agx-orin:bf16", ["tensorrt.dla=0"], "agx-orin:bf16", "an engine for a DLA does not take the types"),
         ("a100", ["tensorrt={implicit: ranges, weight_streaming: true, version: '10.3'}"], "tensorrt.weight_streaming",
          "it needs a graph with types"),

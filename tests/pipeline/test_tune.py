@@ -82,7 +82,7 @@ def test_a_real_search_leaves_a_curve_and_a_repository_that_serves(repository: P
     assert model["limit_why"].startswith("twice the p99 of one request alone, ")
     assert model["former"] == {"instances": 1, "threads": 1, "batches": None, "delay_us": 0}
     assert [p["clients"] for p in model["tried"][0]["points"]][:2] == [1, 2]
-    assert all(p["requests"] >= 10 and p["throughput"] > 0 for p in model["tried"][0]["points"])
+    assert all(p["requests"] >= 100 and p["throughput"] > 0 for p in model["tried"][0]["points"])
     kept = repository / "scaled/config.pbtxt.before"
     if model["replaced"]:
         assert kept.read_text() == before
@@ -103,6 +103,9 @@ def test_the_winner_is_written_and_served(repository: Path, monkeypatch):
     assert setting_of(parse_config(folder / "config.pbtxt")) == WINNER
     assert [word in ran.out for word in ("before", "after", "off", "4/8")] == [True] * 4
     assert "cnn: replaced: 2 times the throughput" in ran.err
+    monkeypatch.setattr(engine_tune, "tune", lambda served, *_, **__: faked(served.config, True))
+    done("tune", repository, "--model", "cnn", "--latency-ms", 6, *QUICK)
+    assert (folder / "config.pbtxt.before").read_text() == before, "as it was packaged"
     assert "time was up after 3 settings" in ran.err
     check_repository(repository)
     with tritonserver(repository) as server, tritonclient.grpc.InferenceServerClient(server.grpc) as client:

@@ -249,6 +249,8 @@ def verdict(compared: Compared | None, limit_ms: float, missed: bool) -> tuple[s
         f"{compared.ratio:.3g} times the throughput of what was there in the middle turn, "
         f"faster in {won} of {len(compared.ratios)} turns"
     )
+    if compared.winner.p99 > limit_ms:
+        told += f"; p99 is {compared.winner.p99:.3g} ms, and was {compared.former.p99:.3g}: both beyond the limit"
     if compared.ratio < BETTER or won < len(compared.ratios) - 1:
         return f"{told}: that may be noise, what was there stays", False
     return told, True

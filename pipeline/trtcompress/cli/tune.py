@@ -60,7 +60,7 @@ def command(
     A real server is run on a copy. Instances, threads, batch sizes and the delay of the batcher are searched for the
     most requests a second within the limit, with more and more clients or with --clients. The winner and what was
     there are measured in turns at the end: what is not faster is not written. tuning.json holds the curves,
-    config.pbtxt.before what was there.
+    config.pbtxt.before what was there before the first time.
     """
     from ..tuning import tune
     from .output import print_json, print_table

@@ -70,7 +70,9 @@ class TunedModel(Settings):
     """What `tune` came to for one model; its tuning.json."""
 
     model: str
-    replaced: bool = Field(description="whether config.pbtxt was replaced; the old one is config.pbtxt.before then")
+    replaced: bool = Field(
+        description="whether config.pbtxt was replaced; what was there before the first time is config.pbtxt.before"
+    )
     why: str
     limit_ms: float = Field(description="of p99")
     limit_why: str

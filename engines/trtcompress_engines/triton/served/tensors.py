@@ -9,6 +9,7 @@ newer Triton.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,31 @@ def to_tensor(name: str, array: Any) -> Any:
         return pb_utils.Tensor(name, array)
     if not _OVER_DLPACK:
         return pb_utils.Tensor(name, np.ascontiguousarray(array))
-    return pb_utils.Tensor.from_dlpack(name, np.require(array, requirements=["C", "W"]))
+    return pb_utils.Tensor.from_dlpack(name, _Given(np.require(array, requirements=["C", "W"])))
+
+
+class _Given:
+    """An array that Triton takes over.
+
+    Triton frees it, and calls the capsule that it came in `used_dlpack`. The specification says `used_dltensor`; under
+    another name numpy's destructor of the capsule prints an error into the server's log, for each output of each
+    request. So there is none.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack__(self, **asked: Any) -> Any:
+        capsule = self._array.__dlpack__(**asked)
+        _set_destructor(capsule, None)
+        return capsule
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
+_set_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+_set_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
 
 
 def check_text() -> None:
