@@ -209,15 +209,52 @@ def test_models_of_a_version_go_with_it(tmp_path: Path, monkeypatch):
     assert model_names(repository) == ["net", "net_a_v3", "net_b_v3"], "what serve-check and tune take"
     roll_back(repository, "net")
     assert model_names(repository) == ["net", "net_a_v2", "net_b_v2"]
-    shutil.copytree(repository / "net_a_v2", repository / "net_a_v9")  # a switch was killed
+    killed = chain(tmp_path / "killed", 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            add_versions(killed, repository)
     monkeypatch.setattr(asked_models, "LOADED_SECONDS", 60)
     add_versions(chain(tmp_path / "4", 4), repository)
-    young = {"net_a_v9", "net_a_v3", "net_b_v3"}
-    assert names(repository) == {"net", "net_a_v2", "net_b_v2", "net_a_v10", "net_b_v10", *young}, "may be loading"
+    young = {"net_a_v3", "net_b_v3", "net_a_v4", "net_b_v4"}
+    assert names(repository) == {"net", "net_a_v2", "net_b_v2", "net_a_v5", "net_b_v5", *young}, "may be loading"
     monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
     add_versions(chain(tmp_path / "5", 5), repository)
-    assert names(repository) == {"net", "net_a_v10", "net_b_v10", "net_a_v11", "net_b_v11"}
+    assert names(repository) == {"net", "net_a_v5", "net_b_v5", "net_a_v6", "net_b_v6"}
     check_repository(repository)
+
+
+def interrupt(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_models_of_others_stay_whatever_they_are_called(tmp_path: Path, monkeypatch):
+    """One named like a model of a version, and one that Triton completes, which has no configuration."""
+    monkeypatch.setattr(switching, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(asked_models, "LOADED_SECONDS", -1)
+    repository = chain(tmp_path / "1", 1)
+    shutil.copytree(repository / "net_a", repository / "net_a_v7")
+    config = repository / "net_a_v7/config.pbtxt"
+    config.write_text(config.read_text().replace('"net_a"', '"net_a_v7"', 1))
+    (repository / "net_b_v8/1").mkdir(parents=True)
+    (repository / "net_b_v8/1/model.onnx").write_text("somebody else's")
+    for value in (2, 3, 4):
+        assert [s.version for s in add_versions(chain(tmp_path / str(value), value), repository)] == [7 + value]
+    own = {"net", "net_a_v10", "net_b_v10", "net_a_v11", "net_b_v11"}
+    assert names(repository) == {*own, "net_a_v7", "net_b_v8"}
+    assert (repository / "net_b_v8/1/model.onnx").read_text() == "somebody else's"
+
+
+def test_without_room_for_the_note_nothing_is_put(tmp_path: Path, monkeypatch):
+    repository, made = chain(tmp_path / "1", 1), chain(tmp_path / "2", 2)
+
+    def refuse(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StoreError, match="No space left on device"):
+        add_versions(made, repository)
+    assert names(repository) == {"net", "net_a", "net_b"}
 
 
 @pytest.mark.parametrize("last", ["ensemble", "plain"])
@@ -249,10 +286,6 @@ def test_what_was_put_for_a_switch_that_failed_goes_later(tmp_path: Path, monkey
     repository = tmp_path / "served"
     add_versions(plain(tmp_path / "1", 1), repository)
     made = chain(tmp_path / "2", 2)
-
-    def interrupt(*given: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(switching, "write_config", interrupt)
         with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trtcompress_graph.errors import RepositoryError
+from trtcompress_graph.errors import RepositoryError, StoreError
 
 from .aside import take_away
 from .modelconfig import parse_config
@@ -23,7 +23,7 @@ from .versions import served_version, versions
 CONFIG = "config.pbtxt"
 
 LEFT = ".left-models"
-"""In a repository: models that no version asks any more and that were too young to remove, one a line."""
+"""In a repository: models of versions that no ensemble asks, or not yet, one a line: no others are removed."""
 
 LOADED_SECONDS = 600.0
 """Younger models are not removed: Triton's python backend hangs for ever, and with it a server that polls, when the
@@ -82,22 +82,22 @@ def along_with(repository: Path, name: str, version: int) -> dict[str, int]:
 
 
 def greatest_number(repository: Path, names: Iterable[str]) -> int:
-    """The greatest version by which one of these models is called there; 0 where none is."""
-    return max((int(number) for _, number in _numbered(repository, names)), default=0)
+    """The greatest number by which anything there is called as a version of one of these models; 0 where nothing is."""
+    called = re.compile(rf"(?:{'|'.join(map(re.escape, names)) or '(?!)'})_v(\d+)")
+    return max((int(match[1]) for entry in repository.iterdir() if (match := called.fullmatch(entry.name))), default=0)
 
 
-def sweep(repository: Path, dropped: Iterable[str], names: Iterable[str], clients: Iterable[str]) -> None:
+def sweep(repository: Path, dropped: Iterable[str], clients: Iterable[str]) -> None:
     """Remove models that no version of an ensemble asks any more, but for those that a server may be loading.
 
-    What is too young is noted in `LEFT`, for the next switch: its name alone does not tell that it was asked once.
+    A name alone does not tell whose a model is: only what a version asked, or what is noted in `LEFT`, is removed.
 
     Args:
         repository: folder of models.
         dropped: models that were asked by versions that are gone; they need not be there.
-        names: models of which others, called by a version, may be left of a switch that failed.
         clients: models that clients ask for, which stay in any case.
     """
-    called = {folder.name for folder, _ in _numbered(repository, names)} | set(dropped) | _noted(repository)
+    called = _noted(repository) | set(dropped)
     if not called:
         return
     needed = asked_in(repository, served=True) | asked_in(repository, served=False) | set(clients)
@@ -106,12 +106,24 @@ def sweep(repository: Path, dropped: Iterable[str], names: Iterable[str], client
         with suppress(OSError):  # what stays costs memory; it is looked for again at the next switch
             if _age(folder) > LOADED_SECONDS:
                 take_away(folder)
-    _note(repository, [folder.name for folder in left if folder.is_dir()])
+    with suppress(OSError):  # the switch is done; the note says more than is left
+        _note(repository, [folder.name for folder in left if folder.is_dir()])
 
 
-def left_over(repository: Path, names: Iterable[str]) -> None:
-    """Note models that were put for a switch that failed; a server may be loading them."""
-    _note(repository, sorted({*names, *_noted(repository)}))
+def will_put(repository: Path, names: Iterable[str]) -> None:
+    """Note models before they are put for a switch: it may fail, and a server may be loading them by then.
+
+    Raises:
+        StoreError: the note cannot be written.
+    """
+    try:
+        _note(repository, sorted({*names, *_noted(repository)}))
+    except OSError as error:
+        raise StoreError(
+            f"the model repository cannot be written: {error.strerror or error}",
+            where=str(repository / LEFT),
+            hint="free some space",
+        ) from error
 
 
 def _noted(repository: Path) -> set[str]:
@@ -123,22 +135,17 @@ def _noted(repository: Path) -> set[str]:
 
 def _note(repository: Path, names: Iterable[str]) -> None:
     text = "".join(f"{name}\n" for name in names)
-    with suppress(OSError):  # the switch is done; without the note these models stay
-        if text:
-            (repository / LEFT).write_text(text, encoding="utf-8")
-        else:
-            (repository / LEFT).unlink(missing_ok=True)
+    if not text:
+        (repository / LEFT).unlink(missing_ok=True)
+        return
+    aside = repository / f"{LEFT}.new"
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(repository / LEFT)
 
 
 def _age(folder: Path) -> float:
     """Seconds since it was put there or its configuration was written."""
     return time.time() - max(folder.stat().st_ctime, (folder / CONFIG).stat().st_mtime)
-
-
-def _numbered(repository: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
-    called = re.compile(rf"(?:{'|'.join(map(re.escape, names)) or '(?!)'})_v(\d+)")
-    found = ((folder, called.fullmatch(folder.name)) for folder in _models(repository))
-    return [(folder, match[1]) for folder, match in found if match]
 
 
 def _models(repository: Path) -> list[Path]:

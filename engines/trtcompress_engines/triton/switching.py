@@ -23,10 +23,10 @@ from .asked_models import (
     config_of_version,
     greatest_number,
     is_ensemble,
-    left_over,
     named_for,
     rename_asked,
     sweep,
+    will_put,
 )
 from .check import check_repository
 from .modelconfig import parse_config, to_text
@@ -90,18 +90,15 @@ def add_versions(made: Path, repository: Path, keep: int = KEEP) -> list[Switche
         number = 1 + max(*greatest, greatest_number(repository, asked) if asked else 0)
         names = {name: named_for(name, number) for name in sorted(asked)}
         if names:
+            will_put(repository, names.values())
             _put_asked(made, repository, names)
         plans = [_Added.of(repository / name, configs[name], number, keep) for name in switched]
-        try:
-            with written([plan.place for plan in plans]) as folders:
-                for plan, folder in zip(plans, folders, strict=True):
-                    rename_asked(configs[folder.name], names)
-                    plan.write(made / folder.name, folder, configs[folder.name])
-                dropped = [name for plan in plans for name in plan.dropped_steps()]
-        except BaseException:
-            left_over(repository, names.values())
-            raise
-        sweep(repository, dropped, asked, switched)
+        with written([plan.place for plan in plans]) as folders:
+            for plan, folder in zip(plans, folders, strict=True):
+                rename_asked(configs[folder.name], names)
+                plan.write(made / folder.name, folder, configs[folder.name])
+            dropped = [name for plan in plans for name in plan.dropped_steps()]
+        sweep(repository, dropped, switched)
         return [plan.switched() for plan in plans]
 
 
