@@ -48,7 +48,7 @@ def put_folders(places: Sequence[Path]) -> Iterator[list[Path]]:
             _force(folder)
         _move_all(folders, places)
     except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+        _drop(work, places)
         raise
     try:
         _force_entry(parent)
@@ -66,6 +66,15 @@ def take_away(place: Path) -> None:
         work.rmdir()
         raise
     _clear(work)
+
+
+def _drop(work: Path, places: Sequence[Path]) -> None:
+    """Remove what was to be put, but for what was there before and could not go back."""
+    lost = {place: old for place in places if (old := _old(work / place.name)).exists()}
+    for place, old in lost.items():
+        _log.error("%s is what was in %s: move it back", old, place)
+    if not lost:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _clear(work: Path) -> None:
@@ -106,16 +115,28 @@ def _move(folder: Path, place: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two folders in one step; where the system cannot, in two."""
+    """Swap two folders in one step; where the system cannot, one after the other, and back where that fails."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
         status = libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _EXCHANGE)
         if status == 0:
             return
-    aside = new.with_name(f"{new.name}.old")
-    old.rename(aside)
-    new.rename(old)
-    aside.rename(new)
+    aside = _old(new)
+    try:
+        old.rename(aside)
+        new.rename(old)
+        aside.rename(new)
+    except BaseException:
+        if aside.exists():
+            if not new.exists():
+                old.rename(new)
+            aside.rename(old)
+        raise
+
+
+def _old(new: Path) -> Path:
+    """Where the one is, in the meantime, whose place `new` takes."""
+    return new.with_name(f".{new.name}.old")
 
 
 def _force(folder: Path) -> None:
