@@ -12,6 +12,7 @@ from tritonclient.http import InferenceServerClient
 
 from triton_models import CPU, cnn, encoder, engine_of
 from trtcompress_engines.triton import TritonOptions, parse_config, write_repository
+from trtcompress_engines.triton.bench import bench_for
 from trtcompress_engines.triton.client import Client
 from trtcompress_engines.triton.installed import find_server
 from trtcompress_engines.triton.load import Point, Window, measure, one_window, pooled, request_bytes
@@ -232,6 +233,26 @@ def test_where_it_is_off_no_requests_are_joined(tmp_path: Path, setting: Setting
             told = asked.get_inference_statistics("m")["model_stats"][0]
     assert told["inference_count"] == sum(len(feed["image"]) for feed in feeds)
     assert (told["execution_count"] < len(feeds)) == joined
+
+
+def test_labels_and_data_of_a_warm_up_are_there_on_trial(tmp_path: Path):
+    repository = write(tmp_path, cnn, IMAGES, warmup="off")
+    folder = repository / "m"
+    (folder / "names.txt").write_text("\n".join("abcdefghij"))
+    (folder / "labels.txt").symlink_to("names.txt")
+    (folder / "warmup").mkdir()
+    (folder / "warmup/image.raw").write_bytes(np.zeros((1, 1, 28, 28), np.float32).tobytes())
+    config = parse_config(folder / "config.pbtxt")
+    config.output[0].label_filename = "labels.txt"
+    sample = config.model_warmup.add(name="one", batch_size=1).inputs["image"]
+    sample.data_type = config.input[0].data_type
+    sample.dims[:] = config.input[0].dims
+    sample.input_data_file = "image.raw"
+    (folder / "config.pbtxt").write_text(to_text(config))
+    served = read_served(repository, "m", {})
+    with bench_for(served, find_server(), 1, 0.05) as bench, bench.loaded("tried", setting_of(config)) as why:
+        assert why == ""
+    assert (folder / "warmup/image.raw").is_file(), "the trial ends without it"
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,29 @@ def test_going_back_brings_the_settings_of_that_version(tmp_path: Path):
     assert (state(folder), delay(folder), (folder / "tuning.json").exists()) == ((2, (1, 2)), 500, False)
 
 
+def test_what_lies_beside_the_versions_stays(tmp_path: Path):
+    """Labels, data of a warm-up and what else a user put there, through versions and back."""
+    folder, outside = tmp_path / "served/m", tmp_path / "outside"
+    add_versions(made(tmp_path, 1), folder.parent)
+    (folder / "labels.txt").write_text("a")
+    (folder / "warmup/more").mkdir(parents=True)
+    (folder / "warmup/more/x").write_bytes(b"1")
+    (folder / "linked").symlink_to("1/model.onnx")
+    (folder / "gone").symlink_to(outside)
+    for step in (
+        lambda: add_versions(made(tmp_path, 2), folder.parent),
+        lambda: roll_back(folder.parent, "m"),
+        lambda: add_versions(made(tmp_path, 3), folder.parent),
+    ):
+        step()
+        assert (folder / "labels.txt").read_text() == "a"
+        assert (folder / "warmup/more/x").read_bytes() == b"1"
+        assert [(folder / name).readlink() for name in ("linked", "gone")] == [Path("1/model.onnx"), outside]
+    (folder / "labels.txt").unlink()
+    roll_back(folder.parent, "m")
+    assert not (folder / "labels.txt").exists(), "what is removed does not come back"
+
+
 def test_after_going_back_the_version_that_was_served_is_the_one_before(tmp_path: Path):
     folder = tmp_path / "served/m"
     for value in (1, 2):

@@ -142,7 +142,8 @@ def _old(new: Path) -> Path:
 def _force(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
-            _force_entry(Path(root, name))
+            if not Path(root, name).is_symlink():
+                _force_entry(Path(root, name))
         _force_entry(Path(root))
 
 

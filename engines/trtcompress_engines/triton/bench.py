@@ -21,6 +21,7 @@ from .requests import Feed, find_bounds, make_feed
 from .served_model import Served
 from .server import running
 from .setting import Setting, with_setting
+from .version_folders import beside_versions
 from .versions import link_or_copy, served_version
 
 FEEDS = 8
@@ -47,6 +48,8 @@ class Bench:
         folder = self.repository / name
         version = str(served_version(self.served.folder, self.served.config))
         shutil.copytree(self.served.folder / version, folder / version, copy_function=link_or_copy)
+        for entry in beside_versions(self.served.folder):
+            (folder / entry.name).symlink_to(entry.resolve())
         config = with_setting(self.served.config, setting)
         config.name = name
         (folder / "config.pbtxt").write_text(to_text(config), encoding="utf-8")

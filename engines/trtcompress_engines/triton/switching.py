@@ -31,7 +31,7 @@ from .asked_models import (
 from .check import check_repository
 from .modelconfig import parse_config, to_text
 from .same_version import is_served
-from .version_folders import fill_with, link_folder, locked, retire, write_config, written
+from .version_folders import fill_with, link_beside, link_folder, locked, retire, write_config, written
 from .versions import served_version, versions
 
 KEEP = 2
@@ -201,6 +201,8 @@ class _Added:
             retire(self.place, folder / str(self.former))
         shutil.copytree(made / str(served_version(made, config)), folder / str(self.new))
         write_config(folder / CONFIG, config, self.new)
+        if self.place.is_dir():
+            link_beside(self.place, folder)
 
     def dropped_steps(self) -> list[str]:
         """The models that the versions asked that do not stay; while these are there."""

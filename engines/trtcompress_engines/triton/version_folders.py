@@ -32,6 +32,24 @@ def fill_with(place: Path, folder: Path, former: int, version: int) -> None:
         if (folder / str(version) / name).is_file():
             (folder / str(version) / name).rename(folder / name)
     write_config(folder / CONFIG, parse_config(folder / CONFIG), version)
+    link_beside(place, folder)
+
+
+def beside_versions(place: Path) -> list[Path]:
+    """What lies in the folder of a model and is of no version alone: labels, data of its warm-up."""
+    of_versions = {*STATE, "__pycache__", *map(str, versions(place))}
+    return sorted(entry for entry in place.iterdir() if entry.name not in of_versions)
+
+
+def link_beside(place: Path, folder: Path) -> None:
+    """Let the folder that takes the place of a model have what lies beside its versions; links stay what they are."""
+    for entry in beside_versions(place):
+        if entry.is_symlink():
+            (folder / entry.name).symlink_to(entry.readlink())
+        elif entry.is_dir():
+            link_folder(entry, folder / entry.name)
+        else:
+            link_or_copy(str(entry), str(folder / entry.name))
 
 
 def retire(place: Path, version: Path) -> None:
