@@ -25,6 +25,8 @@ class Ready(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
+        if self.path == "/v2":
+            self.wfile.write(('{{"name": "%s"}}' % given["--id"]).encode())
 
 
 HTTPServer((given["--http-address"], int(given["--http-port"])), Ready).serve_forever()

@@ -31,7 +31,9 @@ from triton_models import (
 )
 from tritonserver import Server, tritonserver
 from trtcompress_engines.triton import TritonOptions, write_repository
+from trtcompress_engines.triton import server as server_module
 from trtcompress_graph.axes import AxisRange
+from trtcompress_graph.errors import ServingError
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Engine, Target
 
@@ -272,6 +274,42 @@ def test_a_bad_request_does_not_spoil_its_batch(server: Server, references):
             assert "out of data bounds" in answer
         else:
             np.testing.assert_allclose(answer["pooled"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def given_ports(monkeypatch) -> Callable[..., list[list[int]]]:
+    """Let servers get these pairs of ports (HTTP, gRPC) first; returns those that they did not get yet."""
+    free = server_module._free_ports
+
+    def give(*pairs: list[int]) -> list[list[int]]:
+        left = list(pairs)
+        monkeypatch.setattr(server_module, "_free_ports", lambda count: left.pop(0) if left else free(count))
+        return left
+
+    return give
+
+
+@pytest.mark.parametrize("taken", ["http", "grpc"])
+def test_a_port_that_another_server_got_is_left_to_it(server: Server, given_ports, taken: str, tmp_path: Path):
+    """It is ready and answers on that port, before the new one binds it, and would be taken for the new one."""
+    others = [int(address.rpartition(":")[2]) for address in (server.http, server.grpc)]
+    own = server_module._free_ports(2)
+    left = given_ports([others[0], own[1]] if taken == "http" else [own[0], others[1]])
+    with tritonserver(tmp_path) as mine:
+        assert left == [], "the port was tried"
+        assert not mine.model_ready("cnn")
+        assert mine.live()
+        assert {mine.http, mine.grpc}.isdisjoint({server.http, server.grpc})
+        assert "already in use" not in mine.log_text(), "the log is that of the server that runs"
+    assert server.model_ready("cnn")
+
+
+def test_ports_that_are_taken_again_and_again_are_told(server: Server, given_ports, tmp_path: Path):
+    others = [int(address.rpartition(":")[2]) for address in (server.http, server.grpc)]
+    left = given_ports(*[others] * server_module.TRIES)
+    with pytest.raises(ServingError, match=r"(?s)tritonserver ended with 1.*already in use"), tritonserver(tmp_path):
+        pass
+    assert left == []
 
 
 @pytest.fixture(scope="module")
