@@ -16,8 +16,10 @@ from tritonserver import Server, tritonserver
 from trtcompress_engines.triton import TritonOptions, check_repository, parse_config, switching, write_repository
 from trtcompress_engines.triton.batching import Batching
 from trtcompress_engines.triton.ensemble import Tower, write_ensemble
+from trtcompress_engines.triton.modelconfig import to_text
 from trtcompress_engines.triton.served_model import read_served
 from trtcompress_engines.triton.switching import Switched, add_versions, roll_back
+from trtcompress_engines.triton.version_folders import BEFORE, TUNING
 from trtcompress_engines.triton.versions import served_version, versions
 from trtcompress_graph.axes import AxisRange
 from trtcompress_graph.errors import StoreError, UsageError
@@ -80,6 +82,38 @@ def test_equal_packages_are_one_version(tmp_path: Path):
     assert add_versions(made(tmp_path, 1), repository) == [Switched("m", 1, 1, (1,))]
     assert (repository / "m/config.pbtxt").stat().st_ino == before.st_ino, "nothing was touched"
     assert add_versions(made(tmp_path, 1, delay=900), repository) == [Switched("m", 2, 1, (1, 2))]
+
+
+def tuned(folder: Path, delay_us: int) -> None:
+    """As `tune` leaves a model: what was packaged is kept, however often it is tuned."""
+    config, before = folder / "config.pbtxt", folder / BEFORE
+    if not before.exists():
+        before.write_text(config.read_text())
+    served = parse_config(config)
+    served.dynamic_batching.max_queue_delay_microseconds = delay_us
+    config.unlink()
+    config.write_text(to_text(served))
+    (folder / TUNING).write_text("{}")
+
+
+def test_what_was_tuned_twice_is_what_was_packaged(tmp_path: Path):
+    folder = tmp_path / "served/m"
+    add_versions(made(tmp_path, 1), folder.parent)
+    for tries in (77, 78):
+        tuned(folder, tries)
+        assert add_versions(made(tmp_path, 1), folder.parent) == [Switched("m", 1, 1, (1,))]
+        assert delay(folder) == tries
+    add_versions(made(tmp_path, 2), folder.parent)
+    assert not (folder / BEFORE).exists(), "the new version was never tuned"
+    tuned(folder, 79)
+    assert add_versions(made(tmp_path, 2), folder.parent) == [Switched("m", 2, 2, (1, 2))]
+    for version, tries in ((1, 78), (2, 79)):
+        roll_back(folder.parent, "m", version)
+        assert delay(folder) == tries
+        assert parse_config(folder / BEFORE).dynamic_batching.max_queue_delay_microseconds == 500
+        assert add_versions(made(tmp_path, version), folder.parent) == [Switched("m", version, version, (1, 2))]
+    assert add_versions(made(tmp_path, 2, delay=900), folder.parent) == [Switched("m", 3, 2, (2, 3))]
+    assert not (folder / BEFORE).exists()
 
 
 def test_going_back_brings_the_settings_of_that_version(tmp_path: Path):
