@@ -270,11 +270,11 @@ def test_load_is_measured(address):
     alone, together = (measure(address, [encoded(1), encoded(2)], clients, 0.1) for clients in (1, 4))
     assert (alone.concurrency, together.concurrency) == (1, 4)
     for got in (alone, together):
-        assert got.requests >= 10
+        assert got.requests >= 100
         assert 0 < got.p50 <= got.p90 <= got.p99
-        # as many clients as there are wait all the time: Little's law
-        assert got.concurrency / got.throughput * 1e3 == pytest.approx(got.p50, rel=1)
-    assert len(one_window(address, [encoded(1)], 2, 0.05).latencies) >= 10
+        # As many clients as there are wait all the time (Little's law), and a mean is at least half of the median
+        assert 0.4 * got.p50 < got.concurrency / got.throughput * 1e3 < 3 * got.p99
+    assert len(one_window(address, [encoded(1)], 2, 0.05).latencies) >= 34
 
 
 def test_a_request_that_fails_under_load_is_told(address):
