@@ -1,8 +1,11 @@
 """The artifact store: fingerprint -> folder. Safe for several builds at once, and for a kill at any moment.
 
     ROOT/objects/ab/abcd...      a finished entry: files, value.json, entry.json (written last)
-    ROOT/tmp/RANDOM/             being written, locked; renamed into objects when whole
+    ROOT/tmp/RANDOM/             being written; renamed into objects when whole
+    ROOT/tmp/RANDOM.lock         held (flock) by whoever writes in the folder of that name
     ROOT/locks/abcd...           held (flock) by whoever writes that entry
+
+What is locked are files that are open for writing: on NFS these locks hold between machines, those of folders do not.
 
 Behind it may stand a store that several machines share (shared_store.py): what is missing here is fetched from there,
 and what was made here is sent there.
@@ -20,7 +23,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from .shared_store import SharedStore
 
 ENTRY = "entry.json"
+LOCK = ".lock"
 
 _in_use: set[Path] = set()
 """Scratch folders that this process writes in; see `abandon`."""
@@ -104,28 +108,17 @@ class Store:
 
         It is locked while in use, so that a later build knows what a killed one left behind.
         """
-        with store_errors(self.root):
-            path, handle = self._locked_folder()
-        _in_use.add(path)
-        try:
+        path = self.root / "tmp" / secrets.token_hex(12)
+        with ExitStack() as ending:
+            with store_errors(self.root):
+                stream = ending.enter_context(_lock_of(path).open("w"))
+                ending.callback(_lock_of(path).unlink, missing_ok=True)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                path.mkdir()  # only now, so that it is never seen without its lock
+            ending.callback(shutil.rmtree, path, ignore_errors=True)
+            _in_use.add(path)
+            ending.callback(_in_use.discard, path)
             yield path
-        finally:
-            _in_use.discard(path)
-            os.close(handle)
-            shutil.rmtree(path, ignore_errors=True)
-
-    def _locked_folder(self) -> tuple[Path, int]:
-        while True:
-            path = self.root / "tmp" / secrets.token_hex(12)
-            path.mkdir()
-            try:
-                handle = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # swept between the two calls
-                continue
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.exists():
-                return path, handle
-            os.close(handle)
 
     def commit(self, key: str, scratch: Path, facts: dict[str, Any]) -> Path:
         """Make a scratch folder the entry of `key`: digests noted, all flushed to disk, then renamed."""
@@ -228,19 +221,28 @@ class Store:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed builds left in tmp: folders that nobody holds locked."""
+        """Remove what killed builds left in tmp: folders whose lock nobody holds, on no machine."""
         for path in (self.root / "tmp").iterdir():
+            folder = path.with_suffix("") if path.suffix == LOCK else path
             try:
-                handle = os.open(path, os.O_RDONLY)
-            except OSError:
+                with _lock_of(folder).open("r+") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if folder.exists() or _is_old(_lock_of(folder)):
+                        shutil.rmtree(folder, ignore_errors=True)
+                        _lock_of(folder).unlink(missing_ok=True)
+            except FileNotFoundError:  # moved there to be removed
+                shutil.rmtree(folder, ignore_errors=True)
+            except OSError:  # held, or not ours to remove
                 continue
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(handle)
+
+
+def _lock_of(scratch: Path) -> Path:
+    return scratch.with_name(f"{scratch.name}{LOCK}")
+
+
+def _is_old(lock: Path) -> bool:
+    """Whether it was made so long ago that whoever made it must have made the folder since, or was killed before."""
+    return time.time() - lock.stat().st_mtime > 3600
 
 
 def _make(folder: Path) -> None:
@@ -264,6 +266,7 @@ def abandon() -> None:
         gone = path.with_name(f"{path.name}.gone")
         with suppress(OSError):  # finished in this moment, or on a disk that is gone: the next build sweeps it
             path.rename(gone)
+            _lock_of(path).unlink(missing_ok=True)
         shutil.rmtree(gone, ignore_errors=True)
 
 

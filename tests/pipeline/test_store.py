@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -175,6 +177,44 @@ def test_a_scratch_is_swept_when_its_owner_is_gone_and_not_before(store: Store, 
     assert store.entries() == []
 
 
+@pytest.fixture
+def other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks as another machine sees them over NFS: those of files that are open for writing, and no others."""
+    lock = fcntl.flock
+
+    def over_nfs(file: int | IO[str], operation: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", over_nfs)
+
+
+@pytest.mark.usefixtures("other_machine")
+def test_a_scratch_of_another_machine_is_left_until_its_owner_is_gone(store: Store, writer: subprocess.Popen[str]):
+    """As when `~/.cache` lies on NFS."""
+    scratch = Path(read_line(writer))
+    Store(store.root)
+    assert (scratch / "half").exists()
+    with store.scratch() as ours:
+        Store(store.root)
+        assert ours.exists()
+    writer.kill()
+    writer.wait()
+    Store(store.root)
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_what_was_left_without_a_lock_is_swept_and_a_lock_without_a_folder_when_it_is_old(store: Store):
+    (store.root / "tmp/removed").mkdir()
+    (store.root / "tmp/removed/half").write_text("x")
+    for name, age in (("begun.lock", 0), ("killed.lock", 86400)):
+        (store.root / "tmp" / name).touch()
+        os.utime(store.root / "tmp" / name, (time.time() - age,) * 2)
+    Store(store.root)
+    assert [path.name for path in (store.root / "tmp").iterdir()] == ["begun.lock"]
+
+
 def test_whoever_waits_for_a_lock_gets_what_the_other_made(store: Store, writer: subprocess.Popen[str]):
     read_line(writer)
     waiter = run(
@@ -210,7 +250,7 @@ def test_abandon_removes_what_is_being_written(store: Store):
     with store.scratch() as out:
         (out / "half").write_text("x")
         abandon()
-        assert not out.exists()
+        assert list((store.root / "tmp").iterdir()) == []
         with pytest.raises(FileNotFoundError):
             store.commit(KEYS[0], out, {"stage": "s"})
     assert store.get(KEYS[0]) is None
