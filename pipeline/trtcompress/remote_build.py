@@ -58,14 +58,15 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
         tell(f"warning: {engine.target}: built on {card.title}, whose kernels may not be the fastest on {target.title}")
     device = card.index if card and len(host.gpus) > 1 else ""
     command = f"sh {SHELL}" if host.builder == "trtexec" else f"python3 {PYTHON}"
-    answer = call(host.remote, scripts.build(key, list(sent), command, device), "building the engine")
+    gpu = card.title if card else ""
+    built_by = " ".join((host.builder, host.version, host.bindings, gpu))
+    answer = call(host.remote, scripts.build(key, list(sent), command, device, built_by), "building the engine")
     if answer.code == scripts.FAILED:
         raise _refused(answer, host, key)
     ensure(answer, host.remote, "building the engine")
     sha256 = answer.told("built")[0]
     bring(host, key, scripts.LOG, folder / LOG, None)
     version = host.version if host.builder == "python3" else version_in(folder / LOG)
-    gpu = card.title if card else ""
     record = {"host": str(host.remote), "gpu": gpu, "builder": f"{host.builder} {host.version}", "tensorrt": version}
     record |= {"unmeasured": unmeasured, "built_of": digest_of(sent), "sha256": sha256}
     with store_errors(folder):

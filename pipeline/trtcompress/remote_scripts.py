@@ -2,7 +2,8 @@
 
     ~/.cache/trtcompress/remote/KEY/     one engine or kit: the files that were sent, each under its name when whole
     .../work.PID/                        work that runs, in the shell of that number
-    .../done/                            of an engine: the plan, its digest and its log; renamed into place when whole
+    .../done/                            of an engine: the plan, its digest, what built it, and its log; renamed into
+                                         place when whole
     .../engines/, results/               of a kit: what `./build` and `./validate` made; their logs lie above
 
 What a script tells stands on lines that begin with `trtcompress: `, since login scripts may print too; files are given
@@ -119,7 +120,7 @@ END
 """
 
 
-def build(key: str, names: Sequence[str], command: str, device: str) -> str:
+def build(key: str, names: Sequence[str], command: str, device: str, built_by: str) -> str:
     """Build the plan, unless it is built; a build whose connection broke is waited for.
 
     Args:
@@ -127,10 +128,13 @@ def build(key: str, names: Sequence[str], command: str, device: str) -> str:
         names: files to build from.
         command: what to run among them; it leaves `model.plan`.
         device: index of the GPU to use, or empty.
+        built_by: versions and card; a plan that was built by others, or by another trtexec, is built anew.
     """
     files = _words(names)
     return f"""{_start(key)}{_ALONE}
-[ "$(sha256sum < done/model.plan 2>/dev/null | cut -c 1-64)" = "$(cat done/plan.sha256 2>/dev/null)" ] || rm -rf done
+by={shlex.quote(built_by)}" $(cat "$(command -v trtexec)" 2>/dev/null | sha256sum | cut -c 1-64)"
+[ "$(sha256sum < done/model.plan 2>/dev/null | cut -c 1-64)" = "$(cat done/plan.sha256 2>/dev/null)" ] &&
+    [ "$(cat done/built_by 2>/dev/null)" = "$by" ] || rm -rf done
 if [ ! -d done ]; then
     work=work.$$
     mkdir "$work" && cd "$work" || exit 1
@@ -148,7 +152,7 @@ if [ ! -d done ]; then
         tell failed $code
         exit {FAILED}
     fi
-    sha256sum < model.plan | cut -c 1-64 > plan.sha256 || exit 1
+    printf %s "$by" > built_by && sha256sum < model.plan | cut -c 1-64 > plan.sha256 || exit 1
     rm -f {files}
     cd "$d" && mv "$work" done || exit 1
 fi

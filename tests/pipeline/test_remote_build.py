@@ -305,6 +305,35 @@ def test_a_connection_that_breaks_while_it_builds(project: Path, tmp_path: Path,
     assert list(server.kept.iterdir()) == []
 
 
+def another_trtexec(server: SshServer) -> None:
+    server.trtexec(COUNT + BUILD + "; echo another")
+
+
+def another_tensorrt(server: SshServer) -> None:
+    server.program("python3", '#!/bin/sh\n[ "$1" != -c ] || echo "trtcompress: bindings 10.13.2"\n')
+
+
+def another_card(server: SshServer) -> None:
+    server.program("nvidia-smi", "#!/bin/sh\necho 0, 9.0, NVIDIA H100 PCIe\n")
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    "change", [another_trtexec, another_tensorrt, another_card], ids=lambda change: change.__name__
+)
+def test_a_plan_that_was_left_there_is_not_used_after_what_builds_it_has_changed(
+    project: Path, tmp_path: Path, server: SshServer, change: Callable[[SshServer], None]
+):
+    cat = LOSES.format(program="cat", condition='case "$*" in *model.plan) true ;; *) false ;; esac', loses=":")
+    server.program("cat", cat)
+    refused(remote(project, tmp_path, server), 24, "connection broke", "bringing model.plan")
+    (server.folder / "bin/cat").unlink()
+    change(server)
+    assert remote(project, tmp_path, server).code == 0
+    assert runs(server) == 2
+    whole(tmp_path)
+
+
 @needs_sshd
 def test_a_build_that_is_killed_while_the_other_machine_builds(project: Path, tmp_path: Path, server: SshServer):
     server.trtexec(COUNT + 'while [ ! -e "$HOME/go" ]; do sleep 0.05; done; ' + BUILD)
