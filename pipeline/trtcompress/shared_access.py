@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from trtcompress_graph.errors import MissingPathError, UsageError
+from trtcompress_graph.errors import MissingPathError, StoreError, UsageError
 
 _WHOLE_PUTS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 """Protocols whose objects appear whole, or not at all; elsewhere files are written aside and moved."""
@@ -23,6 +23,7 @@ def open_url(url: str) -> tuple[Any, str]:
 
     Raises:
         UsageError: no such kind of store, or the package for it is missing.
+        StoreError: it could not be opened: some kinds connect at once.
     """
     from fsspec.core import url_to_fs
 
@@ -30,13 +31,19 @@ def open_url(url: str) -> tuple[Any, str]:
     hint = "such as s3://bucket/prefix, or file:///mnt/store for a folder that several machines mount"
     if not place.strip("/"):
         raise UsageError("this names no bucket or folder", where=url, hint=hint)
-    options = {} if protocol in ("file", "local") else {"skip_instance_cache": True, "use_listings_cache": False}
+    options = {} if protocol in ("file", "local") else {"skip_instance_cache": True}
+    if protocol in _WHOLE_PUTS:  # others may hand what they do not know on to their client, which refuses it
+        options["use_listings_cache"] = False
     try:
         fs, root = url_to_fs(url, **options, **_OPTIONS.get(protocol, {}))
     except ImportError as error:
         raise UsageError(f"this kind of store needs a package: {error}", where=url, hint=_install(protocol)) from error
     except ValueError as error:
         raise UsageError(f"this names no shared store: {error}", where=url, hint=hint) from error
+    except Exception as error:  # of the client's own kind
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = f"check its name, and what fsspec's {protocol}:// asks for"
+        raise StoreError(f"the shared store cannot be opened: {why}", where=url, hint=hint) from error
     return fs, str(root).rstrip("/")
 
 

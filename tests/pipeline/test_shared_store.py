@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from builds import build, project, promised
 from command_line import trtcompress
@@ -342,6 +344,33 @@ def test_a_package_that_is_missing_is_named(protocol: str, hint: str):
     assert ran.returncode == 2
     assert "needs a package" in ran.stderr
     assert hint in ran.stderr
+
+
+class Forwarding(LocalFileSystem):
+    """Hands its options on to a client, as that of `sftp://` does, which connects at once."""
+
+    protocol = "forwarding"
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        connect(**options)
+
+
+def connect(*, password: str = "") -> None:
+    if password != "":
+        raise ConnectionRefusedError("nobody listens there")
+
+
+def test_a_store_whose_client_refuses_options_that_it_does_not_know(tmp_path: Path, monkeypatch):
+    fsspec.register_implementation("forwarding", Forwarding, clobber=True)
+    (tmp_path / "share").mkdir()
+    url = f"forwarding://{tmp_path}/share"
+    put(machine(tmp_path, "a", url))
+    assert fetch(machine(tmp_path, "b", url))
+    monkeypatch.setattr(Forwarding, "_get_kwargs_from_urls", staticmethod(lambda url: {"password": "x"}))
+    with pytest.raises(StoreError, match="cannot be opened: nobody listens there") as caught:
+        SharedStore(url)
+    assert caught.value.where == url
 
 
 def test_a_missing_bucket_is_a_missing_path(url: str):
