@@ -61,6 +61,7 @@ class Work:
         url: of the shared store.
         given: inputs that no stage made.
         made: stage and key of the inputs that a stage made.
+        again: send its value to the shared store though it was sent before: it was lost there.
     """
 
     url: str
@@ -71,6 +72,7 @@ class Work:
     settings: StageSettings
     given: Mapping[Ref, Any]
     made: Mapping[Ref, tuple[str, str]]
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Worked:
         error: why there is none.
         told: what the stage told of its work, with the level of each line.
         root: folder of the node's own store, which errors may name.
+        lost: keys of inputs that the shared store does not have.
     """
 
     key: str
@@ -90,6 +93,7 @@ class Worked:
     error: TrtCompressError | None
     told: tuple[tuple[int, str], ...]
     root: str
+    lost: tuple[str, ...] = ()
 
 
 def this_cpu() -> CpuKind:
@@ -140,14 +144,19 @@ def work(task: Work) -> Worked:
         try:
             store = open_store(task.url)
             root = str(store.root)
+            lost = tuple(key for _, key in task.made.values() if not fetch(store, key))
+            if lost:
+                return Worked("", False, _lost(store, lost[0]), tuple(told), root, lost)
             by_name = stages_by_name()
             values = dict(task.given)
             for ref, (stage, key) in task.made.items():
-                values[ref] = read_value(by_name[stage], bring(store, key))
+                values[ref] = read_value(by_name[stage], store.path(key))
             step = Step(by_name[task.stage], task.subject, task.needs, task.output, task.settings)
             inputs = inputs_of(step, values)
             fetch(store, fingerprint(step, inputs))  # another node may have made it, and what it names
             _, ran = run_step(step, inputs, store, Silent())
+            if task.again:
+                send_again(store, ran.key)
         except TrtCompressError as error:
             return Worked("", False, error, tuple(told), root)
     return Worked(ran.key, ran.reused, None, tuple(told), root)
@@ -160,10 +169,16 @@ def bring(store: Store, key: str) -> Path:
         StoreError: it is not there.
     """
     if not fetch(store, key):
-        url = store.shared.url if store.shared else str(store.root)
-        hint = "see the warnings before this, if any; the same command makes it again"
-        raise StoreError(f"the shared store does not have the entry {key[:16]}", where=url, hint=hint)
+        raise _lost(store, key)
     return store.path(key)
+
+
+def _lost(store: Store, key: str) -> StoreError:
+    url = store.shared.url if store.shared else str(store.root)
+    hint = (
+        "see the warnings before this, if any; whatever removes old entries there must leave those of a running build"
+    )
+    return StoreError(f"the shared store does not have the entry {key[:16]}", where=url, hint=hint)
 
 
 def fetch(store: Store, key: str) -> bool:
@@ -172,11 +187,26 @@ def fetch(store: Store, key: str) -> bool:
         with store.lock(key):
             if store.get(key) is None and not store.fetch(key):
                 return False
+    return all(fetch(store, other) for other in _named(store, key))
+
+
+def send_again(store: Store, key: str) -> bool:
+    """Send all of an entry that the shared store lost, and of those that its value names.
+
+    Returns whether all is there now; not where it is not here either, or nothing can be sent.
+    """
+    if store.get(key) is None:
+        return False
+    return all([store.share(key, again=True), *(send_again(store, other) for other in _named(store, key))])
+
+
+def _named(store: Store, key: str) -> list[str]:
+    """Keys of the other entries that the value of one names."""
     entry = store.path(key)
     objects = entry.parents[1]
     paths = paths_in(json.loads((entry / VALUE).read_text(encoding="utf-8")), entry)
     others = [path for path in paths if path.is_relative_to(objects) and not path.is_relative_to(entry)]
-    return all(fetch(store, path.relative_to(objects).parts[1]) for path in others)
+    return list(dict.fromkeys(path.relative_to(objects).parts[1] for path in others))
 
 
 def stages_by_name() -> dict[str, Stage]:

@@ -20,7 +20,7 @@ from trtcompress_graph.target import Target
 from .fingerprint import fingerprint
 from .plan import Plan, Ref, Step
 from .ray_cluster import Node
-from .ray_node import Work, bring
+from .ray_node import Work, Worked, bring, fetch, send_again
 from .ray_placement import Place, place_for, place_for_all
 from .ray_tasks import run_task
 from .ray_watch import Watch
@@ -79,15 +79,32 @@ class Cluster:
             if found is not None:
                 store.share(key)
                 return found[0], Ran(step, key, time.perf_counter() - started, True)
-        worked = run_task(
-            step, task, partial(self._place, step), self.watch, partial(listener.started, step), self.begun
-        )
-        for level, line in worked.told:
-            _TOLD.log(level, line)
-        if worked.error is not None:
-            raise _as_here(worked.error, worked.root, store)
+        worked = self._work(step, task, store, listener)
         value = read_value(step.stage, bring(store, worked.key))
         return value, Ran(step, worked.key, time.perf_counter() - started, worked.reused)
+
+    def _work(self, step: Step, task: Work, store: Store, listener: Listener) -> Worked:
+        """Have a node do a step; what the shared store lost is sent again, each entry once, and the step tried anew.
+
+        Inputs are sent from here, where all that was made lies; the value from the node, which may have had it before.
+        """
+        sent: set[str] = set()
+        while True:
+            worked = run_task(
+                step, task, partial(self._place, step), self.watch, partial(listener.started, step), self.begun
+            )
+            for level, line in worked.told:
+                _TOLD.log(level, line)
+            lost = set(worked.lost)
+            if worked.error is not None:
+                if not lost or lost & sent or not all(send_again(store, key) for key in lost):
+                    raise _as_here(worked.error, worked.root, store)
+            elif worked.key in sent or fetch(store, worked.key):
+                return worked
+            else:
+                lost, task = {worked.key}, replace(task, again=True)
+            sent |= lost
+            _TOLD.warning("warning: %s had lost what stage %s needs or made; it is sent again", self.url, step.label)
 
     def _place(self, step: Step, nodes: Sequence[Node]) -> Place:
         of_a_target = step.stage.scope in ("engine", "target")

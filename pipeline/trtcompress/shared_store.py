@@ -49,6 +49,7 @@ class SharedStore:
     Raises:
         UsageError: no such kind of store, it needs a package that is missing, or the credentials are refused.
         MissingPathError: there is no such bucket or folder.
+        StoreError: it could not be opened: some kinds connect at once.
     """
 
     def __init__(self, url: str) -> None:
@@ -111,20 +112,21 @@ class SharedStore:
             self._damaged.add(key)
         _TOLD.warning("warning: %s: the entry %s is damaged and is made anew: %s", self.url, key[:16], why)
 
-    def upload(self, key: str, entry: Path, facts: Mapping[str, Any]) -> bool:
+    def upload(self, key: str, entry: Path, facts: Mapping[str, Any], *, again: bool = False) -> bool:
         """Send a finished entry, its note last.
 
         Args:
             key: its fingerprint.
             entry: its folder.
             facts: what its note says; `files` holds size and SHA-256 of each file.
+            again: send all of it, whatever is there.
 
         Returns:
             Whether it is there now.
         """
         if self._off:
             return False
-        again = key in self._damaged
+        again = again or key in self._damaged
         with self._watched("writing"), _unless_removed(entry):
             if not self.identity:
                 self._identify()

@@ -146,20 +146,32 @@ class Store:
         self._mark_shared(entry)
         return True
 
-    def share(self, key: str) -> None:
-        """Send an entry to the shared store, unless it was sent before; so one is sent later that could not be."""
+    def share(self, key: str, *, again: bool = False) -> bool:
+        """Send an entry to the shared store, unless it was sent before; so one is sent later that could not be.
+
+        Args:
+            key: its fingerprint.
+            again: send all of it, though it was sent before: it was lost there.
+
+        Returns:
+            Whether the shared store has it, as far as is known.
+        """
         entry = self.path(key)
-        if self.shared is None or (self.shared.identity and self._shared_mark(entry).exists()):
-            return
+        if self.shared is None:
+            return False
+        if not again and self.shared.identity and self._shared_mark(entry).exists():
+            return True
         try:
             facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # removed or damaged in this moment
-            return
-        if self.shared.upload(key, entry, facts):
+            return False
+        sent = self.shared.upload(key, entry, facts, again=again)
+        if sent:
             self._mark_shared(entry)
+        return sent
 
     def _shared_mark(self, entry: Path) -> Path:
-        """Says that the shared store has the entry."""
+        """Says that the shared store has got the entry; it may have lost it since."""
         assert self.shared is not None
         return entry / f".shared-{self.shared.identity}"
 
