@@ -103,12 +103,12 @@ def refuse(options: TensorRTOptions, target: Target, release: Release, *, gpu: b
         UsageError: options that exclude each other, or that the device or the release does not have.
         MissingPathError: there is no such timing cache.
     """
-    for feature in options.asked:
-        if lacking := release.lacks(feature):
-            raise _refusal(feature, target, lacking)
     for feature, reason in _device(options, target, gpu, release).items():
         if feature in options.asked and reason:
             raise _refusal(feature, target, reason)
+    for feature in options.asked:
+        if lacking := release.lacks(feature):
+            raise _refusal(feature, target, lacking)
     if options.version_compatible and (options.refit or options.strip):
         raise _refusal("version_compatible", target, "a version-compatible engine cannot be refitted")
     if options.weight_streaming_budget:

@@ -161,6 +161,11 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         elsewhere = _ELSEWHERE.get(str(path[-1])) if path[0] in ("recover", "qat") and len(path) == 2 else None
         hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(names)}"
         hint = elsewhere or hint
+    elif first["type"] == "missing" and isinstance(path[-1], int):
+        path, what = path[:-1], f"'{first['input']}' is too short: {path[-1] + 1} values are needed"
+        hint = "the least, the usual and the greatest length: [1, 8, 16]" if path[:2] == ("model", "inputs") else hint
+    elif first["type"] == "string_pattern_mismatch" and path[-1] == "version":
+        what, hint = f"'{first['input']}' is no version of TensorRT", 'two numbers or more, such as "10.3"'
     elif first["type"] == "missing":
         what, hint = f"the key '{path[-1]}' is needed", _MISSING_HINTS.get(path, hint)
     elif first["type"] == "literal_error":

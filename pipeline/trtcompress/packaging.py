@@ -27,6 +27,9 @@ BUILD_DIR = "BUILD_DIR"
 BROUGHT = "model.plan"
 """Name of a plan that was built elsewhere; the word how to build it (`how_to_build`) writes it so."""
 
+_MAGIC = b"ftrt"
+"""What a plan begins with, of TensorRT 8 to 11."""
+
 TOWERS_ELSEWHERE = (
     "triton.towers needs an engine of each tower, and this target's engine of the whole is built elsewhere; "
     "to serve the whole engine, leave triton.towers out and build again"
@@ -88,6 +91,8 @@ def pack(
     """
     if not engine.built and triton.towers:
         return f"{form}: not packed; {TOWERS_ELSEWHERE}"
+    if engine.backend == "tensorrt" and form != "triton":
+        return f"{form}: not packed; plans of TensorRT are served by Triton's own backend: package: [triton]"
     if not engine.built:
         step = how_to_go_on(engine, build_dir, target=None if with_kit else target)
         return f"{form}: not packed, the engine is not built yet; {step}"
@@ -149,19 +154,25 @@ def with_brought_plan(engine: Engine) -> Engine:
     """The engine itself, or the plan of it that was built on the card's machine and copied back beside its graph.
 
     Nothing here can read such a plan. What `--remote` brought says of which files it was built; of any other that is
-    taken on trust, but one that is older than the graph beside it was built of another.
+    taken on trust, but what begins as no plan does is none, and one that is older than the graph beside it was built of
+    another.
 
     Raises:
-        ModelError: the plan is empty, of another graph, older than the graph or a link.
+        ModelError: this is no plan, or it is empty, of another graph, older than the graph or a link.
     """
     plan = engine.graph.path.with_name(BROUGHT)
     if engine.built or engine.backend != "tensorrt" or not os.path.lexists(plan):
         return engine
     again = engine.details.get("how_to_build", "build it on the machine with the card")
     if plan.is_symlink() or not plan.is_file() or not plan.stat().st_size:
-        raise ModelError("this is not a plan: an ordinary file that is not empty", where=str(plan), hint=again)
+        raise ModelError("this is no plan: a link, a folder, or an empty file", where=str(plan), hint=again)
     from .remote_record import built_by, built_of_others
 
+    by = built_by(plan.parent)
+    with plan.open("rb") as stream:
+        if not by and stream.read(len(_MAGIC)) != _MAGIC:
+            what = "this is no plan of TensorRT, which would begin with the bytes `ftrt`"
+            raise ModelError(what, where=str(plan), hint=f"copy it again, or {again}")
     if built_of_others(plan.parent):
         what = "this plan was built of another graph than the one that lies beside it now"
         raise ModelError(what, where=str(plan), hint=f"build with --remote again, or {again}")
@@ -169,5 +180,5 @@ def with_brought_plan(engine: Engine) -> Engine:
         raise ModelError(
             "this plan is older than the graph beside it", where=str(plan), hint=f"build it of this graph: {again}"
         )
-    details = {**engine.details, **built_by(plan.parent)}
+    details = {**engine.details, **by}
     return replace(engine, path=plan, digest=files_digest([plan]), built=True, reproducible=False, details=details)

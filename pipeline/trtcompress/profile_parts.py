@@ -22,6 +22,10 @@ def refuse_gaps(parts: Sequence[Axes], axes: Axes) -> None:
     """
     for index, part in enumerate(parts):
         for name, own in part.items():
+            if name not in axes and axes:
+                what = f"model.inputs has no '{name}' with a range; it has {', '.join(axes)}"
+                hint = "name one of these, or give that input its whole range first"
+                raise ConfigError(what, where=f"{SECTION}.profiles.{index}.{name}", hint=hint)
             for axis, rng in own.items():
                 whole = axes.get(name, {}).get(axis)
                 _refuse_beyond(rng, whole, f"model.inputs.{name}.{axis}", f"{SECTION}.profiles.{index}.{name}.{axis}")

@@ -356,7 +356,7 @@ def store_errors(
                 where=str(error.filename or root),
                 hint=f"free some space{free}, or name another folder with {options}",
             ) from error
-        if error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT):
             raise StoreError(
                 f"cannot write here: {error.strerror}",
                 where=str(error.filename or root),

@@ -37,7 +37,7 @@ def engine_folder(build: Path) -> Path:
 
 def plan(build: Path) -> Path:
     path = engine_folder(build) / "model.plan"
-    path.write_bytes(b"a plan of the card")
+    path.write_bytes(b"ftrt, of this card")
     return path
 
 
@@ -102,6 +102,19 @@ def test_validate_takes_the_plan_for_the_size_and_the_graph_for_the_rest(build, 
     assert [g["value"] for g in ran.json["gates"] if g["gate"] == "max_size_mb"] == [18 / 1e6]
 
 
+def test_another_file_in_place_of_the_plan_is_refused(build, tmp_path):
+    plan(build).write_bytes(b"not the plan that was meant")
+    ran = trtcompress("package", build, "--target", "h100", "-o", tmp_path / "repository")
+    assert (ran.code, "no plan of TensorRT" in ran.err, "copy it again" in ran.err) == (3, True, True)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_format_that_serves_no_plans_says_so(build, tmp_path):
+    ran = trtcompress("package", build, "--target", "h100", "--format", "triton-python", "-o", tmp_path / "repository")
+    assert (ran.code, "served by Triton's own backend: package: [triton]" in ran.err) == (4, True)
+    assert "trtexec" not in ran.err
+
+
 def test_an_old_plan_or_one_that_leads_elsewhere_is_refused(build, tmp_path):
     brought = plan(build)
     os.utime(brought, (0, 0))
@@ -111,5 +124,5 @@ def test_an_old_plan_or_one_that_leads_elsewhere_is_refused(build, tmp_path):
     (tmp_path / "elsewhere").write_bytes(b"secret")
     brought.symlink_to(tmp_path / "elsewhere")
     ran = trtcompress("package", build, "--target", "h100", "-o", tmp_path / "repository")
-    assert (ran.code, "not a plan" in ran.err) == (3, True)
+    assert (ran.code, "no plan: a link" in ran.err) == (3, True)
     assert not (tmp_path / "repository").exists()

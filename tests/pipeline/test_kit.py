@@ -354,6 +354,20 @@ def test_no_space_says_so(kit, monkeypatch):
     assert not list((kit / "engines").iterdir())
 
 
+def test_on_jetpack_4_the_scripts_tell_what_they_take(old_kit):
+    for script, words in (("build", "[--force] [--dla CORE]"), ("validate", "[-o DIR]")):
+        ran = on_jetpack_4(old_kit, script, "--help")
+        assert (ran.code, words in ran.out) == (0, True), ran.err
+    ran = on_jetpack_4(old_kit, "validate", "--backend", "onnxruntime")
+    assert (ran.code, "--backend needs Python 3.8 or newer" in ran.err) == (2, True)
+
+
+def test_a_folder_that_takes_no_results_is_told_before_anything_is_measured(kit):
+    ran = run(kit, "validate", "--backend", "onnxruntime", "-o", kit / "kit.json/results")
+    assert (ran.code, "no results can be written to" in ran.err, "name a folder with -o" in ran.err) == (4, True, True)
+    assert not ran.out
+
+
 def test_on_jetpack_4_engines_of_another_kit_are_built_again_and_not_measured(old_kit):
     assert on_jetpack_4(old_kit, "build").code == 0
     models = old_kit / "jetpack4/models"

@@ -71,7 +71,11 @@ def recipe_in(folder: Path) -> dict[str, Any]:
         ("a100", ["tensorrt.timing_cache=none.cache"], "tensorrt.timing_cache", "no such timing cache"),
         ("rtx-4090", ["tensorrt.profiles=[{x: {batch: 1}}]"], "tensorrt.profiles", "no profile holds the length 2"),
         ("rtx-4090", ["tensorrt.profiles=[{x: {batch: [1, 2, 9]}}]"], "profiles.0.x.batch", "beyond 1 to 4"),
-        ("rtx-4090", ["tensorrt.profiles=[{y: {batch: 1}}]"], "profiles.0.y.batch", "is not given"),
+        ("rtx-4090", ["tensorrt.profiles=[{y: {batch: 1}}]"], "profiles.0.y", "has no 'y' with a range; it has x"),
+        ("rtx-4090", ["tensorrt.profiles=[{x: {length: 1}}]"], "profiles.0.x.length", "is not given"),
+        ("a100", ["tensorrt.version='ten'"], "tensorrt.version", "'ten' is no version of TensorRT"),
+        ("a100", ["model.inputs.x.batch=[1, 2]"], "model.inputs.x.batch", "is too short: 3 values are needed"),
+        ("a100", ["tensorrt.dla=0"], "tensorrt.dla", "it has no DLA"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_any_work(

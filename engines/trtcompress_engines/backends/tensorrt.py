@@ -216,7 +216,9 @@ def nearest(capability: tuple[int, int]) -> tuple[int, int]:
 def how_to_build(recipe: Recipe, target: Target) -> str:
     """The command that builds the engine on the machine or device that has the card."""
     place = (
-        f"on {target.title}" if target.how == "local" else f"on the device ({target.title}, {_release(recipe, target)})"
+        f"on {target.title} with {recipe.release.title}"
+        if target.how == "local"
+        else f"on the device ({target.title}, {_release(recipe, target)})"
     )
     return f"{place}: {as_line(trtexec(recipe))}"
 

@@ -59,7 +59,9 @@ def layout(engine: Engine, format: str, options: TritonOptions) -> Layout:
         raise CompileError(
             f"format '{format}' cannot serve engines of the backend '{engine.backend}'",
             where=f"target '{engine.target}'",
-            hint=f"--set 'package=[{fitting[0]}]'" if fitting else "only built engines of a real backend are served",
+            hint=f"package: [{fitting[0]}], or --format {fitting[0]}"
+            if fitting
+            else "only built engines of a real backend are served",
         )
     return make(engine, options)
 

@@ -86,6 +86,10 @@ def model_names(repository: Path, wanted: Sequence[str] = ()) -> list[str]:
         raise MissingPathError("no such model repository", where=str(repository), hint="trtcompress package")
     there = sorted(entry.name for entry in repository.iterdir() if (entry / "config.pbtxt").is_file())
     if not there:
+        bare = [entry.name for entry in sorted(repository.iterdir()) if any(entry.glob("[1-9]*/model.*"))]
+        if bare:
+            where, hint = str(repository / bare[0] / "config.pbtxt"), "trtcompress package BUILD_DIR -o REPO writes it"
+            raise MissingPathError("the configuration of this model is missing", where=where, hint=hint)
         inner = sorted(str(entry) for entry in repository.iterdir() if any(entry.glob("*/config.pbtxt")))
         hint = f"it holds repositories: {', '.join(inner)}" if inner else "trtcompress package BUILD_DIR -o REPO"
         raise UsageError("there is no model in this repository", where=str(repository), hint=hint)

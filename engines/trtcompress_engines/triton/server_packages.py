@@ -53,10 +53,9 @@ def _project(name: str) -> str:
 def with_way_out(why: str) -> str:
     """Why a model was not loaded, and what to do where a package of the server's Python or a backend is missing."""
     if match := _NO_BACKEND.search(why):
-        return (
-            f"this server has no backend '{match[1]}': take one that has, or pack for its Python backend, trtcompress "
-            "package BUILD_DIR --format triton-python -o REPOSITORY"
-        )
+        python = ", or pack for its Python backend, trtcompress package BUILD_DIR --format triton-python -o REPOSITORY"
+        other = "" if match[1] == "tensorrt" else python  # plans of TensorRT are served by its own backend alone
+        return f"this server has no backend '{match[1]}': take one that has{other}"
     if _NUMPY_2 in why:
         return f"{why.rstrip()}; for a server that is started here: {_HINT}"
     if match := _MISSING.search(why):

@@ -215,7 +215,8 @@ def _compare(
             compared = Compared(pooled(formers), pooled(winners), ratios)
             tell(
                 f"in turns: {compared.winner.throughput:.4g} requests/s, p99 {compared.winner.p99:.3g} ms; what was "
-                f"there {compared.former.throughput:.4g} requests/s, p99 {compared.former.p99:.3g} ms"
+                f"there {compared.former.throughput:.4g} requests/s, p99 {compared.former.p99:.3g} ms (medians of "
+                f"{ROUNDS} turns; {compared.ratio:.3g} times in the middle one)"
             )
             if compared.winner.p99 <= allowed(compared, limit_ms, missed) or clients == 1 or lower == halvings:
                 break

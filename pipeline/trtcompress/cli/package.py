@@ -101,7 +101,8 @@ def command(
         return code
     for package in done.packages:
         serve = f"serve it: tritonserver --model-repository {package.repository}"
-        kit = "copy it to the device, and there: ./build && ./validate"
+        unpacked = " tar xzf it, in its folder" if archive else ""
+        kit = f"copy it to the device, and there:{unpacked} ./build && ./validate"
         say(f"{package.target}: wrote {package.model}; {kit if form == 'jetson' else serve}")
     for note in done.notes:
         say(note)

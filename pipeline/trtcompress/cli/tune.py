@@ -33,7 +33,14 @@ POSITIVE = click.FloatRange(0, min_open=True)
     help="Requests that are always under way: tune for so many. [default: for as many as bring most]",
 )
 @click.option("--seconds", type=POSITIVE, default=1.0, show_default=True, metavar="S", help="Length of a window.")
-@click.option("--minutes", type=POSITIVE, default=10.0, show_default=True, metavar="M", help="To search, per model.")
+@click.option(
+    "--minutes",
+    type=POSITIVE,
+    default=10.0,
+    show_default=True,
+    metavar="M",
+    help="To search, per model; eight turns of the winner and what was there come on top.",
+)
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="In a request.")
 @server
 @packages

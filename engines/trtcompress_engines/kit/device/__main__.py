@@ -40,7 +40,14 @@ def _run(asked: argparse.Namespace) -> int:
             return build(kit, implicit=asked.implicit, dla=asked.dla, force=asked.force)
         from .validate import validate
 
-        return validate(kit, asked.backend, asked.seconds, Path(asked.output or ROOT / "results"))
+        output = Path(asked.output or ROOT / "results")
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # told now, and not behind minutes of measuring
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise KitError(f"no results can be written to {output} ({error.strerror}): name a folder with -o") from None
+        return validate(kit, asked.backend, asked.seconds, output)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code

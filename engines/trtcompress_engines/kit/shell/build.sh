@@ -1,13 +1,14 @@
 #!/bin/sh
 # Builds the engines with trtexec; what is there already, of the same graph, options and scales, is not built again.
 set -u
+usage="usage: ./build [--force] [--dla CORE]"
 . "$(dirname "$0")/common.sh"
 force= dla= refused=
 while [ $# -gt 0 ]; do
     case $1 in
     --force) force=1 ;;
     --dla) shift && dla=${1:?a core} ;;
-    *) fail 2 "usage: ./build [--force] [--dla CORE]" ;;
+    *) fail 2 "$usage" ;;
     esac
     shift
 done

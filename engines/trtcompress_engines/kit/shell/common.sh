@@ -9,6 +9,12 @@ fail() { # code, words
     exit "$1"
 }
 
+for word in "$@"; do
+    case $word in
+    -h | --help) echo "$usage" && exit 0 ;;
+    --backend*) fail 2 "$word needs Python 3.8 or newer: this device builds and measures with trtexec" ;;
+    esac
+done
 (cd "$here" && sha256sum -c --strict --quiet SHA256SUMS >/dev/null 2>&1) ||
     fail 3 "this kit is damaged: $(cd "$here" && sha256sum -c --strict --quiet SHA256SUMS 2>/dev/null | head -1) ; copy it again"
 

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Compares the engines with the golden outputs and measures them, with trtexec, tegrastats and awk.
 set -u
+usage="usage: ./validate [-o DIR]"
 . "$(dirname "$0")/common.sh"
 out=$here/results
 while [ $# -gt 0 ]; do
     case $1 in
     -o | --output) shift && out=${1:?a folder} ;;
-    *) fail 2 "usage: ./validate [-o DIR]" ;;
+    *) fail 2 "$usage" ;;
     esac
     shift
 done
