@@ -267,11 +267,11 @@ def test_a_server_that_dies_is_told_once_the_build_is_done_and_sent_later(tmp_pa
     stopped = threading.Event()
     upload = SharedStore.upload
 
-    def dies_at_the_third(self, key, entry, facts):
+    def dies_at_the_third(self, key, entry, facts, *, again=False):
         if len(list((tmp_path / "machine-a/objects").glob(f"*/*/{ENTRY}"))) == 3 and not stopped.is_set():
             server.stop()
             stopped.set()
-        return upload(self, key, entry, facts)
+        return upload(self, key, entry, facts, again=again)
 
     monkeypatch.setattr(SharedStore, "upload", dies_at_the_third)
     built, _ = build(config, tmp_path / "a", store=f"s3://{BUCKET}/x")
