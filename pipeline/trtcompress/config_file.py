@@ -162,8 +162,12 @@ def _explain(error: ValidationError, where: Any) -> ConfigError:
         hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(names)}"
         hint = elsewhere or hint
     elif first["type"] == "missing" and isinstance(path[-1], int):
-        path, what = path[:-1], f"'{first['input']}' is too short: {path[-1] + 1} values are needed"
-        hint = "the least, the usual and the greatest length: [1, 8, 16]" if path[:2] == ("model", "inputs") else hint
+        path, what = path[:-1], f"{list(first['input'])} holds too few values"
+        hint = (
+            "three are needed, the least, the usual and the greatest length: [1, 8, 16]"
+            if path[:2] == ("model", "inputs")
+            else hint
+        )
     elif first["type"] == "string_pattern_mismatch" and path[-1] == "version":
         what, hint = f"'{first['input']}' is no version of TensorRT", 'two numbers or more, such as "10.3"'
     elif first["type"] == "missing":

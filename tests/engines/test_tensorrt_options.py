@@ -42,7 +42,7 @@ def size(engine: Engine) -> int:
     [
         ("rtx-4090", "1.7", {"hardware_compatible": True}, "a target such as rtx-3090\\+rtx-4090"),
         ("rtx-4090", "1.7", {"version_compatible": True}, "in the release that made them alone"),
-        ("rtx-4090", "1.7", {"dla": 0}, "RTX cards have no DLA"),
+        ("rtx-4090", "1.7", {"dla": 0}, "it has no DLA"),
         ("rtx-4090", "1.7", {"strip": True}, "needs an NVIDIA driver"),
         ("jetson-xavier-nx", "8.5.2", {"optimization_level": 5}, "it came with TensorRT 8.6"),
         ("jetson-xavier-nx", "8.5.2", {"weight_streaming": True}, "it came with TensorRT 10.0"),

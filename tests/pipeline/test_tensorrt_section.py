@@ -74,7 +74,7 @@ def recipe_in(folder: Path) -> dict[str, Any]:
         ("rtx-4090", ["tensorrt.profiles=[{y: {batch: 1}}]"], "profiles.0.y", "has no 'y' with a range; it has x"),
         ("rtx-4090", ["tensorrt.profiles=[{x: {length: 1}}]"], "profiles.0.x.length", "is not given"),
         ("a100", ["tensorrt.version='ten'"], "tensorrt.version", "'ten' is no version of TensorRT"),
-        ("a100", ["model.inputs.x.batch=[1, 2]"], "model.inputs.x.batch", "is too short: 3 values are needed"),
+        ("a100", ["model.inputs.x.batch=[1, 2]"], "model.inputs.x.batch", "holds too few values"),
         ("a100", ["tensorrt.dla=0"], "tensorrt.dla", "it has no DLA"),
     ],
 )  # fmt: skip
