@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,6 @@ from .validation import Validation, deployed_file
 MANIFEST = "manifest.json"
 PLACING = ".placing.json"
 """Names of the files of a build that is being put in place: after a kill, the next build knows them for its own."""
-
-HELD = ".lock"
-"""Name of the file that the writer of a build folder locks. It stays: who waits for it must wait for the same file."""
 
 _REPOSITORIES = ("triton/", "triton-python/")
 
@@ -63,13 +61,15 @@ def only_writer(build_dir: Path) -> Iterator[None]:
     """
     with store_errors(build_dir):
         build_dir.mkdir(parents=True, exist_ok=True)
-        stream = (build_dir / HELD).open("w")
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel drops it when the process dies
+        handle = os.open(build_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # the kernel drops it when the process dies
         with store_errors(build_dir):
             sweep(build_dir)
         yield
         (build_dir / PLACING).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def place_artifacts(run: Run, store: Store, build_dir: Path) -> Placed:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from builds import build, manifest, project, promised, start
-from nfs_locks import over_nfs
 from trtcompress.assemble import only_writer
 
 
@@ -68,8 +67,7 @@ def test_two_builds_into_one_folder_leave_one_of_them_whole(tmp_path: Path):
     }
 
 
-def test_the_second_writer_of_a_folder_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    over_nfs(monkeypatch)
+def test_the_second_writer_of_a_folder_waits(tmp_path: Path):
     order: list[str] = []
     entered = threading.Event()
 

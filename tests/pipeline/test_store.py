@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -10,10 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from nfs_locks import over_nfs
 from trtcompress.store import ENTRY, Store, abandon, is_whole, store_errors
 from trtcompress_graph.errors import StoreError
 
@@ -176,11 +177,22 @@ def test_a_scratch_is_swept_when_its_owner_is_gone_and_not_before(store: Store, 
     assert store.entries() == []
 
 
-def test_a_scratch_of_another_machine_is_left_until_its_owner_is_gone(
-    store: Store, writer: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
-):
-    """As where `~/.cache` lies on NFS."""
-    over_nfs(monkeypatch)
+@pytest.fixture
+def other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks as another machine sees them over NFS: those of files that are open for writing, and no others."""
+    lock = fcntl.flock
+
+    def over_nfs(file: int | IO[str], operation: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", over_nfs)
+
+
+@pytest.mark.usefixtures("other_machine")
+def test_a_scratch_of_another_machine_is_left_until_its_owner_is_gone(store: Store, writer: subprocess.Popen[str]):
+    """As when `~/.cache` lies on NFS."""
     scratch = Path(read_line(writer))
     Store(store.root)
     assert (scratch / "half").exists()
