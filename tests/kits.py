@@ -88,7 +88,7 @@ def engine(told: dict[str, Any], name: str) -> dict[str, Any]:
 
 def note(kit: Path, name: str) -> dict[str, Any]:
     """How the stand-in for TensorRT was told to build an engine."""
-    found: dict[str, Any] = json.loads((kit / "engines" / f"{name}.plan").read_bytes().partition(b"\n")[0])
+    found: dict[str, Any] = json.loads((kit / "engines" / f"{name}.plan").read_bytes()[4:].partition(b"\n")[0])
     return found
 
 

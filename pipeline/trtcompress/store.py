@@ -356,7 +356,8 @@ def store_errors(
                 where=str(error.filename or root),
                 hint=f"free some space{free}, or name another folder with {options}",
             ) from error
-        if error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT):
+        nowhere = error.errno == errno.ENOENT and not root.exists()  # as under /proc, where no folder is made
+        if nowhere or error.errno in (*READ_ONLY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise StoreError(
                 f"cannot write here: {error.strerror}",
                 where=str(error.filename or root),

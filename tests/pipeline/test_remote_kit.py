@@ -137,7 +137,7 @@ def test_engines_and_measurements_come_back_and_are_judged(project: Path, tmp_pa
     assert verdicts["max_latency_ms:batch1"] == verdicts["max_metric_drop:top1"] == "pass"
     joined(out)
     assert measured(out)["device"]["tensorrt"] == "10.13.2"
-    assert json.loads(plan.read_bytes().partition(b"\n")[0])["typed"]
+    assert json.loads(plan.read_bytes()[4:].partition(b"\n")[0])["typed"]
     served = out / "small/triton/h100/small/1/model.plan"
     assert served.read_bytes() == plan.read_bytes()
     assert runs(server) == ["build", "validate"]

@@ -231,7 +231,7 @@ class Builder:
             "dla": config.DLA_core if config.default_device_type is DeviceType.DLA else None,
             "cache": calibrator.read_calibration_cache().decode() if calibrator is not None else "",
         }
-        return json.dumps(note).encode() + b"\n" + network.model
+        return b"ftrt" + json.dumps(note).encode() + b"\n" + network.model
 
 
 class _Context:
@@ -415,7 +415,7 @@ class Runtime:
         assert isinstance(logger, Logger)
 
     def deserialize_cuda_engine(self, serialized_engine):
-        note, _, model = serialized_engine.partition(b"\n")
+        note, _, model = serialized_engine[len(b"ftrt") :].partition(b"\n")
         found = json.loads(note)
         if "VERSION_COMPATIBLE" in found["flags"] and not self.engine_host_code_allowed:
             return None

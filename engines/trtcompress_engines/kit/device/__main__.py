@@ -46,7 +46,9 @@ def _run(asked: argparse.Namespace) -> int:
         except OSError as error:  # told now, and not behind minutes of measuring
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise KitError(f"no results can be written to {output} ({error.strerror}): name a folder with -o") from None
+            raise KitError(
+                f"no results can be written to {output} ({error.strerror}): name a folder with -o", code=4
+            ) from None
         return validate(kit, asked.backend, asked.seconds, output)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
