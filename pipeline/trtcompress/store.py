@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from trtcompress_graph.errors import StoreError
 
@@ -111,9 +111,8 @@ class Store:
         path = self.root / "tmp" / secrets.token_hex(12)
         with ExitStack() as ending:
             with store_errors(self.root):
-                stream = ending.enter_context(_lock_of(path).open("w"))
+                ending.enter_context(_held(path))
                 ending.callback(_lock_of(path).unlink, missing_ok=True)
-                fcntl.flock(stream, fcntl.LOCK_EX)
                 path.mkdir()  # only now, so that it is never seen without its lock
             ending.callback(shutil.rmtree, path, ignore_errors=True)
             _in_use.add(path)
@@ -239,9 +238,8 @@ class Store:
             try:
                 with _lock_of(folder).open("r+") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if folder.exists() or _is_old(_lock_of(folder)):
-                        shutil.rmtree(folder, ignore_errors=True)
-                        _lock_of(folder).unlink(missing_ok=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    _lock_of(folder).unlink(missing_ok=True)
             except FileNotFoundError:  # moved there to be removed
                 shutil.rmtree(folder, ignore_errors=True)
             except OSError:  # held, or not ours to remove
@@ -252,9 +250,15 @@ def _lock_of(scratch: Path) -> Path:
     return scratch.with_name(f"{scratch.name}{LOCK}")
 
 
-def _is_old(lock: Path) -> bool:
-    """Whether it was made so long ago that whoever made it must have made the folder since, or was killed before."""
-    return time.time() - lock.stat().st_mtime > 3600
+def _held(scratch: Path) -> IO[str]:
+    """The lock of a scratch folder, held; a new one where it was swept before it was."""
+    while True:
+        stream = _lock_of(scratch).open("w")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), _lock_of(scratch).stat()):
+                return stream
+        stream.close()
 
 
 def _make(folder: Path) -> None:

@@ -205,14 +205,29 @@ def test_a_scratch_of_another_machine_is_left_until_its_owner_is_gone(store: Sto
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_what_was_left_without_a_lock_is_swept_and_a_lock_without_a_folder_when_it_is_old(store: Store):
+def test_what_was_left_without_a_lock_is_swept_and_a_lock_that_nobody_holds(store: Store):
     (store.root / "tmp/removed").mkdir()
     (store.root / "tmp/removed/half").write_text("x")
-    for name, age in (("begun.lock", 0), ("killed.lock", 86400)):
-        (store.root / "tmp" / name).touch()
-        os.utime(store.root / "tmp" / name, (time.time() - age,) * 2)
+    (store.root / "tmp/killed.lock").touch()
     Store(store.root)
-    assert [path.name for path in (store.root / "tmp").iterdir()] == ["begun.lock"]
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_lock_that_is_swept_before_it_is_held_is_made_anew(store: Store, monkeypatch: pytest.MonkeyPatch):
+    flock, seen = fcntl.flock, []
+
+    def late(stream, how):
+        if not seen:  # another build starts, and sweeps, in this moment
+            seen.append(Path(stream.name))
+            Store(store.root)
+            assert not seen[0].exists()
+        flock(stream, how)
+
+    monkeypatch.setattr("trtcompress.store.fcntl.flock", late)
+    with store.scratch() as out:
+        monkeypatch.undo()
+        Store(store.root)
+        assert out.is_dir(), "it is held"
 
 
 def test_whoever_waits_for_a_lock_gets_what_the_other_made(store: Store, writer: subprocess.Popen[str]):
