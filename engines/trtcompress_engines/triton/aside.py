@@ -12,10 +12,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trtcompress_graph.errors import StoreError
+
 _log = logging.getLogger(__name__)
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
+
+
+@contextmanager
+def repository_errors(place: Path, hint: str = "free some space") -> Iterator[None]:
+    """Say what cannot be written in a repository, and what to do.
+
+    Raises:
+        StoreError: what lies at `place` cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"the model repository cannot be written: {error.strerror or error}"
+        raise StoreError(what, where=str(place), hint=hint) from error
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trtcompress_graph.errors import RepositoryError, StoreError
+from trtcompress_graph.errors import RepositoryError
 
-from .aside import take_away
+from .aside import repository_errors, take_away
 from .modelconfig import parse_config
 from .versions import served_version, versions
 
@@ -116,14 +116,8 @@ def will_put(repository: Path, names: Iterable[str]) -> None:
     Raises:
         StoreError: the note cannot be written.
     """
-    try:
+    with repository_errors(repository / LEFT):
         _note(repository, sorted({*names, *_noted(repository)}))
-    except OSError as error:
-        raise StoreError(
-            f"the model repository cannot be written: {error.strerror or error}",
-            where=str(repository / LEFT),
-            hint="free some space",
-        ) from error
 
 
 def _noted(repository: Path) -> set[str]:

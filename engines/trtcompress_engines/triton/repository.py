@@ -10,12 +10,12 @@ from pathlib import Path
 
 from trtcompress_graph.axes import Axes, plain_axes
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import MissingPathError, StoreError, UsageError
+from trtcompress_graph.errors import MissingPathError, UsageError
 from trtcompress_graph.load import copy_model
 from trtcompress_graph.target import Engine, Target
 
 from ..kit.device import streaming
-from .aside import put_folder
+from .aside import put_folder, repository_errors
 from .batching import batching
 from .bound import as_bound
 from .config import Serving, config_text
@@ -75,21 +75,15 @@ def write_repository(
     graph = as_bound(engine)
     batch = batching(graph, axes, options)
     check_types((*graph.inputs, *graph.outputs), chosen.serving.backend)
-    try:
-        with put_folder(repository / name) as folder:
-            model = _write_version(engine, chosen, folder / VERSION)
-            plan = model.suffix == ".plan"
-            write_digests(model, *([write_tensors(model, graph, batch.greatest)] if plan else []))
-            ranges = parameters(graph, axes, batch.max_size > 0)
-            serving = _described(engine, target, chosen.serving, ranges)
-            text = config_text(name, graph, serving, batch, axes, options)
-            (folder / "config.pbtxt").write_text(text, encoding="ascii")
-    except OSError as error:
-        raise StoreError(
-            f"the model repository cannot be written: {error.strerror or error}",
-            where=str(repository / name),
-            hint="free some space, or choose another folder with --out",
-        ) from error
+    hint = "free some space, or choose another folder with --out"
+    with repository_errors(repository / name, hint), put_folder(repository / name) as folder:
+        model = _write_version(engine, chosen, folder / VERSION)
+        plan = model.suffix == ".plan"
+        write_digests(model, *([write_tensors(model, graph, batch.greatest)] if plan else []))
+        ranges = parameters(graph, axes, batch.max_size > 0)
+        serving = _described(engine, target, chosen.serving, ranges)
+        text = config_text(name, graph, serving, batch, axes, options)
+        (folder / "config.pbtxt").write_text(text, encoding="ascii")
     return repository / name
 
 

@@ -18,10 +18,9 @@ import numpy as np
 import trtcompress_graph.preprocessing
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.digest import files_digest
-from trtcompress_graph.errors import StoreError
 from trtcompress_graph.model import Model, TensorSpec
 
-from .aside import put_folder
+from .aside import put_folder, repository_errors
 from .batching import Batching
 from .config import Serving, config_text
 from .datatypes import STEP_TYPES, Backend, check_types
@@ -145,24 +144,18 @@ def _write(
     described = f"{runner}.json"
     held = {"model_file": described, "runner": runner, **parameters(told, axes, batch.max_size > 0)}
     serving = Serving(_PYTHON, "model.py", described, "KIND_CPU", held)
-    try:
-        with put_folder(repository / link.served) as folder:
-            version = folder / VERSION
-            for place, source in {**{file: SERVED / file for file in _ENTRY}, **files}.items():
-                (version / place).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, version / place)
-            digests = {place: files_digest([version / place]) for place in sorted(files)}
-            path = version / described
-            path.write_text(json.dumps({**step, "files": digests}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            checksum(path).write_text(f"{files_digest([path])}  {path.name}\n", encoding="utf-8")
-            text = config_text(link.served, told, serving, alone, axes, replace(options, warmup="off"))
-            (folder / "config.pbtxt").write_text(text, encoding="ascii")
-    except OSError as error:
-        raise StoreError(
-            f"the model repository cannot be written: {error.strerror or error}",
-            where=str(repository / link.served),
-            hint="free some space, or choose another folder with --out",
-        ) from error
+    hint = "free some space, or choose another folder with --out"
+    with repository_errors(repository / link.served, hint), put_folder(repository / link.served) as folder:
+        version = folder / VERSION
+        for place, source in {**{file: SERVED / file for file in _ENTRY}, **files}.items():
+            (version / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, version / place)
+        digests = {place: files_digest([version / place]) for place in sorted(files)}
+        path = version / described
+        path.write_text(json.dumps({**step, "files": digests}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        checksum(path).write_text(f"{files_digest([path])}  {path.name}\n", encoding="utf-8")
+        text = config_text(link.served, told, serving, alone, axes, replace(options, warmup="off"))
+        (folder / "config.pbtxt").write_text(text, encoding="ascii")
 
 
 def _lengths(spec: TensorSpec) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from trtcompress_graph.errors import StoreError
 
-from .aside import put_folders
+from .aside import put_folders, repository_errors
 from .asked_models import CONFIG
 from .modelconfig import parse_config, to_text
 from .versions import link_or_copy, versions
@@ -79,15 +79,8 @@ def written(places: Sequence[Path]) -> Iterator[list[Path]]:
     Raises:
         StoreError: one cannot be written.
     """
-    try:
-        with put_folders(places) as folders:
-            yield folders
-    except OSError as error:
-        raise StoreError(
-            f"the model repository cannot be written: {error.strerror or error}",
-            where=str(places[0]),
-            hint="free some space",
-        ) from error
+    with repository_errors(places[0]), put_folders(places) as folders:
+        yield folders
 
 
 @contextmanager
