@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -95,12 +97,24 @@ def _connect(address: str) -> None:
 
     for left in reversed(range(_TRIES)):
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
+            with _signals_kept():
+                ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
             return
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             if left and isinstance(error, ConnectionAbortedError):
                 continue
             raise no_answer(address, (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray's own handler of SIGTERM ends the program with no word and the number of the signal, and stays for good."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _head(address: str) -> str:

@@ -170,15 +170,16 @@ def waiting(folder: Path, *targets: str, name: str = "small") -> Path:
     return config
 
 
-@inside_and_outside
-def test_an_interrupt_ends_it(nodes: RayNodes, tmp_path: Path, outside: bool) -> None:
+@pytest.mark.parametrize(("outside", "number", "code"), [(True, signal.SIGINT, 130), (False, signal.SIGTERM, 143)])
+def test_a_signal_ends_it(nodes: RayNodes, tmp_path: Path, outside: bool, number: signal.Signals, code: int) -> None:
     config = waiting(tmp_path / "project", "cpu:float")
     process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
     wait_for(process, lambda: read_on(config.parent))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=300)
-    assert (process.returncode, out) == (130, ""), err
-    assert "interrupted: nothing half-written is left" in err
+    assert (process.returncode, out) == (code, ""), err
+    assert "interrupted" in err
+    assert "nothing half-written is left" in err
     assert "Traceback" not in err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -54,6 +55,18 @@ def test_a_head_that_did_not_bring_up_its_end_is_asked_again(
     with nullcontext() if failures < tries else pytest.raises(UnreachableError, match="Initialization failure"):
         ray_cluster._connect("ray://head:10001")
     assert asked == ["ray://head:10001"] * tries
+
+
+def test_a_connection_leaves_signals_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sets a handler of its own, and leaves it."""
+    ray = pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)))
+    try:
+        ray_cluster._connect("head:6379")
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ids(target: str, *nodes: Node) -> tuple[list[str], str]:
