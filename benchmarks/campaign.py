@@ -1,10 +1,11 @@
 """Proofs that take long, run whole: the tests run a seeded sample of each.
 
-    python benchmarks/campaign.py [--part NAME ...] [--kills 400]
+    python benchmarks/campaign.py [--part NAME ...] [--kills 400] [--seeds 5]
 
-Builds are killed at random moments, each real model of the tests is built for RTX cards, and each example is built as
-it stands. A campaign is cut into rounds; each finished round is kept at once in `results/campaign.json` with the commit
-that it ran on, so that the same command goes on after it was stopped. Its exit code is 1 where anything was found.
+Builds are killed at random moments, each real model of the tests is built for RTX cards, each example is built as it
+stands, and the tests whose inputs are generated run with other seeds than the suite's. A campaign is cut into rounds;
+each finished round is kept at once in `results/campaign.json` with the commit that it ran on, so that the same command
+goes on after it was stopped. Its exit code is 1 where anything was found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -26,13 +28,14 @@ from trtcompress_graph.errors import TrtCompressError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 KILLS_A_ROUND = 20
-PARTS = ("kills", "rtx", "examples")
+PARTS = ("kills", "rtx", "examples", "generated")
 FAULTS = ("half_written", "made_again", "different", "left_behind", "failed")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=400, help="builds killed at random moments, in all")
+    parser.add_argument("--seeds", type=int, default=5, help="of the tests whose inputs are generated")
     parser.add_argument("--part", action="append", choices=PARTS, help="repeat it; all without any")
     arguments = parser.parse_args()
     parts = arguments.part or PARTS
@@ -49,12 +52,15 @@ def main() -> int:
         built(result)
     if "examples" in parts:
         examples(result)
+    if "generated" in parts:
+        generated(result, arguments.seeds)
     rounds = result["kills"].values()
     faults = {name: sum(len(round_[name]) for round_ in rounds) for name in FAULTS}
     faults["rtx"] = sum(len(round_["faults"]) for round_ in result["rtx"].values())
     faults["examples"] = sum(round_["code"] != 0 for round_ in result["examples"].values())
+    faults["generated"] = sum(len(round_["failed"]) for round_ in result["generated"].values())
     kills = sum(len(round_["entries_at_kill"]) for round_ in rounds)
-    done = {name: len(result[name]) for name in ("rtx", "examples")}
+    done = {name: len(result[name]) for name in PARTS[1:]}
     print(json.dumps({"kills": kills, **done, "faults": faults}))
     return 1 if any(faults.values()) else 0
 
@@ -107,6 +113,28 @@ def examples(result: dict[str, Any]) -> None:
         result["examples"][name] = {"seconds": seconds, "code": ran.returncode, "verdict": verdict}
         save("campaign", result)
         print(f"example, {name}: {verdict}", file=sys.stderr)
+
+
+def generated(result: dict[str, Any], seeds: int) -> None:
+    """Tests whose inputs are generated, a round for each seed. Minutes each."""
+    root = Path(__file__).parents[1]
+    for seed in range(seeds):
+        if str(seed) in result["generated"]:
+            continue
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="trtcompress-campaign-") as folder:
+            report = Path(folder) / "report.xml"
+            chosen = ("-m", "hypothesis", "--hypothesis-profile=random", f"--hypothesis-seed={seed}")
+            command = (sys.executable, "-m", "pytest", *chosen, f"--junit-xml={report}", "-p", "no:cacheprovider")
+            ran = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False)
+            cases = list(ElementTree.parse(report).iter("testcase")) if report.is_file() else []
+        failed = [f"{one.get('classname')}::{one.get('name')}" for one in cases if one.find("failure") is not None]
+        if ran.returncode and not failed:
+            failed = [f"exit code {ran.returncode}"]
+        seconds = time.perf_counter() - started
+        result["generated"][str(seed)] = {"seconds": seconds, "tests": len(cases), "failed": failed}
+        save("campaign", result)
+        print(f"generated, seed {seed}: {', '.join(failed) or 'nothing found'}", file=sys.stderr)
 
 
 def kept(commit: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""With pytest-xdist each process has cores and a folder of temporary files of its own: none disturbs another."""
+"""Generated examples are the same in each run; with pytest-xdist each process has cores and a folder of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import tempfile
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True)
+settings.register_profile("random")
+settings.load_profile("seeded")  # `benchmarks/campaign.py` asks for others
 
 FOLDER = pytest.StashKey[str]()
 

@@ -84,14 +84,14 @@ def _pieces(scale: Tensor, first: Tensor, *others: Tensor) -> Iterator[tuple[Ten
     """Views of the same places in some tensors of one shape, one after the other; whole ones where there is no need.
 
     Args:
-        scale: one of several numbers goes with whole tensors alone, and so do their bounds.
+        scale: one of several numbers or axes goes with whole tensors alone, and so do their bounds.
         first: on a CPU and dense, to be cut.
         *others: in the same order of axes.
     """
     tensors = (first, *others)
     alike = all(tensor.stride() == first.stride() for tensor in others)
     large = first.device.type == "cpu" and first.numel() >= 2 * PIECE
-    if scale.numel() > 1 or not large or not alike or not _dense(first):
+    if scale.numel() > 1 or scale.dim() > 1 or not large or not alike or not _dense(first):
         yield tensors
         return
     flat = (tensor.as_strided((first.numel(),), (1,), tensor.storage_offset()) for tensor in tensors)
