@@ -9,6 +9,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from trtcompress.ray_cluster import sigterm_kept
 from trtcompress.store import ENTRY
 
 MEMORY = 80 * 2**20
@@ -36,7 +37,8 @@ class RayNodes:
             self.client_port = int(one.getsockname()[1])
         head = {"num_cpus": 0, "object_store_memory": MEMORY, "include_dashboard": False, "_system_config": SOON}
         head["ray_client_server_port"] = self.client_port
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        with sigterm_kept():
+            self.cluster = Cluster(initialize_head=True, head_node_args=head)
         (self.folder / "share").mkdir(parents=True)
         return self
 
@@ -44,9 +46,10 @@ class RayNodes:
         """Start a node; `rtx_4090=1` gives it the resource of that target."""
         own = {f"trtcompress:{key.replace('_', '-')}": amount for key, amount in resources.items()}
         environment = {**self.given, "XDG_CACHE_HOME": str(self.folder / name), "TRTCOMPRESS_STORE": ""}
-        self.nodes[name] = self.cluster.add_node(
-            num_cpus=1, object_store_memory=MEMORY, resources=own, env_vars=environment
-        )
+        with sigterm_kept():
+            self.nodes[name] = self.cluster.add_node(
+                num_cpus=1, object_store_memory=MEMORY, resources=own, env_vars=environment
+            )
 
     def kill(self, name: str) -> None:
         """Kill a node with everything that runs on it, at once."""

@@ -87,6 +87,17 @@ def connected(address: str | None) -> Iterator[str]:
             ray.shutdown()
 
 
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Ray's own handler of SIGTERM ends the program with no word and the number of the signal, and stays for good."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _connect(address: str) -> None:
     """Connect, and again where the head did not bring up its end.
 
@@ -97,24 +108,13 @@ def _connect(address: str) -> None:
 
     for left in reversed(range(_TRIES)):
         try:
-            with _signals_kept():
+            with sigterm_kept():
                 ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
             return
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             if left and isinstance(error, ConnectionAbortedError):
                 continue
             raise no_answer(address, (str(error).splitlines() or [type(error).__name__])[0]) from error
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray's own handler of SIGTERM ends the program with no word and the number of the signal, and stays for good."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _head(address: str) -> str:
