@@ -21,7 +21,7 @@ demo-ocr: setup
 
 test: check
 	sh docker/install-tests.sh
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

@@ -15,6 +15,18 @@ settings.register_profile("random")
 settings.load_profile("seeded")  # `benchmarks/campaign.py` asks for others
 
 FOLDER = pytest.StashKey[str]()
+LONGEST = (
+    "ray_build",
+    "examples",
+    "recover",
+    "determinism",
+    "processes",
+    "triton_tune",
+    "triton_switch",
+    "serve",
+    "resume",
+)
+"""Files whose few tests take minutes: they begin first, so that no process waits for the last of them."""
 
 
 def pytest_configure(config: Any) -> None:
@@ -25,6 +37,11 @@ def pytest_configure(config: Any) -> None:
     if hasattr(os, "sched_setaffinity"):  # what is timed has a core to itself, and no thread waits for another
         cores, place, count = sorted(os.sched_getaffinity(0)), int(worker["workerid"][2:]), worker["workercount"]
         os.sched_setaffinity(0, cores[place::count] or cores)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 def pytest_unconfigure(config: Any) -> None:
