@@ -203,9 +203,8 @@ def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: 
         result = build_plan(graph, recipe, folder)
         (folder / recipe.plan).unlink()
     major, minor = capability
-    return f"parsed and built by TensorRT for RTX {result.version} for SM{major}{minor}; " + ", ".join(
-        f"in {key[:-6].upper()}: {told}" for key, told in result.details.items() if key in _TOLD
-    )
+    told = ", ".join(f"in {key[:-6].upper()}: {told}" for key, told in result.details.items() if key in _TOLD)
+    return f"parsed and built by TensorRT for RTX {result.version} for SM{major}{minor}" + (f"; {told}" if told else "")
 
 
 def nearest(capability: tuple[int, int]) -> tuple[int, int]:
