@@ -51,7 +51,7 @@ def _asked(builder: BuilderRef) -> dict[str, Any]:
 
 def _flags(graph: Model, by_cache: bool, sparse: bool | None) -> tuple[str, ...]:
     """Flags of the graph's types, and of sparse weights: as asked, else where they are."""
-    from trtcompress_engines.kit.flags import builder_flags
+    from trtcompress_engines.builder_flags import builder_flags
 
     found = {"FP16", "INT8"} if by_cache else set(builder_flags(graph))
     if by_cache and sparse is None and "SPARSE_WEIGHTS" in builder_flags(graph):

@@ -14,6 +14,8 @@ from trtcompress_engines.backend import CompileOptions, backend_for, not_here
 from trtcompress_engines.backends import tensorrt as backend_module
 from trtcompress_engines.backends import trt_load
 from trtcompress_engines.backends.tensorrt import nearest
+from trtcompress_engines.backends.trt_recipe import make_recipe
+from trtcompress_engines.builder_flags import builder_flags
 from trtcompress_engines.parsed_graphs import OLDER, WIDENED
 from trtcompress_engines.targets import resolve_target
 from trtcompress_engines.tensorrt_options import TensorRTOptions
@@ -97,7 +99,8 @@ def test_a_release_whose_parser_takes_no_such_opset_is_given_an_older_graph(tmp_
     assert engine.graph.path == path
     assert engine.details["built_of"].startswith("opset 17, for TensorRT 8.6.2")
     assert (WIDENED in engine.details["built_of"]) is fp16  # before opset 19 a scale is float32
-    assert f"--onnx={OLDER} --saveEngine=int8.plan --fp16 --int8" in engine.details["how_to_build"]
+    flags = "--fp16 --int8" if fp16 else "--int8"
+    assert f"--onnx={OLDER} --saveEngine=int8.plan {flags} " in engine.details["how_to_build"]
     assert f"  {OLDER}'" in (tmp_path / "out/reproduce.sh").read_text()
     assert onnx.load(older).opset_import[0].version == 17
     x = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float16 if fp16 else np.float32)
@@ -110,6 +113,28 @@ def test_a_release_whose_parser_takes_no_such_opset_is_given_an_older_graph(tmp_
     same = backend_for(target).compile(read_model(path), target, "trt-int8", newer, tmp_path / "newer")
     assert "built_of" not in same.details
     assert not (tmp_path / "newer" / OLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "allowed"),
+    [
+        ({}, ()),
+        ({"fp16": True}, ("FP16",)),
+        ({"int8": True}, ("INT8",)),
+        ({"int8": True, "fp16": True}, ("FP16", "INT8")),
+    ],
+)
+def test_before_10_flags_allow_the_types_of_the_graph_and_no_others(
+    tmp_path: Path, made: dict[str, bool], allowed: tuple[str, ...]
+):
+    """Else a float32 model, such as the one that engines are timed against, would be computed in FP16."""
+    graph = read_model(write_cnn(tmp_path / "model.onnx", **made))
+    for version in ("8.4.1", "8.6.2"):
+        recipe = make_recipe(Release("classic", version), graph, "model.plan", TensorRTOptions(), [])
+        assert recipe.flags == allowed == builder_flags(graph), "as in a kit"
+    on_dla = make_recipe(Release("classic", "8.6.2"), graph, "model.plan", TensorRTOptions(dla=0), [])
+    assert {"FP16", *allowed} <= set(on_dla.flags)
+    assert not make_recipe(Release("classic", "10.3.0"), graph, "model.plan", TensorRTOptions(), []).flags
 
 
 def test_an_operator_that_its_parser_does_not_have_is_named(tmp_path: Path):

@@ -55,7 +55,7 @@ class TensorRTBackend:
         refuse(options.tensorrt, target, release, gpu=True)
         with staged(out) as folder:
             source, told = _source(graph, target, options, release, folder)
-            recipe = lay_out(source, release, file, options)
+            recipe = lay_out(source, release, file, options, graph)
             result = build_plan(source, recipe, folder, options.implicit.batches if options.implicit else None)
             digest = files_digest([folder / file])
             caches = {
@@ -94,7 +94,7 @@ class TensorRTBackend:
         checked = check_graph(graph, target, options, out)
         with staged(out) as folder:
             source, told = _source(graph, target, options, release, folder)
-            recipe = lay_out(source, release, graph.path.with_suffix(".plan").name, options)
+            recipe = lay_out(source, release, graph.path.with_suffix(".plan").name, options, graph)
             write_reproduce(recipe, source, folder)
         return Engine(
             path=graph.path,
@@ -174,14 +174,15 @@ def needed(options: CompileOptions) -> tuple[Feature, ...]:
     return (*options.tensorrt.asked, *(("implicit",) if options.implicit is not None else ()))
 
 
-def lay_out(source: Model, release: Release, plan: str, options: CompileOptions) -> Recipe:
-    """The recipe of an engine.
+def lay_out(source: Model, release: Release, plan: str, options: CompileOptions, graph: Model) -> Recipe:
+    """The recipe of an engine, built of `source`, in the types of `graph`.
 
     Raises:
         CompileError: a profile does not fit the graph.
     """
     profiles = checked_profiles(source, options)
-    return make_recipe(release, source, plan, options.tensorrt, profiles, implicit=options.implicit is not None)
+    implicit = options.implicit is not None
+    return make_recipe(release, source, plan, options.tensorrt, profiles, implicit=implicit, typed=graph)
 
 
 def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: Path) -> str:

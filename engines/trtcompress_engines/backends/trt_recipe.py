@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model
 
 from ..backend import Profile
+from ..builder_flags import type_flags
 from ..sparsity import sparse_weights
 from ..tensorrt_options import TensorRTOptions
 from ..tensorrt_release import Flavour, Release
@@ -18,7 +18,7 @@ CALIBRATION_CACHE = "calibration.cache"
 FLOAT = "float.onnx"
 """The float model beside the graph, where the scales stand in a cache."""
 
-_QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_HAS_BF16 = (9, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ def make_recipe(
     *,
     capabilities: Sequence[tuple[int, int]] = (),
     implicit: bool = False,
+    typed: Model | None = None,
 ) -> Recipe:
     """Decide.
 
@@ -95,6 +96,7 @@ def make_recipe(
         profiles: least, usual and greatest shapes; empty where no axis is dynamic.
         capabilities: compute capabilities for TensorRT for RTX.
         implicit: the graph is a float one and its scales stand in `calibration.cache`.
+        typed: the graph in whose types it may compute, where float16 was widened for the parser.
     """
     classic = release.flavour == "classic"
     # A DLA takes its types from flags in the releases that have one
@@ -109,7 +111,10 @@ def make_recipe(
         strongly_typed=classic and not flagged,
         native_instance_norm=release.native_instance_norm
         and (options.hardware_compatible or options.version_compatible),
-        flags=(*(_precision(graph, implicit) if flagged else ()), *_flags(release, graph, options)),
+        flags=(
+            *(_precision(release, typed or graph, options, implicit) if flagged else ()),
+            *_flags(release, graph, options),
+        ),
         tf32=False if classic else None,
         workspace_mb=options.workspace_mb,
         optimization_level=options.optimization_level,
@@ -126,10 +131,13 @@ def _fixed(profiles: Sequence[Mapping[str, Profile]]) -> tuple[Mapping[str, Prof
     return tuple({name: (usual, usual, usual) for name, (_, usual, _) in held.items()} for held in profiles[:1])
 
 
-def _precision(graph: Model, implicit: bool) -> tuple[str, ...]:
-    """Before version 10, and on the implicit path, flags allow the types that stand in the graph."""
-    quantized = implicit or any(node.op_type in _QUANTIZING for node in load_ir(graph).graph.all_nodes())
-    return ("FP16", "INT8") if quantized else ("FP16",)
+def _precision(release: Release, graph: Model, options: TensorRTOptions, implicit: bool) -> tuple[str, ...]:
+    """Before version 10 flags allow the types that stand in the graph; on the implicit path those of its engine."""
+    if implicit:
+        return ("FP16", "INT8")
+    on_dla = {"FP16"} if options.dla is not None else set()  # which computes nothing in float32
+    lacking = {"BF16"} if release.number < _HAS_BF16 else set()  # whose parser refuses the graph in words
+    return tuple(sorted({*type_flags(graph), *on_dla} - lacking))
 
 
 def _flags(release: Release, graph: Model, options: TensorRTOptions) -> tuple[str, ...]:

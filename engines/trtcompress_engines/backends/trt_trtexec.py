@@ -10,6 +10,7 @@ from .trt_recipe import Recipe
 
 _BY_FLAG: Mapping[str, str] = {
     "FP16": "--fp16",
+    "BF16": "--bf16",
     "INT8": "--int8",
     "SPARSE_WEIGHTS": "--sparsity=enable",
     "REFIT": "--refit",

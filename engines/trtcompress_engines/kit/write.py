@@ -15,9 +15,9 @@ from trtcompress_graph.load import copy_model
 from trtcompress_graph.model import Model
 from trtcompress_graph.target import Target
 
+from ..builder_flags import builder_flags
 from .contents import Array, Arrays, GoldenBatch, KitContents, KitModel, Older
 from .device.kit import CACHE, IMPLICIT, SUMS, TIMING
-from .flags import builder_flags
 from .jetpack4 import needs_shell, write_shell
 from .readme import readme
 

@@ -41,7 +41,7 @@ def _for_this_machine(inputs: Mapping[str, Any]) -> bool:
 
 @stage(
     output="engine",
-    version=7,
+    version=8,
     leaves="engines/{subject}",
     scope="engine",
     libs=("onnxruntime", "polygraphy", "tensorrt", "tensorrt-rtx-cu13-bindings", "onnxruntime-ep-nv-tensorrt-rtx-cu13"),

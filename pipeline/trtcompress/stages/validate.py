@@ -40,7 +40,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=10,
+    version=11,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow", "tensorrt", "pycuda"),
