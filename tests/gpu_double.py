@@ -136,6 +136,7 @@ class Gpu:
         self.contexts: dict[int, int] = {}
         self.graphs: dict[int, list[tuple[Callable[[], None], float]]] = {}
         self.refuses_capture = False
+        self.shares_profiles = int(release.partition(".")[0]) >= 10  # before, a profile belongs to one context
         self.pinned: list[Any] = []
         self._alive: dict[int, Any] = {}
         self.trt: Any = double(read(release))
@@ -318,6 +319,7 @@ class _Engine:
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
         self.names = [*self.inputs, *self.outputs]
+        self.taken: set[int] = set()
         self.values = {v.name: v for v in (*self.session.get_inputs(), *self.session.get_outputs())}
 
     def mode(self, name: str) -> Any:
@@ -336,16 +338,29 @@ class _Engine:
 
 class _Context:
     def __init__(self, gpu: Gpu, engine: _Engine) -> None:
-        self._gpu, self._engine, self.profile = gpu, engine, 0
+        self._gpu, self._engine, self.profile = gpu, engine, -1
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        self._choose(0)
 
     def use(self, profile: int, stream: int) -> bool:
         assert stream in self._gpu.streams
+        return self._choose(profile)
+
+    def _choose(self, profile: int) -> bool:
+        """Contexts live as long as their engine here, and keep the profile that they use."""
+        taken = self._engine.taken
+        if self._engine.profiles and not self._gpu.shares_profiles:
+            if profile in taken - {self.profile}:
+                return False
+            taken.discard(self.profile)
+            taken.add(profile)
         self.profile = profile
         return True
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        if self.profile < 0:
+            return False
         least, _, greatest = self._engine.range(name, self.profile)
         self.shapes[name] = shape
         return all(a <= b <= c for a, b, c in zip(least, shape, greatest, strict=True))

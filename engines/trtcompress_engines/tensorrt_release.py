@@ -97,6 +97,11 @@ class Release:
         return self.flavour == "classic" and self.number < (10, 0)
 
     @property
+    def shares_profiles(self) -> bool:
+        """Whether several contexts of an engine may use one optimization profile; else the first one has it alone."""
+        return self.flavour == "rtx" or self.number >= (10, 0)
+
+    @property
     def keeps_types(self) -> str:
         """Flag of the builder that has layers on a DLA keep their types where they can, by its name."""
         return "PREFER_PRECISION_CONSTRAINTS" if self.number >= (8, 2) else "STRICT_TYPES"

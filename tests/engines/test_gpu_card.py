@@ -19,7 +19,7 @@ from gpu_kernel import HOST, TRT, Cuda, Twice
 from trtcompress_engines.gpu.clocks import read_clocks
 from trtcompress_engines.gpu.cuda_graph import NotCapturedError, capture, open_driver
 from trtcompress_engines.gpu.device import GpuDevice
-from trtcompress_engines.gpu.placed import Placed
+from trtcompress_engines.gpu.placed import Context, Placed
 from trtcompress_engines.gpu.present import gpu_names
 from trtcompress_engines.gpu.tensors import Tensors
 from trtcompress_engines.gpu.times import time_placed
@@ -42,7 +42,7 @@ def device() -> Iterator[GpuDevice]:
 
 
 def put(device: GpuDevice, engine: Twice) -> Placed:
-    return Placed(device, engine, Tensors(TRT, engine, PLAN), PLAN)
+    return Placed(device, Context(engine, PLAN), Tensors(TRT, engine, PLAN), PLAN)
 
 
 def numbers(count: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -79,6 +79,14 @@ def test_the_engine_answers_under_every_release(release: str, onnx: Path, plan: 
             feed = images(count, seed=count)
             np.testing.assert_allclose(runner.infer(feed)["logits"], right(onnx, feed), rtol=1e-4, atol=1e-5)
         assert runner.gpu_times(images(2), 2, 0.0).cuda_graph
+        feeds = {count: images(count) for count in (1, 8)}  # two batches are bound at once
+        (alone, full) = time_pair(runner, runner, feeds, seconds=0.0, min_pairs=3)
+        assert (alone.engine.batch, full.engine.batch) == (1, 8)
+        np.testing.assert_allclose(runner.infer(feeds[8])["logits"], right(onnx, feeds[8]), rtol=1e-4, atol=1e-5)
+        small, large = (runner._placed(feed) for feed in feeds.values())
+        for placed, feed in ((large, feeds[8]), (small, feeds[1]), (large, feeds[8])):
+            placed.run()
+            np.testing.assert_allclose(placed.outputs()["logits"], right(onnx, feed), rtol=1e-4, atol=1e-5)
     assert set(gpu.contexts.values()) == {0}
 
 
@@ -237,7 +245,7 @@ def test_the_nearest_profile_that_holds_the_shape_runs_it(onnx: Path, tmp_path: 
         for count, profile in ((4, 0), (8, 0), (9, 1), (2, 0), (64, 1)):
             feed = images(count)
             np.testing.assert_allclose(runner.infer(feed)["logits"], right(onnx, feed), rtol=1e-4, atol=1e-5)
-            assert runner._usual._profile == profile  # type: ignore[union-attr]
+            assert runner._usual.held.profile == profile  # type: ignore[union-attr]
         told = r"was not built for 'x' \[65, 3, 16, 16\]: it takes .* or 'x' \[1, 3, 16, 16\] to \[64, 3, 16, 16\]"
         with pytest.raises(EngineShapeError, match=told) as caught:
             runner.infer(images(65))

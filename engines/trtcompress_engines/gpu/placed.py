@@ -17,29 +17,43 @@ if TYPE_CHECKING:
     from ..backend import Array
 
 
-class Placed:
-    """An execution context of its own, with its buffers.
+class Context:
+    """An execution context, its optimization profile, and whose shapes and addresses it has at the moment.
 
     Args:
-        device: made current.
         engine: an ICudaEngine.
-        tensors: of the engine.
         plan: its file, for messages.
 
     Raises:
         CompileError: there is no memory for another context.
     """
 
-    def __init__(self, device: GpuDevice, engine: Any, tensors: Tensors, plan: Path) -> None:
+    def __init__(self, engine: Any, plan: Path) -> None:
+        self.context = engine.create_execution_context()
+        if self.context is None:
+            raise _failed(plan, "TensorRT could not make a context for it: is there memory left?")
+        self.profile = 0
+        self.holder: object = None
+
+
+class Placed:
+    """A batch and its buffers. It takes its context back where another batch has had it.
+
+    Args:
+        device: made current.
+        context: of the engine.
+        tensors: of the engine.
+        plan: its file, for messages.
+    """
+
+    def __init__(self, device: GpuDevice, context: Context, tensors: Tensors, plan: Path) -> None:
         self.driver, self.stream = device.driver, device.driver.Stream()
-        self._tensors, self._plan = tensors, plan
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise self._failed("TensorRT could not make a context for it: is there memory left?")
-        self._profile = 0
+        self.held, self._tensors, self._plan = context, tensors, plan
+        self._key = object()  # the context must not keep the buffers of whoever had it last
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._host: dict[str, Any] = {}
         self._device: dict[str, Any] = {}
+        self._addresses: dict[str, int] = {}
 
     def place(self, feed: Mapping[str, Array]) -> None:
         """Put one batch into the pinned memory.
@@ -67,13 +81,14 @@ class Placed:
             CompileError: the engine was not built for them.
         """
         profile = self._tensors.profile(shapes)
-        if profile != self._profile:
-            if not self._context.set_optimization_profile_async(profile, self.stream.handle):
+        self.held.holder = self._key
+        if profile != self.held.profile:
+            if not self.held.context.set_optimization_profile_async(profile, self.stream.handle):
                 raise self._failed(f"TensorRT refuses optimization profile {profile}")
             self.stream.synchronize()
-            self._profile = profile
+            self.held.profile = profile
         for name, shape in shapes.items():
-            if not self._context.set_input_shape(name, shape):
+            if not self.held.context.set_input_shape(name, shape):
                 raise self._failed(f"it takes no input '{name}' of shape {list(shape)}")
 
     def output_shape(self, name: str) -> tuple[int, ...]:
@@ -82,7 +97,7 @@ class Placed:
         Raises:
             CompileError: it depends on the data.
         """
-        shape = tuple(self._context.get_tensor_shape(name))
+        shape = tuple(self.held.context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
             raise self._failed(f"the length of its output '{name}' depends on the data")
         return shape
@@ -104,7 +119,13 @@ class Placed:
         else:
             self._device[name] = self.driver.mem_alloc(max(host.nbytes, 1))
             address = int(self._device[name])
-        self._context.set_tensor_address(name, address)
+        self._addresses[name] = address
+        self.held.context.set_tensor_address(name, address)
+
+    def _take_back(self) -> None:
+        self.set_shapes(self._shapes)
+        for name, address in self._addresses.items():
+            self.held.context.set_tensor_address(name, address)
 
     def copy_in(self) -> None:
         """Put the copies of the inputs on the stream."""
@@ -118,7 +139,9 @@ class Placed:
         Raises:
             CompileError: TensorRT could not.
         """
-        if not self._context.execute_async_v3(self.stream.handle):
+        if self.held.holder is not self._key:
+            self._take_back()
+        if not self.held.context.execute_async_v3(self.stream.handle):
             raise self._failed("TensorRT could not run it; its messages say why")
 
     def copy_out(self) -> None:
@@ -146,4 +169,8 @@ class Placed:
         return {name: self._host[name].copy() for name in self._tensors.outputs}
 
     def _failed(self, why: str) -> CompileError:
-        return CompileError(f"the engine does not run: {why}", where=str(self._plan))
+        return _failed(self._plan, why)
+
+
+def _failed(plan: Path, why: str) -> CompileError:
+    return CompileError(f"the engine does not run: {why}", where=str(plan))

@@ -14,9 +14,9 @@ from trtcompress_graph.measured import GpuTimes
 
 from ..backends.trt_load import load
 from ..kit.device.streaming import AUTOMATIC, BudgetError, set_budget
-from ..tensorrt_release import BINDINGS, TITLES, Flavour
+from ..tensorrt_release import BINDINGS, TITLES, Flavour, Release
 from .device import GpuDevice
-from .placed import Placed
+from .placed import Context, Placed
 from .tensors import Tensors
 from .times import time_placed
 
@@ -52,6 +52,8 @@ class GpuRunner:
             self._runtime, self._engine = _load_engine(trt, self._plan, TITLES[self._flavour])
             self._set_budget()
             self._tensors = Tensors(trt, self._engine, self._plan)
+            shares = Release(self._flavour, trt.__version__).shares_profiles
+            self._one = None if shares else Context(self._engine, self._plan)
             self._usual: Placed | None = self._new()
             if not self._tensors.on_host:
                 self._usual.set_shapes(self._tensors.usual())
@@ -63,7 +65,7 @@ class GpuRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._usual = self._engine = self._runtime = None  # while the context still lives
+        self._usual = self._one = self._engine = self._runtime = None  # while the context still lives
         self._stack.close()
 
     def infer(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -103,13 +105,17 @@ class GpuRunner:
             raise CompileError(str(error), where=str(self._plan), hint=hint) from error
 
     def _placed(self, feed: Mapping[str, Array]) -> Placed:
-        """A context of its own: another batch size does not change its shapes, nor a graph that was captured of it."""
+        """A context of its own: another batch size does not change its shapes, nor a graph that was captured of it.
+
+        Where the engine gives one alone, the batches take turns.
+        """
         placed = self._new()
         placed.place(feed)
         return placed
 
     def _new(self) -> Placed:
-        return Placed(self._device, self._engine, self._tensors, self._plan)
+        context = self._one or Context(self._engine, self._plan)
+        return Placed(self._device, context, self._tensors, self._plan)
 
 
 def _module(flavour: Flavour, plan: Path) -> Any:
