@@ -97,6 +97,11 @@ class Release:
         return self.flavour == "classic" and self.number < (10, 0)
 
     @property
+    def keeps_int64(self) -> bool:
+        """Whether int64 inputs stay what they are; else the parser makes them int32."""
+        return self.flavour == "rtx" or self.number >= (10, 0)
+
+    @property
     def shares_profiles(self) -> bool:
         """Whether several contexts of an engine may use one optimization profile; else the first one has it alone."""
         return self.flavour == "rtx" or self.number >= (10, 0)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ import pytest
 
 import trt_double
 from small_cnn import write_cnn
-from trtcompress_engines.backends.trt_calibrator import check_batches
+from trtcompress_engines.backends import trt_calibrator
+from trtcompress_engines.backends.trt_calibrator import DeviceBatches, check_batches
 from trtcompress_engines.backends.trt_recipe import Recipe, make_recipe
 from trtcompress_engines.backends.trt_reproduce import write_reproduce
 from trtcompress_engines.tensorrt_options import TensorRTOptions
@@ -313,13 +315,49 @@ def test_a_timing_cache_of_another_gpu_is_refused(tmp_path: Path):
 
 def test_batches_are_checked_before_tensorrt_gets_bare_pointers(tmp_path: Path):
     with pytest.raises(DataError, match="no samples to calibrate on"):
-        check_batches(tmp_path, {"x": (4, 3)})
+        check_batches(tmp_path, {"x": (4, 3)}, Release("classic", "10.3.0"))
     np.savez(tmp_path / "0.npz", x=np.zeros((4, 3), np.float32))
-    check_batches(tmp_path, {"x": (4, 3)})
+    check_batches(tmp_path, {"x": (4, 3)}, Release("classic", "10.3.0"))
     np.savez(tmp_path / "1.npz", x=np.zeros((4, 2), np.float32))
     with pytest.raises(DataError, match=r"a batch of the shapes .*\(4, 2\)") as caught:
-        check_batches(tmp_path, {"x": (4, 3)})
+        check_batches(tmp_path, {"x": (4, 3)}, Release("classic", "10.3.0"))
     assert caught.value.where.endswith("1.npz")
+
+
+@pytest.mark.parametrize(("version", "kind"), [("8.4.1", "int32"), ("8.6.2", "int32"), ("10.3.0", "int64")])
+@pytest.mark.parametrize("with_pycuda", [True, False])
+def test_int64_samples_are_given_as_the_release_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, kind: str, with_pycuda: bool
+):
+    from polygraphy.backend.base.util import check_inputs
+    from polygraphy.common import TensorMetadata
+
+    release, ids = Release("classic", version), np.array([[101, 2023, -1]])
+    np.savez(tmp_path / "0.npz", ids=ids)
+    check_batches(tmp_path, {"ids": (1, 3)}, release)
+    for name in ("pycuda", "pycuda.driver", "pycuda.autoprimaryctx"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    copied: list[np.ndarray] = []
+    driver: Any = sys.modules["pycuda.driver"]
+    driver.mem_alloc, driver.memcpy_htod = (lambda size: 1000), (lambda place, array: copied.append(array))
+    sys.modules["pycuda"].driver = driver  # type: ignore[attr-defined]
+    monkeypatch.setattr(trt_calibrator, "find_spec", lambda name: with_pycuda or None)
+    (batch,) = DeviceBatches([tmp_path / "0.npz"], release)
+    if with_pycuda:
+        assert batch == {"ids": 1000}
+    else:
+        check_inputs(batch, TensorMetadata().add("ids", np.dtype(kind), (1, 3)))  # as Polygraphy does in get_batch
+        copied.append(batch["ids"])
+    assert copied[0].tobytes() == ids.astype(kind).tobytes()
+
+
+def test_int64_samples_beyond_int32_are_refused_where_they_are_read_so(tmp_path: Path):
+    np.savez(tmp_path / "0.npz", ids=np.array([[1, 1 << 31]]))
+    check_batches(tmp_path, {"ids": (1, 2)}, Release("classic", "10.3.0"))
+    told = "input 'ids' has 2147483648, and TensorRT 8.6.2 reads its int64 inputs as int32"
+    with pytest.raises(DataError, match=told) as caught:
+        check_batches(tmp_path, {"ids": (1, 2)}, Release("classic", "8.6.2"))
+    assert caught.value.where.endswith("0.npz")
 
 
 RIGHT_AND_WRONG = """

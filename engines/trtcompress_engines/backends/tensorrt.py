@@ -146,7 +146,7 @@ def _source(
     if options.implicit is not None:
         source = copy_model(options.implicit.graph, folder / FLOAT)
         if options.implicit.batches:
-            check_batches(options.implicit.batches, _usual(options.implicit.graph, options))
+            check_batches(options.implicit.batches, _usual(options.implicit.graph, options), release)
         else:
             (folder / CALIBRATION_CACHE).write_text(options.implicit.cache, encoding="utf-8")
     try:

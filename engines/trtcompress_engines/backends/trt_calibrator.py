@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trtcompress_graph.errors import DataError
 
 from ..scripts.reproduce import under_own_header
+from ..tensorrt_release import Release
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,15 +37,16 @@ def calibrator(cache: Path, batches: Path | None, version: str) -> Any:
 
     if batches is None:
         cache.write_bytes(under_own_header(cache.read_bytes(), version))
-    return Calibrator(data_loader=DeviceBatches(_files(batches)), cache=str(cache))
+    return Calibrator(data_loader=DeviceBatches(_files(batches), Release("classic", version)), cache=str(cache))
 
 
-def check_batches(batches: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_batches(batches: Path, shapes: Mapping[str, tuple[int, ...]], release: Release) -> None:
     """Refuse samples that TensorRT would read wrongly: it gets bare pointers, and asks no shape.
 
     Args:
         batches: folder of `.npz` files, a batch each.
         shapes: of the inputs, as the usual ones of the last profile.
+        release: that calibrates.
 
     Raises:
         DataError: there is none, or one does not fit.
@@ -53,7 +55,7 @@ def check_batches(batches: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     if not files:
         raise DataError("there are no samples to calibrate on", where=str(batches))
     for file in files:
-        found = {name: value.shape for name, value in _read(file).items()}
+        found = {name: value.shape for name, value in _read(file, release).items()}
         if found != dict(shapes):
             raise DataError(f"a batch of the shapes {found}, where TensorRT reads {dict(shapes)}", where=str(file))
 
@@ -67,11 +69,12 @@ class DeviceBatches:
 
     Attributes:
         files: one a batch.
+        release: that reads them.
         asked: whether a batch was asked for, which TensorRT does where it takes no cache.
     """
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    def __init__(self, files: list[Path], release: Release) -> None:
+        self.files, self.release = files, release
         self.asked = False
         self._buffers: dict[str, Any] = {}
 
@@ -79,7 +82,7 @@ class DeviceBatches:
         self.asked = True
         on_device = find_spec("pycuda") is not None
         for file in self.files:
-            batch = _read(file)
+            batch = _read(file, self.release)
             yield {name: self._upload(name, value) for name, value in batch.items()} if on_device else batch
 
     def _upload(self, name: str, value: NDArray[np.generic]) -> int:
@@ -101,13 +104,25 @@ class _Buffer:
         self.memory, self.size = memory, size
 
 
-def _read(file: Path) -> Batch:
-    """A batch; floats as float32, which is what a calibrator reads."""
+def _read(file: Path, release: Release) -> Batch:
+    """A batch in the types that a calibrator reads: floats as float32, and int64 as the release has it.
+
+    Raises:
+        DataError: a number is beyond int32, where that is what the release reads.
+    """
     import numpy as np
 
     with np.load(file, allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
-    return {
-        name: np.ascontiguousarray(value, np.float32 if value.dtype.kind == "f" else value.dtype)
-        for name, value in arrays.items()
-    }
+    types: dict[str, Any] = {}
+    for name, value in arrays.items():
+        types[name] = np.float32 if value.dtype.kind == "f" else value.dtype
+        if value.dtype == np.int64 and not release.keeps_int64:
+            types[name] = np.int32
+            if value.size and (beyond := value[value != value.astype(np.int32)]).size:
+                raise DataError(
+                    f"input '{name}' has {beyond[0]}, and {release.title} reads its int64 inputs as int32",
+                    where=str(file),
+                    hint="calibrate on other samples, or with TensorRT 10",
+                )
+    return {name: np.ascontiguousarray(value, types[name]) for name, value in arrays.items()}
