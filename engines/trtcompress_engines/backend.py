@@ -49,6 +49,7 @@ class CompileOptions:
         more_profiles: further ones, each of all dynamic inputs, for which TensorRT is to choose kernels of their own.
         tensorrt: what else is asked of TensorRT's builder.
         implicit: in place of the graph's Q/DQ pairs; None builds the graph as it is.
+        tf32: let classic TensorRT multiply float32 as TF32, which it does by itself and engines of a build do not.
     """
 
     profiles: Mapping[str, Profile] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class CompileOptions:
     more_profiles: tuple[Mapping[str, Profile], ...] = ()
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
     implicit: ImplicitScales | None = None
+    tf32: bool = False
 
 
 class Runner(Protocol):

@@ -37,6 +37,7 @@ def compile_model(
     threads: int = 0,
     builder: BuilderRef = DEFAULT,
     implicit: ImplicitScales | None = None,
+    tf32: bool = False,
 ) -> Engine:
     """Build an engine into the folder `out`, with the portable graph beside it.
 
@@ -49,6 +50,7 @@ def compile_model(
         threads: of a CPU engine; 0 is one a core.
         builder: what is asked of TensorRT's builder.
         implicit: float model and scales, where they do not stand in the graph.
+        tf32: let float32 be multiplied as TF32, where the card has it.
 
     Raises:
         CompileError: the backend refuses the graph.
@@ -63,6 +65,7 @@ def compile_model(
         more_profiles=tuple(shapes[1:]),
         tensorrt=builder.options,
         implicit=implicit,
+        tf32=tf32,
     )
     out.mkdir(parents=True, exist_ok=True)
     graph = copy_model(model, out / "model.onnx")

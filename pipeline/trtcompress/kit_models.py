@@ -36,7 +36,7 @@ def kit_models(sources: KitSources, cached: bool) -> dict[str, KitModel]:
 
 
 def _asked(builder: BuilderRef) -> dict[str, Any]:
-    """What is asked beyond flags of types, sparsity and a DLA; float32 is not multiplied as TF32, as elsewhere."""
+    """What is asked beyond flags of types, sparsity and a DLA; of engines, not of the model as it came, TF32 is off."""
     options = builder.options
     found: dict[str, Any] = {
         "workspace_mb": options.workspace_mb,

@@ -9,6 +9,7 @@ from typing import Any
 
 from .files import write_text
 from .report import REPORT
+from .report.gpu import BASELINE
 from .report.junit import junit_xml
 from .report.markdown import markdown
 from .report.table import size
@@ -45,7 +46,7 @@ def _section(target: str, device: Mapping[str, Any]) -> str:
     lines = [f"## On the device: {target}", "", f"{where}; {device['golden']} golden samples.", ""]
     lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
     lines += [_row(cells) for engine in device["engines"] for cells in _cells(engine)]
-    lines += ["", "The speedup is over the model as it came, in FP32 on the same device."]
+    lines += ["", f"The speedup is over the model as it came, {BASELINE}, on the same device."]
     left_out = [f"{e['encoding']}: built without: {what}" for e in device["engines"] for what in e.get("left_out", ())]
     streams = [
         f"{e['encoding']}: weights were streamed, with {size(e['streamed_budget'])} of them in GPU memory"

@@ -80,7 +80,7 @@ def time_engines(
 
 @contextmanager
 def _rival(base: Runner, reference: Model, target: Target, axes: Axes) -> Iterator[Runner]:
-    """The model as it came, on the device of the engines.
+    """The model as it came, on the device of the engines; of a GPU what TensorRT makes of it by itself, TF32 included.
 
     Raises:
         CompileError: no engine can be made of it.
@@ -89,5 +89,5 @@ def _rival(base: Runner, reference: Model, target: Target, axes: Axes) -> Iterat
         yield base
         return
     with TemporaryDirectory(prefix="trtcompress-") as folder, ExitStack() as stack:
-        engine = compile_model(reference, target, REFERENCE, axes, Path(folder))
+        engine = compile_model(reference, target, REFERENCE, axes, Path(folder), tf32=True)
         yield stack.enter_context(backend_for(target).open(engine))

@@ -128,10 +128,12 @@ def refits(recipe: Recipe) -> bool:
     return recipe.release.number >= (10, 0) and not {"STRIP_PLAN", "REFIT"}.isdisjoint(recipe.flags)
 
 
-def laid_out(release: Release, options: TensorRTOptions, folder: Path, *, implicit: bool) -> tuple[Path, Recipe]:
+def laid_out(
+    release: Release, options: TensorRTOptions, folder: Path, *, implicit: bool, tf32: bool = False
+) -> tuple[Path, Recipe]:
     shutil.copytree(graphs(implicit).path.parent, folder)
     graph = replace(graphs(implicit), path=folder / "model.onnx")
-    recipe = make_recipe(release, graph, "model.plan", options, PROFILES, implicit=implicit)
+    recipe = make_recipe(release, graph, "model.plan", options, PROFILES, implicit=implicit, tf32=tf32)
     if implicit:
         (folder / "calibration.cache").write_text(own_cache(release.version))  # as the worker leaves it
     write_reproduce(recipe, graph, folder)
@@ -161,6 +163,7 @@ def layouts(release: Release, base: Path) -> Iterator[tuple[str, Path, Recipe, s
         options = TensorRTOptions(**wanted)
         if not any(release.lacks(feature) for feature in options.asked):
             yield name, *laid_out(release, options, base / name, implicit=name == "dla"), ""
+    yield "tf32", *laid_out(release, TensorRTOptions(), base / "tf32", implicit=False, tf32=True), ""
     if not release.lacks("implicit"):
         yield "ranges", *laid_out(release, TensorRTOptions(), base / "ranges", implicit=True), ""
         folder, recipe = laid_out(release, TensorRTOptions(), base / "samples", implicit=True)
@@ -192,7 +195,9 @@ def settings(calls: list[list[Any]]) -> list[str]:
         or (call[0] == "IBuilderConfig" and not call[1].startswith(("get_", "int8_", "create_")))
         or call[:2] == ["OnnxParser", "set_flag"]
     ]
-    said = [call for call in said if call != ["IBuilderConfig", "DLA_core", 0]]  # Polygraphy sets it first
+    # Polygraphy sets these first, as they are from the start
+    by_itself = (["IBuilderConfig", "DLA_core", 0], ["IBuilderConfig", "set_flag", "TF32"])
+    said = [call for call in said if call not in by_itself]
     return sorted({json.dumps(call) for call in said})
 
 
@@ -216,13 +221,13 @@ def test_what_is_asked_is_set(cases: dict[str, Case]):
             continue
         calls = case.worker["calls"]
         flags = {enums[call[2]] for call in calls if call[:2] == ["IBuilderConfig", "set_flag"]}
-        assert flags == {enums[flag] for flag in case.recipe.flags}, name
+        assert flags - {enums["TF32"]} == {enums[flag] for flag in case.recipe.flags}, name
         profiles = [call[2:] for call in calls if call[:2] == ["IOptimizationProfile", "set_shape"]]
         if name == "dla":
             assert {str(shapes) for shapes in profiles} == {str(["x", *[[1, 3, 16, 16]] * 3])}, "it takes no others"
         else:
             assert ["x", [2, 3, 16, 16], [4, 3, 16, 16], [8, 3, 16, 16]] in profiles, name
-        assert ["IBuilderConfig", "clear_flag", "TF32"] in calls, name
+        assert (["IBuilderConfig", "clear_flag", "TF32"] in calls) is (name != "tf32"), name
     if "limits" in cases:
         calls = cases["limits"].worker["calls"]
         assert ["IBuilderConfig", "set_memory_pool_limit", "WORKSPACE", 64 << 20] in calls

@@ -38,6 +38,7 @@ class Builder:
         self.refused = ""
         self.card = "L4"
         self.made: list[str] = []
+        self.tf32: list[str] = []
 
     def compile(
         self, backend: TensorRTBackend, graph: Model, target: Target, encoding: str, options: CompileOptions, out: Path
@@ -45,6 +46,7 @@ class Builder:
         if encoding == self.refused:
             raise CompileError("TensorRT refuses the graph: no", where=str(graph.path))
         self.made.append(encoding)
+        self.tf32 += [encoding] if options.tf32 else []
         profiles = {name: [list(shape) for shape in shapes] for name, shapes in options.profiles.items()}
         path = plan_of(graph.path, out / f"model.{encoding}.plan", profiles, gpu=self.card)
         return Engine(
@@ -84,6 +86,7 @@ def test_engines_are_measured_and_not_emulated(tmp_path: Path, builder: Builder)
     assert [candidate["engine"]["encoding"] for candidate in found] == ["trt-int8", "trt-fp16"]
     assert sorted(builder.made[:-1]) == ["trt-fp16", "trt-int8"]
     assert builder.made[-1] == "reference"
+    assert builder.tf32 == ["reference"], "as TensorRT makes the model by itself, and as a kit does"
     for candidate in found:
         assert not candidate["emulated"]
         assert not any("[emulated]" in gate["gate"] for gate in candidate["gates"])
@@ -98,6 +101,7 @@ def test_engines_are_measured_and_not_emulated(tmp_path: Path, builder: Builder)
     (target,) = facts["targets"]
     assert target["latency_ms"]["p50"] > 0
     page = (tmp_path / "out" / "small" / "report.md").read_text()
+    assert page.count("The model as it came ran in FP32 (TF32 where the card has it).") == len(found)
     rows = [line for line in page.splitlines() if "as a CUDA graph" in line]
     assert rows == [
         "| 2 | 4 | 4 | 500 | 1.536 | 1.536 | 0.04 | 0.04 | as a CUDA graph | SM 2040, memory 6251, not locked |"

@@ -182,7 +182,9 @@ def lay_out(source: Model, release: Release, plan: str, options: CompileOptions,
     """
     profiles = checked_profiles(source, options)
     implicit = options.implicit is not None
-    return make_recipe(release, source, plan, options.tensorrt, profiles, implicit=implicit, typed=graph)
+    return make_recipe(
+        release, source, plan, options.tensorrt, profiles, implicit=implicit, typed=graph, tf32=options.tf32
+    )
 
 
 def check_graph(graph: Model, target: Target, options: CompileOptions, scratch: Path) -> str:

@@ -85,6 +85,7 @@ def make_recipe(
     capabilities: Sequence[tuple[int, int]] = (),
     implicit: bool = False,
     typed: Model | None = None,
+    tf32: bool = False,
 ) -> Recipe:
     """Decide.
 
@@ -97,6 +98,7 @@ def make_recipe(
         capabilities: compute capabilities for TensorRT for RTX.
         implicit: the graph is a float one and its scales stand in `calibration.cache`.
         typed: the graph in whose types it may compute, where float16 was widened for the parser.
+        tf32: let classic TensorRT multiply float32 as TF32.
     """
     classic = release.flavour == "classic"
     # A DLA takes its types from flags in the releases that have one
@@ -115,7 +117,7 @@ def make_recipe(
             *(_precision(release, typed or graph, options, implicit) if flagged else ()),
             *_flags(release, graph, options),
         ),
-        tf32=False if classic else None,
+        tf32=tf32 if classic else None,
         workspace_mb=options.workspace_mb,
         optimization_level=options.optimization_level,
         hardware="AMPERE_PLUS" if options.hardware_compatible else "",

@@ -17,6 +17,8 @@ COLUMNS = (
     "launched",
     "clocks, MHz",
 )
+BASELINE = "in FP32 (TF32 where the card has it)"
+"""The model as it came, on a GPU: what TensorRT makes of it by itself."""
 
 
 def rows(times: Sequence[tuple[int, Mapping[str, Any] | None]]) -> list[tuple[str, ...]]:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 def markdown(facts: dict[str, Any]) -> str:
     """Text of report.md."""
     words = {"megabytes": size, "decibels": signal_to_noise, "share": share, "layers": layers, "change": change}
-    tables = {"columns": COLUMNS, "rows": rows(facts), "gpu_columns": gpu.COLUMNS, "gpu_rows": _gpu_rows}
+    tables = {
+        "columns": COLUMNS,
+        "rows": rows(facts),
+        "gpu_columns": gpu.COLUMNS,
+        "gpu_rows": _gpu_rows,
+        "baseline": gpu.BASELINE,
+    }
     return _template().render(**facts, **tables, **words)
 
 

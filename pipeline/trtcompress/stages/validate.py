@@ -40,7 +40,7 @@ class ValidateSettings(StageSettings):
 
 @stage(
     output="validation",
-    version=11,
+    version=12,
     leaves="validation/{subject}",
     scope="target",
     libs=("onnxruntime", "polygraphy", "numpy", "pillow", "tensorrt", "pycuda"),

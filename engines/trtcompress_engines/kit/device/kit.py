@@ -13,7 +13,7 @@ import numpy as np
 
 SUMS = "SHA256SUMS"
 REFERENCE = "reference"
-"""The model as it came, in FP32: what the others are timed against."""
+"""The model as it came, in FP32 (TF32 where the card has it): what the others are timed against."""
 IMPLICIT = "implicit-int8"
 """The float model with the scales of calibration.cache, for TensorRT 8 to 10 and the DLA."""
 CACHE = "calibration.cache"
