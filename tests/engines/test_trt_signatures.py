@@ -329,6 +329,19 @@ def test_batches_are_checked_before_tensorrt_gets_bare_pointers(tmp_path: Path):
     assert caught.value.where.endswith("1.npz")
 
 
+def test_a_calibration_that_ends_before_its_samples_do_is_an_error(tmp_path: Path):
+    folder, recipe = laid_out(Release("classic", "8.6.1"), TensorRTOptions(), tmp_path / "m", implicit=True)
+    (folder / "calibration.cache").unlink()
+    (folder / "batches").mkdir()
+    for name in "01":
+        np.savez(folder / "batches" / f"{name}.npz", x=np.zeros((4, 3, 16, 16), np.float32))
+    worker = {"onnx": str(folder / "model.onnx"), "folder": str(folder), "recipe": asdict(recipe)}
+    case = {**worker, "batches": str(folder / "batches"), "ignores_caches": True}  # it asks for one batch
+    (told,) = run("8.6.1", [case], tmp_path / "cases.json")
+    assert told["error"] == "TensorRT 8.6.1 did not take all samples that it was to calibrate on"
+    assert not (folder / "model.plan").exists()
+
+
 @pytest.mark.parametrize(("version", "kind"), [("8.4.1", "int32"), ("8.6.2", "int32"), ("10.3.0", "int64")])
 @pytest.mark.parametrize("with_pycuda", [True, False])
 def test_int64_samples_are_given_as_the_release_reads_them(

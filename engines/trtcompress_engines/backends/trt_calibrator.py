@@ -71,11 +71,12 @@ class DeviceBatches:
         files: one a batch.
         release: that reads them.
         asked: whether a batch was asked for, which TensorRT does where it takes no cache.
+        through: whether all were taken. Polygraphy ends a calibration without a word where it refuses a batch.
     """
 
     def __init__(self, files: list[Path], release: Release) -> None:
         self.files, self.release = files, release
-        self.asked = False
+        self.asked = self.through = False
         self._buffers: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -84,6 +85,7 @@ class DeviceBatches:
         for file in self.files:
             batch = _read(file, self.release)
             yield {name: self._upload(name, value) for name, value in batch.items()} if on_device else batch
+        self.through = True
 
     def _upload(self, name: str, value: NDArray[np.generic]) -> int:
         """Copy into the buffer of the input, which grows where it is too small. Returns its address."""

@@ -123,6 +123,8 @@ def _parse_and_build(trt: Any, request: Request) -> tuple[str, str]:
     plan = EngineBytesFromNetwork((builder, network, parser), config, save_timing_cache=timing)()
     if scales is not None and batches is None and scales.data_loader.asked:
         return f"TensorRT {trt.__version__} did not take the scales of {cache}: it went to calibrate by itself", ""
+    if scales is not None and batches is not None and scales.data_loader.asked and not scales.data_loader.through:
+        return f"TensorRT {trt.__version__} did not take all samples that it was to calibrate on", ""
     (folder / recipe.plan).write_bytes(plan)
     return "", ""
 
