@@ -52,6 +52,7 @@ for argument; do
     esac
 done
 echo "&&&& RUNNING TensorRT.trtexec [TensorRT v101300]"
+[ "$1" != --help ] || exit 0
 """
 
 

@@ -16,8 +16,19 @@ from .files import write_text
 from .packaging import BROUGHT
 from .remote import Answer, call, no_space
 from .remote_files import Tell, bring, forget, key_of, send
-from .remote_host import Host, card_for, choose, ensure, is_named
-from .remote_record import LOG, PYTHON, RECORD, SHELL, Brought, built_before, built_of_others, to_send, version_in
+from .remote_host import Host, card_for, choose, ensure, is_named, other_release
+from .remote_record import (
+    LOG,
+    PYTHON,
+    RECORD,
+    SHELL,
+    Brought,
+    built_before,
+    built_of_others,
+    is_asked,
+    to_send,
+    version_in,
+)
 from .store import store_errors
 
 _SHOWN = 12
@@ -25,7 +36,9 @@ _SHOWN = 12
 __all__ = ["Brought", "Tell", "build_there", "built_before", "built_of_others"]
 
 
-def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell, *, unmeasured: str = "") -> Brought:
+def build_there(
+    engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell, *, asked: str = "", unmeasured: str = ""
+) -> Brought:
     """Build the plan of an engine on another machine and lay it beside the graph as `model.plan`.
 
     Only for who alone writes in that folder. What was sent or built before a connection broke is used again; a plan
@@ -36,20 +49,22 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
         target: its device.
         hosts: machines that may have the card.
         tell: told of each step.
+        asked: release of TensorRT that has to build it; empty: any.
         unmeasured: why nothing is measured there, for the record.
 
     Raises:
         ModelError: the folder lacks the script that builds the engine.
         RemoteError: see its subclasses; the same call goes on.
         CompileError: TensorRT there refuses the graph.
+        UsageError: another release is there than is asked for.
         StoreError: the plan cannot be written here.
     """
     folder = engine.graph.path.parent
     sent = to_send(folder)
-    if before := built_before(folder):
+    if before := built_before(folder, asked):
         os.utime(before.plan)  # the graph was written anew, and is the same
         return before
-    host, started = choose(hosts, target), time.perf_counter()
+    host, started = choose(hosts, target, asked), time.perf_counter()
     key = key_of(sent, folder)
     send(host, key, folder, sent, tell)
     tell(f"{engine.target}: building on {host.remote} with {host.builder} ({host.version})")
@@ -67,6 +82,10 @@ def build_there(engine: Engine, target: Target, hosts: Sequence[Host], tell: Tel
     sha256 = answer.told("built")[0]
     bring(host, key, scripts.LOG, folder / LOG, None)
     version = host.version if host.builder == "python3" else version_in(folder / LOG)
+    if not is_asked(asked, version):  # of a trtexec that told it with its work alone
+        with store_errors(folder):
+            (folder / LOG).unlink()
+        raise other_release({str(host.remote): version}, asked)
     record = {"host": str(host.remote), "gpu": gpu, "builder": f"{host.builder} {host.version}", "tensorrt": version}
     record |= {"unmeasured": unmeasured, "built_of": digest_of(sent), "sha256": sha256}
     with store_errors(folder):

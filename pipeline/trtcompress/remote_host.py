@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn, overload
 
 from trtcompress_engines.gpu.present import has_less_memory, is_of_model, memory_in
-from trtcompress_graph.errors import RemoteError, RemoteToolError
+from trtcompress_graph.errors import RemoteError, RemoteToolError, UsageError
 from trtcompress_graph.target import Target
 
 from .remote import Answer, Remote, call
 from .remote_board import is_board_of, is_jetson
+from .remote_record import banner_version, is_asked
 from .remote_scripts import PROBE
 
 _NEEDED: tuple[tuple[str, tuple[int, ...], str], ...] = (
@@ -42,6 +43,7 @@ class Host:
         free: bytes.
         builder: `trtexec` or `python3`; the latter has TensorRT's bindings.
         version: path of trtexec, or version of the bindings.
+        tensorrt: version of the builder; empty where trtexec does not tell it.
         gpus: its cards; empty where nvidia-smi does not tell.
         python: whether its Python is new enough for the code of a kit.
         bindings: version of TensorRT's bindings; empty where they are not there.
@@ -55,6 +57,7 @@ class Host:
     builder: str
     version: str
     gpus: tuple[Gpu, ...]
+    tensorrt: str = ""
     python: bool = False
     bindings: str = ""
     lacks: str = ""
@@ -111,6 +114,7 @@ def probe(remote: Remote) -> Host:
         free,
         *tools[0],
         gpus=tuple(filter(None, map(_gpu, answer.told("gpu")))),
+        tensorrt=banner_version(" ".join(answer.told("banner"))) if tools[0][0] == "trtexec" else bindings,
         python=lacks != _NEEDED[0][-1],
         bindings=bindings,
         lacks=lacks,
@@ -137,21 +141,27 @@ def _gpu(line: str) -> Gpu | None:
     return Gpu(index.strip(), (int(major), int(minor)), title.strip())
 
 
-def choose(hosts: Sequence[Host], target: Target) -> Host:
+def choose(hosts: Sequence[Host], target: Target, asked: str = "") -> Host:
     """The first machine that has the target's card, or one that stands for it, or the first that does not tell.
 
     For a device that builds its own engines: the first that is one, and not another model.
 
+    Args:
+        hosts: to choose from.
+        target: a device.
+        asked: release of TensorRT that has to build; empty: any.
+
     Raises:
-        RemoteToolError: all have others.
+        RemoteToolError: all have other cards.
+        UsageError: those that have the card, or are the device, have other releases of TensorRT.
     """
     if target.how == "kit":
-        return next((host for host in hosts if fits(host, target)), None) or _no_device(hosts, target)
+        devices = [host for host in hosts if fits(host, target)] or _no_device(hosts, target)
+        return _of_release(devices, asked)
     cards = [(host, card) for host in hosts if (card := card_for(host, target))]
-    if cards:
-        return min(cards, key=lambda one: _distance(one[1], target))[0]
-    if silent := next((host for host in hosts if not host.gpus), None):
-        return silent
+    nearest = [host for host, _ in sorted(cards, key=lambda one: _distance(one[1], target))]
+    if fitting := nearest or [host for host in hosts if not host.gpus]:
+        return _of_release(fitting, asked)
     found = "; ".join(
         f"{host.remote} has {', '.join(f'{gpu.title} (SM{gpu.capability[0]}{gpu.capability[1]})' for gpu in host.gpus)}"
         for host in hosts
@@ -161,6 +171,42 @@ def choose(hosts: Sequence[Host], target: Target) -> Host:
         f"an engine for {target.title} (SM{major}{minor}) is built on a machine that has that card: {found}",
         where=f"target '{target.name}'",
         hint="name one more machine with --remote, or leave the target out",
+    )
+
+
+def _of_release(hosts: Sequence[Host], asked: str) -> Host:
+    """The first machine that builds by that release, or may.
+
+    Raises:
+        UsageError: all have others.
+    """
+    found = next(filter(None, (_building_by(host, asked) for host in hosts)), None)
+    if found is None:
+        raise other_release({str(host.remote): host.tensorrt for host in hosts}, asked)
+    return found
+
+
+def _building_by(host: Host, asked: str) -> Host | None:
+    """The machine as it builds by that release, with its bindings where trtexec is of another; None: it has others.
+
+    Of a trtexec that does not tell its release, its log may.
+    """
+    if is_asked(asked, host.tensorrt):
+        return host
+    if is_asked(asked, host.bindings):
+        return replace(host, builder="python3", version=host.bindings, tensorrt=host.bindings)
+    return None if host.tensorrt else host
+
+
+def other_release(there: Mapping[str, str], asked: str) -> UsageError:
+    """That machines, by their addresses, build by other releases than the one that is asked for."""
+    found = "; ".join(
+        f"TensorRT {version or 'of no known version'} is installed on {at}" for at, version in there.items()
+    )
+    return UsageError(
+        f"{found}, and {asked} was asked for",
+        where="tensorrt.version",
+        hint="leave it out, or build on a machine that has that release",
     )
 
 

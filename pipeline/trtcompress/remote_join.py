@@ -20,7 +20,7 @@ from .packed_again import SERVED
 from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
 from .remote_host import Host, Hosts, choose, fits
-from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
+from .remote_kit import Measured, asked_release, is_measured, measure_there, why_unmeasured
 from .remote_record import read_record
 from .remote_report import pack_and_tell, tell_in_report
 from .report import REPORT
@@ -47,7 +47,9 @@ class Joined:
     problems: tuple[TrtCompressError, ...]
 
 
-def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path | None = None) -> Sequence[Host]:
+def find_hosts(
+    texts: Sequence[str], targets: Sequence[Target], asked: Mapping[str, str], build_dir: Path | None = None
+) -> Sequence[Host]:
     """Look at the machines before any work.
 
     Where an earlier build has a plan of every engine that it ships, they may not be needed: then they are looked at
@@ -57,10 +59,11 @@ def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path 
     Args:
         texts: `user@host:port`.
         targets: of the build.
+        asked: release of TensorRT that has to build for a target, by its name; empty: any.
         build_dir: where an earlier build may lie.
 
     Raises:
-        UsageError: no target needs another machine, or an address is wrong.
+        UsageError: no target needs another machine, an address is wrong, or another release is there than is asked for.
         RemoteError: a machine cannot be used, none has the card of a target, or none is the device.
     """
     remotes = [parse_remote(text) for text in texts]
@@ -72,26 +75,32 @@ def find_hosts(texts: Sequence[str], targets: Sequence[Target], build_dir: Path 
             hint="it is for data-centre cards and Jetson, such as --target h100; see: trtcompress targets",
         )
     hosts = Hosts(remotes)
-    if build_dir is None or not _all_there(build_dir, {target.name for target in needing}):
+    if build_dir is None or not _all_there(build_dir, {target.name: asked[target.name] for target in needing}):
         cards = [target for target in needing if target.how == "local"]
         for target in cards:
-            choose(hosts, target)
+            choose(hosts, target, asked[target.name])
         if not cards and not any(fits(host, target) for host in hosts for target in needing):
             choose(hosts, needing[0])
     return hosts
 
 
-def _all_there(build_dir: Path, names: set[str]) -> bool:
-    """Whether the engines that an earlier build ships for these targets were built and measured elsewhere already."""
+def _all_there(build_dir: Path, asked: Mapping[str, str]) -> bool:
+    """Whether the engines that an earlier build ships for these targets were built and measured elsewhere already.
+
+    Args:
+        build_dir: of that build.
+        asked: release of TensorRT by the name of the target; empty: any.
+    """
     try:
-        shipped = [(t.name, e.graph.path.parent) for e, t in shipped_engines(build_dir) if t.name in names]
+        shipped = [(t.name, e.graph.path.parent) for e, t in shipped_engines(build_dir) if t.name in asked]
         facts = json.loads((build_dir / REPORT).read_text(encoding="utf-8"))
         at_first = {v["target"]: shipped_as_built(v) for v in facts["validations"]}
         wanted = {
             place for name, folder in shipped for place in ((name, folder), (name, folder.with_name(at_first[name])))
         }
-        return {name for name, _ in shipped} == names and all(
-            built_before(folder) and is_measured(build_dir, name, read_record(folder)) for name, folder in wanted
+        return {name for name, _ in shipped} == set(asked) and all(
+            built_before(folder, asked[name]) and is_measured(build_dir, name, read_record(folder))
+            for name, folder in wanted
         )
     except TrtCompressError:  # no build, or one that is not whole: it is made anew
         return False
@@ -101,6 +110,11 @@ def targets_of(config: BuildConfig) -> list[Target]:
     """The devices that a config names."""
     known = known_targets(config)
     return [resolve_target(settings.name, known) for settings in config.targets]
+
+
+def asked_releases(config: BuildConfig) -> dict[str, str]:
+    """The release of TensorRT that has to build for each target of a config, by its name; empty: any."""
+    return {target.name: asked_release(config, target) for target in targets_of(config)}
 
 
 def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Tell) -> Joined:
@@ -113,8 +127,8 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
         tell: told of each step.
 
     Raises:
-        RemoteError, CompileError, StoreError: see `build_there` and `measure_there`; what was brought before stays, and
-            the same call goes on.
+        RemoteError, CompileError, UsageError, StoreError: see `build_there` and `measure_there`; what was brought
+            before stays, and the same call goes on.
     """
     brought: dict[str, Brought] = {}
     repositories: dict[str, tuple[Path, ...]] = {}
@@ -169,23 +183,23 @@ def _not_built(engine: Engine, target: Target, made: Measured | None) -> Compile
 
 def _has(hosts: Sequence[Host], build_dir: Path, target: Target) -> bool:
     """Whether a device is among the machines, or all that it made is here."""
-    return _all_there(build_dir, {target.name}) or any(fits(host, target) for host in hosts)
+    return _all_there(build_dir, {target.name: ""}) or any(fits(host, target) for host in hosts)
 
 
 def _plans_of(
     build_dir: Path, loaded: Loaded, engine: Engine, target: Target, hosts: Sequence[Host], tell: Tell
 ) -> tuple[Mapping[str, Brought], Measured | None]:
     """Plans by encoding, and what was measured of them; one plan and nothing where the machine can only build."""
-    folder = engine.graph.path.parent
+    folder, asked = engine.graph.path.parent, asked_release(loaded.config, target)
     with only_writer(build_dir):
         why, record = "", read_record(folder)
-        before = built_before(folder)
+        before = built_before(folder, asked)
         if target.how == "local" and before and "kit" not in record:
             why = before.unmeasured
         elif target.how == "local" and not (before and is_measured(build_dir, target.name, record)):
-            why = why_unmeasured(choose(hosts, target), target, loaded.config)
+            why = why_unmeasured(choose(hosts, target, asked), target, loaded.config)
         if why:
-            plan = build_there(engine, target, hosts, tell, unmeasured=why)
+            plan = build_there(engine, target, hosts, tell, asked=asked, unmeasured=why)
             return {engine.encoding: replace(plan, unmeasured=why)}, None
         measured = measure_there(build_dir, loaded, target, hosts, tell)
         return measured.brought, measured

@@ -15,7 +15,6 @@ from typing import Any
 
 from trtcompress_engines.kit.device.kit import SUMS
 from trtcompress_engines.kit.device.results import RESULTS
-from trtcompress_engines.tensorrt_release import Release
 from trtcompress_graph.errors import HostLostError, RemoteError, RemoteToolError, TrtCompressError
 from trtcompress_graph.target import Target
 
@@ -28,7 +27,7 @@ from .kit_results import KitResults, read_results
 from .packaging import BROUGHT
 from .remote_files import Tell, bring, bring_all, forget, key_of, send
 from .remote_host import Host, card_for, choose
-from .remote_record import LOG, RECORD, Brought, built_before, read_record, to_send
+from .remote_record import LOG, RECORD, Brought, built_before, is_asked, read_record, to_send
 from .remote_steps import KitRun, run_step
 from .store import store_errors
 
@@ -56,6 +55,12 @@ class Measured:
     problem: RemoteError | None = None
 
 
+def asked_release(config: BuildConfig, target: Target) -> str:
+    """The release of TensorRT that has to build for a card; empty: any. A device has its own (see `for_builder`)."""
+    section = settings_of(config, target).tensorrt or config.tensorrt
+    return (section.version or "") if target.how == "local" else ""
+
+
 def why_unmeasured(host: Host, target: Target, config: BuildConfig) -> str:
     """Why a machine can build the engines of a data-centre card and cannot measure them; empty where it can."""
     section = settings_of(config, target).tensorrt or config.tensorrt
@@ -66,7 +71,7 @@ def why_unmeasured(host: Host, target: Target, config: BuildConfig) -> str:
         )
     if section.strip:
         return "a plan without weights (tensorrt.strip) cannot run"
-    if section.version and not Release("classic", section.version).same_as(host.bindings):
+    if not is_asked(section.version or "", host.bindings):
         return f"tensorrt.version is {section.version}, and the Python of {host.remote} has {host.bindings}"
     return ""
 
@@ -89,6 +94,7 @@ def measure_there(build_dir: Path, loaded: Loaded, target: Target, hosts: Sequen
         RemoteError: see its subclasses, before plans are here or where the connection broke; the same call goes on.
         CompileError: TensorRT there refuses all graphs.
         UnusableInputError: no kit can be made of this build.
+        UsageError: another release of TensorRT is there than is asked for.
         StoreError: something cannot be written here.
     """
     folder = build_dir / DEVICES / target.name
@@ -96,14 +102,14 @@ def measure_there(build_dir: Path, loaded: Loaded, target: Target, hosts: Sequen
         folder.parent.mkdir(exist_ok=True)
         for left in folder.parent.glob(".kit.*"):  # by a call that was killed
             shutil.rmtree(left)
-    version = str(read_record(folder).get("tensorrt", ""))
+    version, asked = str(read_record(folder).get("tensorrt", "")), asked_release(loaded.config, target)
     with TemporaryDirectory(prefix=".kit.", dir=folder.parent) as aside:
         kit = Path(aside, "kit")
-        if version or target.how == "kit":
+        if (version and is_asked(asked, version)) or target.how == "kit":
             _write(kit, build_dir, loaded, target, version)
             if before := _before(build_dir, target, file_digest(kit / SUMS), loaded.config.measure.seconds):
                 return before
-        host = choose(hosts, target)
+        host = choose(hosts, target, asked)
         if target.how == "local" and (why := why_unmeasured(host, target, loaded.config)):
             raise RemoteToolError("the engines cannot be measured there again", where=str(host.remote), hint=why)
         if target.how == "local" and host.bindings != version:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtcompress_engines.tensorrt_options import BUILT_BY
+from trtcompress_engines.tensorrt_release import Release
 from trtcompress_graph.errors import ModelError
 
 from .digests import digest_of, file_digest
@@ -53,8 +54,12 @@ class Brought:
         return ", ".join(filter(None, (self.host, self.gpu, told)))
 
 
-def built_before(folder: Path) -> Brought | None:
+def built_before(folder: Path, asked: str = "") -> Brought | None:
     """The plan in an engine's folder, if it was built elsewhere of the very files beside it.
+
+    Args:
+        folder: of the engine.
+        asked: release of TensorRT that has to have built it; empty: any.
 
     Raises:
         ModelError: the folder lacks the script that builds the engine.
@@ -63,6 +68,8 @@ def built_before(folder: Path) -> Brought | None:
     if known.get("built_of") != digest_of(to_send(folder)) or not _is(plan, known.get("sha256", "")):
         return None
     version = known.get("tensorrt", "") or version_in(folder / LOG)
+    if not is_asked(asked, version):
+        return None
     unmeasured = "" if "kit" in known else known.get("unmeasured") or UNMEASURED
     return Brought(plan, known.get("host", "?"), known.get("gpu", ""), version, None, unmeasured)
 
@@ -111,13 +118,23 @@ def read_record(folder: Path) -> Mapping[str, Any]:
 def version_in(log: Path) -> str:
     """The version of TensorRT that trtexec names in its first line as `[TensorRT v101300]`; empty where it does not."""
     try:
-        found = re.search(r"\[TensorRT v(\d{4,6})\]", log.read_text(encoding="utf-8", errors="replace"))
+        return banner_version(log.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
+
+
+def banner_version(text: str) -> str:
+    """The version that trtexec names in what it says, as `version_in`."""
+    found = re.search(r"\[TensorRT v(\d{4,6})\]", text)
     if found is None:
         return ""
     major, rest = divmod(int(found[1]), 10000 if len(found[1]) > 4 else 1000)
     return f"{major}.{rest // 100}.{rest % 100}"
+
+
+def is_asked(asked: str, version: str) -> bool:
+    """Whether a TensorRT is of the release that is asked for; where none is, any will do, also one that is unknown."""
+    return not asked or (version != "" and Release("classic", asked).same_as(version))
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -73,6 +73,7 @@ tell free "$(df -Pk "$base" | awk 'NR == 2 {{ print $4 }}')"
 command -v sha256sum >/dev/null && tell sums yes
 if command -v trtexec >/dev/null; then
     tell trtexec "$(command -v trtexec)"
+    tell banner "$(timeout 60 trtexec --help 2>&1 < /dev/null | grep -o '\\[TensorRT v[0-9]*\\]' | head -n 1)"
 fi
 python3 -c {shlex.quote(_PYTHON)} 2>/dev/null
 board=$(cat /proc/device-tree/model 2>/dev/null | tr -d '\\0')
@@ -82,7 +83,7 @@ release=$(cat /etc/nv_tegra_release 2>/dev/null | head -n 1)
 nvidia-smi --query-gpu=index,compute_cap,name --format=csv,noheader 2>/dev/null | sed 's/^/trtcompress: gpu /'
 exit 0
 """
-"""Space in kB, what builds engines, what runs them, and the cards or the board."""
+"""Space in kB, what builds engines and of which release, what runs them, and the cards or the board."""
 
 
 def state(key: str, names: Sequence[str]) -> str:

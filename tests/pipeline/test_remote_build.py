@@ -16,7 +16,7 @@ import pytest
 
 from command_line import Ran, done, refused, start, trtcompress
 from small_builds import QUICK, small_classifier
-from ssh_server import MISSING, SSHD, SshServer, serving
+from ssh_server import MISSING, SSHD, TRTEXEC, SshServer, serving
 from trtcompress.digests import file_digest
 from trtcompress.remote import Remote, parse_remote
 from trtcompress.remote_host import Gpu, Host, card_for, choose, is_named
@@ -271,6 +271,57 @@ def test_python_builds_where_there_is_no_trtexec(project: Path, tmp_path: Path, 
     whole(out)
 
 
+OTHER = ("TensorRT 10.13.0 is installed on", "10.3 was asked for", "tensorrt.version", "has that release")
+
+
+def silent(server: SshServer) -> None:
+    """A trtexec that tells its release with its work alone."""
+    server.program("trtexec", TRTEXEC.replace("echo", '[ "$1" = --help ] || echo') + COUNT + BUILD + "\n")
+
+
+@needs_sshd
+def test_another_release_than_is_asked_for_is_refused_before_work(project: Path, tmp_path: Path, server: SshServer):
+    out, asked = tmp_path / "out", ("--set", 'tensorrt.version="10.3"')
+    refused(remote(project, out, server, *asked), 2, *OTHER)
+    made = (*COMPILED, "h100", "--remote", server.address, "-o", tmp_path / "engine")
+    refused(trtcompress("compile", project / "small.onnx", *made, *asked), 2, *OTHER)
+    (server.folder / "bin/trtexec").unlink()
+    another_tensorrt(server)
+    refused(remote(project, out, server, *asked), 2, "TensorRT 10.13.2 is installed on", *OTHER[1:])
+    assert not out.exists()
+    assert not (tmp_path / "engine").exists()
+    assert not server.kept.exists() or list(server.kept.iterdir()) == []
+
+
+@needs_sshd
+def test_a_plan_of_another_release_than_is_asked_for_is_not_taken(project: Path, tmp_path: Path, server: SshServer):
+    """Where trtexec tells its release in its log alone."""
+    silent(server)
+    asked = ("--set", 'tensorrt.version="10.3"')
+    for _ in range(2):
+        refused(remote(project, tmp_path, server, *asked), 2, *OTHER)
+        nothing_joined(tmp_path)
+        assert runs(server) == 1
+    assert remote(project, tmp_path, server, "--set", 'tensorrt.version="10.13"').code == 0
+    whole(tmp_path)
+
+
+@needs_sshd
+def test_a_plan_that_is_there_is_not_one_of_a_release_that_is_asked_for_since(
+    project: Path, tmp_path: Path, server: SshServer
+):
+    """What is laid out for a release by itself is built by the same script as where that is asked for."""
+    server.program("trtexec", TRTEXEC.replace("v101300", "v100300") + COUNT + BUILD + "\n")
+    assert remote(project, tmp_path, server).code == 0
+    asked = ("--set", 'tensorrt.version="10.13"')
+    refused(remote(project, tmp_path, server, *asked), 2, "TensorRT 10.3.0 is installed on", "10.13 was asked for")
+    server.trtexec(COUNT + BUILD)
+    assert remote(project, tmp_path, server, *asked).code == 0
+    assert json.loads((engine(tmp_path) / "remote.json").read_text())["tensorrt"] == "10.13.0"
+    assert runs(server) == 2
+    whole(tmp_path)
+
+
 @needs_sshd
 def test_what_tensorrt_there_says_is_shown(project: Path, tmp_path: Path, server: SshServer):
     server.trtexec("echo '[E] Error Code 4: no kernel for node conv1'; exit 3")
@@ -498,6 +549,32 @@ def test_a_card_of_less_memory_does_not_stand_for_a_target(target: str, titles: 
         return
     assert card_for(host, one) is gpus[taken]
     assert choose(apart, one) is apart[taken]
+
+
+@pytest.mark.parametrize(
+    ("trtexec", "bindings", "asked", "builder"),
+    [
+        ("10.13.0", "10.3.0", "", "trtexec"),
+        ("10.13.0", "10.3.0", "10.13", "trtexec"),
+        ("10.13.0", "10.3.0", "10.3", "python3"),
+        ("", "10.3.0", "10.3", "python3"),
+        ("", "10.3.0", "10.13", "trtexec"),
+        ("10.13.0", "", "10.3", None),
+    ],
+)
+def test_a_machine_builds_by_the_release_that_is_asked_for(
+    trtexec: str, bindings: str, asked: str, builder: str | None
+):
+    here = Host(parse_remote("gpu-1.example"), 0, "trtexec", "/bin/trtexec", (), trtexec, bindings=bindings)
+    target = resolve_target("h100")
+    if builder is None:
+        with pytest.raises(UsageError, match=r"TensorRT 10\.13\.0 is installed on gpu-1\.example, and 10\.3 was asked"):
+            choose([here], target, asked)
+        other = replace(here, remote=parse_remote("gpu-2.example"), tensorrt="10.3.0")
+        assert choose([here, other], target, asked) is other
+        return
+    found = choose([here], target, asked)
+    assert (found.builder, found.version) == (builder, "/bin/trtexec" if builder == "trtexec" else bindings)
 
 
 def test_addresses():

@@ -79,7 +79,7 @@ def hosts_of(remotes: tuple[str, ...], loaded: Loaded, options: BuildOptions) ->
     """The machines of --remote, looked at before any work, unless an earlier build has all that they would build."""
     if not remotes:
         return ()
-    from ..remote_join import find_hosts, targets_of
+    from ..remote_join import asked_releases, find_hosts, targets_of
 
     if options.until:
         raise UsageError("--remote does nothing with --until", where="--remote", hint="leave one of them out")
@@ -87,7 +87,8 @@ def hosts_of(remotes: tuple[str, ...], loaded: Loaded, options: BuildOptions) ->
         what = "--remote brings the engine of the whole model, and triton.towers serves an engine of each tower"
         hint = "leave triton.towers out to serve the whole, or --remote out, and build the towers there by hand"
         raise UsageError(what, where="triton.towers", hint=hint)
-    return find_hosts(remotes, targets_of(loaded.config), Path(options.out) / loaded.config.name)
+    build_dir = Path(options.out) / loaded.config.name
+    return find_hosts(remotes, targets_of(loaded.config), asked_releases(loaded.config), build_dir)
 
 
 def finish_each(

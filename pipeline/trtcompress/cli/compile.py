@@ -50,12 +50,13 @@ def command(
     from .output import print_json
 
     target, read = resolve_target(target_name), read_model(Path(model))
-    hosts = find_hosts(remotes, [target]) if remotes else ()
     axes = options.axes(axis_options)
     builder = builder_from(overrides, target, axes)
+    asked = builder.options.version
+    hosts = find_hosts(remotes, [target], {target.name: asked}) if remotes else ()
     engine = compile_folder(read, target, axes, Path(output), threads=threads, builder=builder)
     if hosts and not engine.built:
-        build_there(engine, target, hosts, say)
+        build_there(engine, target, hosts, say, asked=asked)
         engine = with_brought_plan(engine)
     path, digest = deployed_file(engine)
     idle = "fp8_nodes" not in engine.details and engine.details.get("int8_nodes", "").partition(" ")[0] == "0"
