@@ -252,6 +252,23 @@ def test_a_gate_that_fails_on_the_device_fails_the_build(project: Path, tmp_path
     server.start()
 
 
+def test_what_another_release_built_is_not_used_where_one_is_asked_for_since(
+    project: Path, tmp_path: Path, server: SshServer
+):
+    python(server, version="10.3.0")
+    assert remote(project, tmp_path, server).code == 0
+    asked = ("--set", 'tensorrt.version="10.13"')  # what it was laid out for by itself, so that the scripts stay
+    ran = remote(project, tmp_path, server, *asked)
+    assert (ran.code, "TensorRT 10.3.0 is installed on" in ran.err) == (2, True), ran.err
+    python(server, version="10.13.2")
+    assert remote(project, tmp_path, server, *asked).code == 0
+    for folder in (tmp_path / "small/engines/h100/trt-int8", tmp_path / "small/devices/h100"):
+        assert json.loads((folder / "remote.json").read_text())["tensorrt"] == "10.13.2"
+    server.stop()
+    assert remote(project, tmp_path, server, *asked).code == 0
+    server.start()
+
+
 def test_results_that_were_removed_are_measured_again(project: Path, tmp_path: Path, server: SshServer):
     assert remote(project, tmp_path, server).code == 0
     shutil.rmtree(tmp_path / "small/devices")
