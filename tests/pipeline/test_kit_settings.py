@@ -207,6 +207,40 @@ def test_jetpack_4_builds_with_the_same_settings(xavier: Path):
     assert len(engine(results(xavier), "trt-int8")["speeds"]) == 1
 
 
+def test_jetpack_4_builds_the_engine_by_the_cache_with_the_same_settings(xavier: Path):
+    """That of the config, for a DLA by the same cache, differs by its core alone."""
+    log = xavier.parent / "log"
+    ran = on_jetpack_4(xavier, "build", "--dla", "0", STAND_IN_LOG=str(log))
+    assert ran.code == 0, ran.err
+    lines = [line.split() for line in log.read_text().splitlines()]
+    given = {Path(plan).name.partition(".")[0]: sorted(options) for _, plan, *options in lines}
+    options = given["implicit-int8"]
+    assert [option.replace("DLACore=0", "DLACore=1") for option in options] == given["trt-int8"]
+    assert {"--workspace=32", "--noTF32", "--refit", "--allowGPUFallback"} <= set(options)
+    assert on_jetpack_4(xavier, "validate").code == 0
+    assert len(engine(results(xavier), "implicit-int8")["speeds"]) == 1
+    assert "implicit-int8: there already" in on_jetpack_4(xavier, "build", "--dla", "0").out
+    again = on_jetpack_4(xavier, "build", "--dla", "1")
+    assert "implicit-int8: building" in again.out
+    assert "trt-int8: there already" in again.out
+    held = xavier / "jetpack4/implicit"
+    held.write_text(held.read_text().replace("--workspace=32", "--workspace=64"))
+    summed(xavier, "jetpack4/implicit")
+    assert "implicit-int8: passed over, it is not built of this kit" in on_jetpack_4(xavier, "validate").out
+
+
+def test_jetpack_4_tells_what_the_engine_by_the_cache_goes_without(xavier: Path):
+    left_out = xavier / "jetpack4/left-out"
+    assert dict(line.split("\t") for line in left_out.read_text().splitlines())["implicit-int8"] == "[]"
+    lacking = "optimization_level: it came with TensorRT 8.6, and this is 8.2"
+    left_out.write_text(left_out.read_text().replace("implicit-int8\t[]", f'implicit-int8\t["{lacking}"]'))
+    summed(xavier, "jetpack4/left-out")
+    ran = on_jetpack_4(xavier, "build", "--dla", "0")
+    assert (ran.code, f'implicit-int8: left out: ["{lacking}"]' in ran.out) == (0, True), ran.err
+    assert on_jetpack_4(xavier, "validate").code == 0
+    assert engine(results(xavier), "implicit-int8")["left_out"] == [lacking]
+
+
 def test_a_plan_without_weights_is_refused_before_work(built: Path):
     asked = ("--target", "jetson-agx-orin", "--set", "tensorrt.strip=true", "--set", "package=[jetson]")
     ran = trtcompress("build", built / "small.onnx", "--data", built / "samples.npz", *asked, *AXES)

@@ -74,17 +74,21 @@ def write_shell(
     options = {name: _options(contents, facts, release, name, first) for name, facts in explicit.items()}
     _lines(out / "models", [(n, m["path"], " ".join(options[n])) for n, m in explicit.items()])
     _lines(out / "graphs", [(name, facts["sha256"]) for name, facts in models.items()])
-    left_out = {name: _left_out(contents, facts, release) for name, facts in explicit.items()}
-    left_out |= {IMPLICIT: []} if IMPLICIT in models else {}
+    implicit = {IMPLICIT: _for_older(models[IMPLICIT])} if IMPLICIT in models else {}
+    left_out = {name: _left_out(contents, facts, release, name) for name, facts in (explicit | implicit).items()}
     _lines(out / "left-out", [(name, json.dumps(words)) for name, words in left_out.items()])
     _lines(out / "gates", [(gate, repr(limit)) for gate, limit in contents.gates])
-    _lines(out / "fixed-shapes", [(" ".join(_fixed(contents, first)),)])
     sizes = (contents.batches if not fixed else ()) or (first.filled,)
     dynamic = bool(contents.batches) and not fixed
     _lines(out / "timing", [(str(size), _shapes(contents, first, size if dynamic else None)) for size in sizes])
     _lines(out / "fixed-timing", [(str(first.filled), _shapes(contents, first))])
-    implicit = _for_older(models[IMPLICIT]) if IMPLICIT in models else {}
-    _lines(out / "implicit", [(implicit.get("path", ""),)])
+    _lines(
+        out / "implicit",
+        [
+            (facts["path"], " ".join(_options(contents, facts, release, name, first)))
+            for name, facts in implicit.items()
+        ],
+    )
     _lines(out / "scored-later", [(", ".join((*contents.metrics, *contents.scored_later)),)])
     _lines(out / "majors", [("8",)])
     _lines(out / "dla", [(str(target.dla),)])
@@ -121,31 +125,36 @@ def _options(
     contents: KitContents, facts: Mapping[str, Any], release: Release, name: str, first: GoldenBatch
 ) -> list[str]:
     """For trtexec, which takes one profile: that of the whole, or the first golden sample's shapes for a DLA."""
-    asked, dla = facts["builder"], facts["dla"]
+    asked, for_dla = facts["builder"], _for_dla(facts, name)
     flags = [FLAGS[key] for key in FLAGS if asked.get(key) and not release.lacks(_feature(key))]
     recipe = Recipe(
         flavour="classic",
         version=release.version,
         onnx="",
         plan="",
-        flags=(*facts["flags"], *flags, *(("GPU_FALLBACK",) if dla is not None else ())),
+        flags=(*facts["flags"], *flags, *(("GPU_FALLBACK",) if for_dla else ())),
         tf32=asked.get("tf32"),
         workspace_mb=asked.get("workspace_mb"),
         optimization_level=None if release.lacks("optimization_level") else asked.get("optimization_level"),
         timing_cache=f"engines/{TIMING}" if contents.timing and name != REFERENCE else "",
         calibration_cache=f"engines/{CACHE}" if facts["cache"] else "",
-        dla=dla,
+        dla=facts["dla"],
     )
     found = [argument for argument in trtexec(recipe)[1:] if not argument.startswith(_GIVEN)]
-    return [*found, *(_profile(contents) if dla is None else _fixed(contents, first))]
+    return [*found, *(_fixed(contents, first) if for_dla else _profile(contents))]
 
 
-def _left_out(contents: KitContents, facts: Mapping[str, Any], release: Release) -> list[str]:
+def _for_dla(facts: Mapping[str, Any], name: str) -> bool:
+    """Whether an engine is for a DLA: that by the cache is built where `--dla` names a core, and no other way."""
+    return facts["dla"] is not None or name == IMPLICIT
+
+
+def _left_out(contents: KitContents, facts: Mapping[str, Any], release: Release, name: str) -> list[str]:
     """What is asked and cannot be had there."""
     given = {key: facts["builder"].get(key) for key in ("optimization_level", *FLAGS)}
     asked = [key for key, value in given.items() if value is not None and value is not False]  # 0 is a level
     found = [f"{key}: {why}" for key in asked if (why := release.lacks(_feature(key)))]
-    if len(contents.profiles) > 1 and facts["dla"] is None:
+    if len(contents.profiles) > 1 and not _for_dla(facts, name):
         found.append("profiles: trtexec builds one, which holds all shapes")
     return found
 

@@ -58,16 +58,21 @@ build() { # name, graph, options
     esac
 }
 
+tell_left_out() { # name: what is asked of its builder and cannot be had here
+    awk -F"$tab" -v n="$1" '$1 == n && $2 != "[]" { print n ": left out: " $2 }' "$kit/left-out"
+}
+
 last=$here/engines/reference.log
 while IFS=$tab read -r name path options; do
     build "$name" "$path" "$options"
-    awk -F"$tab" -v n="$name" '$1 == n && $2 != "[]" { print n ": left out: " $2 }' "$kit/left-out"
+    tell_left_out "$name"
 done <"$kit/models"
 
 if [ -n "$dla" ]; then
     [ -f calibration.cache ] || fail 2 "this kit has no calibration.cache"
-    options="--int8 --fp16 --calib=engines/calibration.cache --useDLACore=$dla --allowGPUFallback $(cat "$kit/fixed-shapes")"
-    build implicit-int8 "$(cat "$kit/implicit")" "$options"
-    echo "$options" >engines/implicit-int8.options || fail 25 "no space in $here"
+    IFS=$tab read -r path options <"$kit/implicit"
+    build implicit-int8 "$path" "$options --useDLACore=$dla"
+    tell_left_out implicit-int8
+    echo "$dla" >engines/implicit-int8.core || fail 25 "no space in $here"
 fi
 [ -z "$refused" ] || fail 4 "could not be built:$refused; ./validate checks the others"

@@ -109,8 +109,9 @@ scored=$(cat "$kit/scored-later")
 usual=$(cat "$kit/usual")
 implicit=implicit-int8
 cp "$kit/models" "$work/models"
-if [ -s "$here/engines/$implicit.plan" ] && [ -s "$here/engines/$implicit.options" ]; then # of ./build --dla
-    printf '%s\t%s\t%s\n' "$implicit" "$(cat "$kit/implicit")" "$(cat "$here/engines/$implicit.options")" >>"$work/models"
+if [ -s "$here/engines/$implicit.plan" ] && [ -s "$here/engines/$implicit.core" ]; then # of ./build --dla
+    awk -F"$tab" -v OFS="$tab" -v name="$implicit" -v core="$(cat "$here/engines/$implicit.core")" \
+        '{ print name, $1, $2 " --useDLACore=" core }' "$kit/implicit" >>"$work/models"
 fi
 reference=$here/engines/reference.plan
 first=1
