@@ -268,6 +268,18 @@ def test_an_engine_for_the_dla_takes_the_cache_under_its_own_header(kit, release
     assert (ran.code, "there is no DLA core 2: Jetson AGX Orin has 2" in ran.err) == (2, True)
 
 
+def test_the_engine_by_the_cache_is_for_what_was_asked_last(kit):
+    """A core of the DLA, another, or the GPU; what is there for that very one is not built again."""
+    for asked, core in (("--dla=1", 1), ("--dla=0", 0), ("--implicit", None), ("--dla=0", 0), ("--implicit", None)):
+        for told in ("implicit-int8: building", "implicit-int8: there already"):
+            made = on_jetpack(kit, "build", asked, tensorrt="10.3.0")
+            assert (made.code, told in made.out) == (0, True), made.err
+            assert note(kit, "implicit-int8")["dla"] == core
+    assert made.out.count("there already") == 4
+    assert on_jetpack(kit, "validate", *SECONDS, tensorrt="10.3.0").code == 0
+    assert len(engine(results(kit), "implicit-int8")["speeds"]) == 3
+
+
 @pytest.mark.parametrize(
     ("asked", "release", "words"),
     [

@@ -38,7 +38,8 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
     refused = []
     for name in names:
         core = dla if name == IMPLICIT and dla is not None else kit.facts["models"][name]["dla"]
-        if not force and built(kit, name, trt.__version__, core) is not None:
+        there = built(kit, name, trt.__version__)
+        if not force and there is not None and there["dla"] == core:
             print(f"{name}: there already")
             continue
         print(f"{name}: building ...", flush=True)
@@ -64,14 +65,13 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
     return 0
 
 
-def built(kit: Kit, name: str, version: str, dla: int | None = None) -> dict[str, Any] | None:
-    """What is known of an engine that was built of this very graph, as it is asked, by this TensorRT; or None."""
+def built(kit: Kit, name: str, version: str) -> dict[str, Any] | None:
+    """What is known of an engine of this very graph and settings, by this TensorRT, for whichever DLA; or None."""
     try:
         note: dict[str, Any] = json.loads(_note(kit, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    core = note.get("dla") if dla is None else dla
-    same = (note.get("asked"), note.get("tensorrt"), note.get("dla")) == (_asked(kit, name, core), version, core)
+    same = (note.get("asked"), note.get("tensorrt")) == (_asked(kit, name, note.get("dla")), version)
     plan = kit.plan(name)
     return note if same and plan.is_file() and digest(plan) == note.get("sha256") else None
 
