@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,11 @@ def prepare(source: Source) -> Prepared:
     Raises:
         ModelError: it cannot be read, or cannot be brought to opset 20.
     """
+    if isinstance(source, onnx.ModelProto):
+        source = copied(source)  # tensors that get other names below are the protobuf's own
     graph, where = load(source)
     held = wiring(graph)
-    names = Counter(name for name, _ in stored(graph))
+    trainable = told_apart(stored(graph))
     if graph.functions:
         common.InlinePass()(graph)
     common.RemoveInitializersFromInputsPass()(graph)
@@ -69,7 +72,14 @@ def prepare(source: Source) -> Prepared:
     tell_apart(graph)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     _infer(graph)
-    return Prepared(graph, frozenset(name for name, count in names.items() if count == 1), where, held)
+    return Prepared(graph, trainable, where, held)
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in memory of its own."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    return made
 
 
 def wiring(model: ir.Model) -> str:
@@ -109,3 +119,8 @@ def stored(model: ir.Model) -> list[tuple[str, ir.Value | ir.Node]]:
         found += [(name, value) for name, value in graph.initializers.items()]
         found += [(str(node.outputs[0].name), node) for node in graph if node.op_type == "Constant"]
     return found
+
+
+def told_apart(held: Iterable[tuple[str, ir.Value | ir.Node]]) -> frozenset[str]:
+    """The names that no two stored tensors share; branches may give one to different ones."""
+    return frozenset(name for name, count in Counter(name for name, _ in held).items() if count == 1)

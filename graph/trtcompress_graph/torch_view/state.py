@@ -87,7 +87,11 @@ class State:
         self.scales: list[str] = []
         learned = {name for name, role in roles.items() if role is Role.SCALE}
         self.twins = {name: first for name, first in twins.items() if {name, first} <= learned}
-        self.products = {name: two for name, two in products.items() if {str(value.name) for value in two} <= learned}
+        self.products = {
+            name: two
+            for name, two in products.items()
+            if name in trainable and {str(value.name) for value in two} <= learned
+        }
         self.restored: list[Restored] = []
         self.roles = dict(roles)
         self._constants: dict[str, torch.Tensor] = {}
@@ -128,10 +132,13 @@ class State:
         return self._constants[name]
 
     def register(self, name: str, tensor: torch.Tensor, *, trained: bool) -> str:
-        """Keep a tensor under the name of an initializer; its name in the view."""
+        """Keep a tensor under the name of an initializer; its name in the view.
+
+        What cannot be found again in the file by this name is not in the state dict.
+        """
         if name not in self._registered:
             state_name = self.names.of(name)
-            self._put(state_name, nn.Parameter(tensor) if trained else tensor, persistent=True)
+            self._put(state_name, nn.Parameter(tensor) if trained else tensor, persistent=name in self.trainable)
             self._registered[name] = state_name
         return self._registered[name]
 

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 def learned(state: State, given: ir.Value, scale: ir.Value, zero: ir.Value | None) -> bool:
     """Whether integers can have a master: stored, and read by nothing that means something else by them."""
-    name = str(given.name)
-    if given.const_value is None or scale.const_value is None or name not in state.trainable:
-        return False
-    if zero is not None and zero.const_value is None:
+    held = [value for value in (given, scale, zero) if value is not None]
+    if any(value.const_value is None or str(value.name) not in state.trainable for value in held):
         return False
     readers = [use.node for use in given.uses()]
     return all(_reads_so(node, scale, zero) for node in readers) and not given.is_graph_output()

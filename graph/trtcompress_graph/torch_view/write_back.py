@@ -18,7 +18,7 @@ from ..load import copy_model, read_model, save_ir, to_proto
 from ..model import Model
 from .module import META
 from .names import initializer_name
-from .prepare import Source, load, stored, wiring
+from .prepare import Source, copied, load, stored, told_apart, wiring
 from .quantized import dequantize, quantize
 from .state import Grid, Restored
 from .tensors import to_array, to_tensor
@@ -89,9 +89,7 @@ def _as_it_is(source: onnx.ModelProto | Model) -> onnx.ModelProto:
     """A copy in memory of what nobody trained."""
     if isinstance(source, Model):
         return onnx.load(source.path, format="protobuf")
-    made = onnx.ModelProto()
-    made.CopyFrom(source)
-    return made
+    return copied(source)
 
 
 def changes(module: fx.GraphModule, graph: ir.Model, where: str) -> dict[str, NDArray[Any]]:
@@ -127,9 +125,13 @@ def _broke(tensor: Tensor, before: ir.TensorProtocol) -> bool:
 
 
 def _tensors(graph: ir.Model) -> dict[str, ir.TensorProtocol]:
-    """What is stored, by name."""
+    """What is stored under a name of its own, by that name."""
     found: dict[str, ir.TensorProtocol] = {}
-    for name, holder in stored(graph):
+    held = stored(graph)
+    apart = told_apart(held)
+    for name, holder in held:
+        if name not in apart:
+            continue
         if isinstance(holder, ir.Value):
             if holder.const_value is not None:
                 found[name] = holder.const_value
@@ -172,7 +174,7 @@ def _scales(graph: ir.Model, held: Mapping[str, Tensor], before: Mapping[str, ir
     }
     for bias, values in bias_scales(graph.graph).items():
         factors = [str(value.name) for value in values]
-        if any(name in found for name in factors):
+        if stored_as.keys() >= {bias, *factors} and any(name in found for name in factors):
             made = bias_scale(*(found.get(name, stored_as[name]) for name in factors))
             found[bias] = made.reshape(stored_as[bias].shape)
     return found

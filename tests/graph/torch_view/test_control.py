@@ -71,16 +71,78 @@ def test_each_branch_and_its_weights(sign: int, tmp_path: Path) -> None:
     assert torch.allclose(module(x), runtime(onnx.load(tmp_path / "out.onnx"), x))
 
 
-def test_names_that_two_branches_share_stay_as_they_are() -> None:
-    proto = chosen(("w", "w"))
+def test_names_that_two_branches_share_stay_as_they_are(tmp_path: Path) -> None:
+    proto, given = chosen(("w", "w")), onnx.ModelProto()
+    given.CopyFrom(proto)
     module = to_torch(proto)
-    assert list(dict(module.named_parameters())) == ["scale"]
+    assert list(module.state_dict()) == ["scale"], "neither can be found again by its name"
+    assert proto == given, "a graph in memory is not changed"
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    assert to_onnx(module, like=path, out=tmp_path / "same.onnx").path.read_bytes() == path.read_bytes()
     by_name = {a.name: numpy_helper.to_array(a.g.initializer[0]) for a in proto.graph.node[2].attribute}
     then, other = (torch.from_numpy(by_name[f"{which}_branch"]) for which in ("then", "else"))
     x = torch.rand(2, 3)
     scale = module.get_parameter("scale")
     assert torch.allclose(module(x), x * then * scale)
     assert torch.allclose(module(-x), (other - x) * scale)
+    with torch.no_grad():
+        scale.mul_(2)
+    trained = to_onnx(module, like=path)
+    for sign in (1, -1):
+        assert torch.allclose(runtime(trained, sign * x), module(sign * x))
+
+
+def test_scales_that_two_branches_share_by_name_leave_their_weights_as_they_are(tmp_path: Path) -> None:
+    """An integer weight is written by the scale that the file has under its name."""
+    branches = {}
+    for which, step in (("then", 0.1), ("else", 0.5)):
+        nodes = [
+            helper.make_node("DequantizeLinear", [f"{which}_w", "step"], [f"{which}_dq"]),
+            helper.make_node("Mul", ["x", f"{which}_dq"], [f"{which}_y"]),
+        ]
+        held = {f"{which}_w": RNG.integers(1, 100, (2, 3)).astype(np.int8), "step": np.array(step, np.float32)}
+        tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
+        graph = helper.make_graph(nodes, which, [], [value(f"{which}_y", [2, 3])], tensors)
+        branches[f"{which}_branch"] = graph
+    proto = chosen()
+    choice = proto.graph.node[2]
+    for attribute in choice.attribute:
+        attribute.g.CopyFrom(branches[attribute.name])
+    module, path = to_torch(proto), tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    assert to_onnx(module, like=path, out=tmp_path / "same.onnx").path.read_bytes() == path.read_bytes()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.5)
+    trained = to_onnx(module, like=path)
+    for sign in (1, -1):
+        x = sign * torch.rand(2, 3)
+        assert torch.allclose(runtime(trained, x), module(x))
+
+
+def test_what_a_function_stores_stays_as_it_is(tmp_path: Path) -> None:
+    """It is in the graph once for each call, and under other names than in the file."""
+    held = numpy_helper.from_array(np.arange(1, 4, dtype=np.float32), "c")
+    nodes = [helper.make_node("Constant", [], ["c"], value=held), helper.make_node("Mul", ["a", "c"], ["b"])]
+    function = helper.make_function("own", "Scaled", ["a"], ["b"], nodes, [helper.make_opsetid("", 20)])
+    calls = [helper.make_node("Scaled", [one], [two], domain="own") for one, two in (("h", "i"), ("i", "y"))]
+    proto = model(
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), *calls],
+        [value("x", [2, 3])],
+        [value("y", [2, 3])],
+        {"w": RNG.random((3, 3)).astype(np.float32)},
+        opset=20,
+    )
+    proto.functions.append(function)
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    module, path = to_torch(proto), tmp_path / "m.onnx"
+    onnx.save(proto, path)
+    assert to_onnx(module, like=path, out=tmp_path / "same.onnx").path.read_bytes() == path.read_bytes()
+    with torch.no_grad():
+        module.get_parameter("w").mul_(2)
+    x = torch.rand(2, 3)
+    assert torch.allclose(runtime(to_onnx(module, like=path), x), module(x))
 
 
 def test_export_keeps_both_branches() -> None:
