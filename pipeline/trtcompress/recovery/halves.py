@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import load_ir, save_ir
 from trtcompress_graph.model import Model
 
@@ -48,24 +49,48 @@ def in_float32(model: Model, out: Path) -> Model:
 
 
 def in_halves(trained: Model, like: Model, out: Path) -> Model:
-    """The graph `like` with what `in_float32` of it learnt, in initializers and in `Constant` nodes."""
+    """The graph `like` with what `in_float32` of it learnt, in initializers and in `Constant` nodes.
+
+    What shares its name with another tensor, as branches may have it, was not trained and stays.
+
+    Raises:
+        ModelError: a weight has grown beyond what its type holds.
+    """
     import onnx_ir as ir
 
-    from trtcompress_graph.torch_view.prepare import stored
+    from trtcompress_graph.torch_view.prepare import stored, told_apart
 
     loaded, learnt = load_ir(like), load_ir(trained)
     held = {name: tensor for name, holder in stored(learnt) if (tensor := _tensor(holder)) is not None}
-    for name, holder in stored(loaded):
-        new, old = held.get(name), _tensor(holder)
+    places = stored(loaded)
+    apart = told_apart(places)
+    for name, holder in places:
+        new, old = held.get(name) if name in apart else None, _tensor(holder)
         if new is None or old is None:
             continue
-        narrow = old.dtype in _halves()
-        made = ir.tensor(new.numpy().astype(old.numpy().dtype), name=old.name) if narrow else new
+        made = _narrowed(new, old, f"{like.path}: '{name}'") if old.dtype in _halves() else new
         if isinstance(holder, ir.Value):
             holder.const_value = made
         else:
             holder.attributes["value"] = ir.AttrTensor("value", made)
     return save_ir(loaded, out)
+
+
+def _narrowed(new: ir.TensorProtocol, old: ir.TensorProtocol, where: str) -> ir.TensorProtocol:
+    """A trained tensor in the type that it had."""
+    import numpy as np
+    import onnx_ir as ir
+
+    wide = new.numpy()
+    with np.errstate(over="ignore"):  # told below
+        narrow = wide.astype(old.numpy().dtype)
+    if not np.isfinite(narrow[np.isfinite(wide)]).all():
+        raise ModelError(
+            f"what was trained is greater than {old.dtype.name.lower()} holds",
+            where=where,
+            hint="lower the learning rate, or train the float32 model and convert what comes of it",
+        )
+    return ir.tensor(narrow, name=old.name)
 
 
 def _tensor(holder: ir.Value | ir.Node) -> ir.TensorProtocol | None:

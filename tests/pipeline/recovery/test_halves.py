@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from command_line import trtcompress
 from digit_nets import images, write_cut, write_teacher
-from trtcompress.recovery.halves import has_halves, in_float32
+from trtcompress.recovery.halves import has_halves, in_float32, in_halves
+from trtcompress_graph.errors import ModelError
 from trtcompress_graph.load import read_model
 
 MOVED = "classifier.2.weight"
@@ -77,3 +78,56 @@ def test_halves_are_found_wherever_they_are(place, tmp_path):
     wide = in_float32(half, tmp_path / "deep" / "wide.onnx")
     assert not has_halves(wide)
     assert {spec.dtype for spec in (*wide.inputs, *wide.outputs)} == {"float32"}
+
+
+def branched(path: Path, off: float = 0.0) -> Path:
+    """`x` (batch, 8) times `w`, then times 1 where `flag` says so and else times -3: `k` in both branches."""
+    chance = np.random.default_rng(0)
+    w = (chance.normal(size=(8, 4)) + off * chance.normal(size=(8, 4))).astype(np.float16)
+    branches = {}
+    for name, value in (("then", 1), ("else", -3)):
+        held = numpy_helper.from_array(np.array([value] * 4, np.float16), "k")
+        outputs = [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT16, ["batch", 4])]
+        node = helper.make_node("Mul", ["h", "k"], [f"{name}_y"])
+        branches[f"{name}_branch"] = helper.make_graph([node], name, [], outputs, [held])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("If", ["flag"], ["y"], **branches)],
+        "branched",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["batch", 8]),
+            helper.make_tensor_value_info("flag", TensorProto.BOOL, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["batch", 4])],
+        [numpy_helper.from_array(w, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def test_branches_that_share_a_name_keep_their_own_tensors(tmp_path):
+    chance, out = np.random.default_rng(1), tmp_path / "out.onnx"
+    x, flag = chance.normal(size=(32, 8)).astype(np.float16), np.arange(32).reshape(32, 1) % 2 == 0
+    np.savez(tmp_path / "x.npz", x=x, flag=flag)
+    student = branched(tmp_path / "student.onnx", 0.2)
+    ran = trtcompress(
+        *("recover", student, "--teacher", branched(tmp_path / "teacher.onnx"), "--data", tmp_path / "x.npz"),
+        *("-o", out, "--steps", "4", "--lr", "1e-3", "--no-blockwise"),
+    )
+    assert ran.code == 0, ran.err
+    before, after = onnx.load(student).graph, onnx.load(out).graph
+    assert before.initializer != after.initializer, "it has learnt"
+    kept = {a.name: numpy_helper.to_array(a.g.initializer[0]).tolist() for a in after.node[1].attribute}
+    assert kept == {"then_branch": [1] * 4, "else_branch": [-3] * 4}
+
+
+def test_a_weight_that_outgrew_float16_is_refused(place, tmp_path):
+    half = read_model(place / "student.onnx")
+    wide = onnx.load(in_float32(half, tmp_path / "wide.onnx").path)
+    name, grown = wide.graph.initializer[0].name, numpy_helper.to_array(wide.graph.initializer[0]).copy()
+    grown.flat[0] = 7e4
+    wide.graph.initializer[0].CopyFrom(numpy_helper.from_array(grown, name))
+    onnx.save(wide, tmp_path / "trained.onnx")
+    with pytest.raises(ModelError, match="what was trained is greater than float16 holds") as raised:
+        in_halves(read_model(tmp_path / "trained.onnx"), half, tmp_path / "out.onnx")
+    assert raised.value.where == f"{half.path}: '{name}'"
+    assert not (tmp_path / "out.onnx").exists()
