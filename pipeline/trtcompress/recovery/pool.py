@@ -90,7 +90,9 @@ class Pool:
         if self.fixed is not None and held.stacks:
             rows = np.concatenate([rows, np.repeat(rows[-1:], self.fixed - len(rows))])
         found = {name: stored.rows(rows) for name, stored in held.inputs.items()}
-        return {name: array.reshape(-1, *array.shape[2:]) if held.stacks else array[0] for name, array in found.items()}
+        if held.stacks:
+            return {name: array.reshape(-1, *array.shape[2:]) for name, array in found.items()}
+        return {name: array[0, ...] for name, array in found.items()}  # an array also where it has no axis left
 
     def labels_of(self, group: int, rows: Ints) -> NDArray[Any] | None:
         """Labels of the same samples, stacked where they have one shape; else None."""

@@ -65,7 +65,7 @@ def answered(
     """
     read = tapped(view, outputs, tensors)
     found: list[dict[str, Any]] = [read(*inputs) for inputs in runs]
-    counts = [inputs[0].shape[:1] for inputs in runs]
+    counts = [next((value.shape[:1] for value in inputs if value.dim()), ()) for inputs in runs]
     return {name: _joined([made[name] for made in found], counts) for name in found[0]}
 
 

@@ -88,3 +88,13 @@ def test_halves_become_what_the_model_takes(tmp_path):
     pool = fill([Sample({"x": np.full((1, 2), 0.5, np.float16)})], (spec,), tmp_path, "x")
     read = pool.read(0, np.array([0]))["x"]
     assert (read.dtype, read.tolist()) == (np.float32, [[0.5, 0.5]])
+
+
+def test_a_sample_that_has_no_axes_is_read_as_an_array(tmp_path):
+    """The other inputs bring an axis of 1 with them, but no batch can hold two of these."""
+    specs = (TensorSpec("gain", "float32", ()), TensorSpec("x", "float32", ("batch", 2)))
+    samples = [Sample({"gain": np.array(i, np.float32), "x": np.full((1, 2), i, np.float32)}) for i in range(3)]
+    pool = fill(samples, specs, tmp_path, "gains")
+    read = pool.read(0, np.array([2]))
+    assert isinstance(read["gain"], np.ndarray)
+    assert (read["gain"].shape, read["gain"].item(), read["x"].tolist()) == ((), 2, [[2, 2]])

@@ -425,6 +425,29 @@ def test_labels_that_do_not_count_and_a_batch_of_one(place, tmp_path):
     assert ran.json["loss_after"] < ran.json["loss_before"]
 
 
+def test_an_input_that_has_no_axes(place, tmp_path):
+    """A brightness for each image: samples go through the models one by one, and all of them are looked at first."""
+    for name in ("student", "teacher"):
+        model = onnx.load(place / f"{name}.onnx")
+        graph, gain = model.graph, onnx.helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, [])
+        for node in graph.node:
+            node.input[:] = ["bright" if given == "x" else given for given in node.input]
+        nodes = [onnx.helper.make_node("Mul", ["x", "gain"], ["bright"], name="bright"), *graph.node]
+        inputs = [gain, *graph.input]
+        del graph.node[:], graph.input[:]
+        graph.node.extend(nodes)
+        graph.input.extend(inputs)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    x, labels = images()
+    np.savez(tmp_path / "data.npz", x=x[:48], gain=np.linspace(0.5, 2, 48).astype(np.float32), labels=labels[:48])
+    ran = trtcompress(
+        *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx", "--labels"),
+        *("--data", tmp_path / "data.npz", "--steps", "4", "--lr", "1e-3", "-o", tmp_path / "made.onnx", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.json["loss_after"] < ran.json["loss_before"]
+
+
 def test_a_second_training_at_the_same_place_is_refused(place):
     work = place / "taken.onnx.recovery"
     with alone_in(work):

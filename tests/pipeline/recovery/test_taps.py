@@ -38,6 +38,16 @@ def test_passes_of_several_sizes_are_put_together():
     assert torch.allclose(found["hidden"], torch.tanh(whole.first(X)))
 
 
+def test_passes_are_put_together_where_the_first_input_has_no_axes():
+    class Scaled(nn.Module):
+        def forward(self, gain: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return gain * x
+
+    gains = torch.arange(5.0)
+    found = answered(fx.symbolic_trace(Scaled()), ("y",), ("y",), [(gains[i], X[i : i + 1]) for i in range(5)])
+    assert torch.equal(found["y"], gains[:, None] * X)
+
+
 def test_a_block_between_two_tensors():
     whole = view(8, 0)
     nodes = named_nodes(whole)
