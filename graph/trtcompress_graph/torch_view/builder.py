@@ -67,6 +67,7 @@ class Builder:
             held.rank = held.rank if value.shape is None else len(value.shape)
             held.kind = held.kind or known_type(value.dtype)
             held.node.meta.setdefault("onnx", value.name)
+            held.node.meta.setdefault("maker", _maker(value))
         self._values[value] = held
 
     def value(self, value: ir.Value) -> Any:
@@ -249,6 +250,18 @@ class Builder:
 def output_count(node: ir.Node) -> int:
     """Up to which output a node is read."""
     return max(index + 1 for index, value in enumerate(node.outputs) if value.name)
+
+
+def _maker(value: ir.Value) -> str:
+    """The operator that computes a value, as seen through Q/DQ and casts; "" for an input."""
+    node = value.producer()
+    while node is not None and node.op_type in _PASSING:
+        before = node.inputs[0]
+        node = None if before is None else before.producer()
+    return "" if node is None else node.op_type
+
+
+_PASSING = frozenset(["QuantizeLinear", "DequantizeLinear", "Cast", "Identity"])
 
 
 def _is_traced(arg: Any) -> bool:

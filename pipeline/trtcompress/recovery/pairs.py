@@ -14,7 +14,7 @@ from trtcompress_graph.load import load_ir
 from trtcompress_graph.model import Model, TensorSpec
 
 from .losses.registry import Seen
-from .taps import answered, learned_nodes, named_nodes
+from .taps import MAKER, answered, learned_nodes, named_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,10 +23,14 @@ _ACTIVATIONS = ("Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "PRelu", "Relu"
 _MAKES = frozenset(["Add", "Conv", "ConvTranspose", "Gemm", "LayerNormalization", "MatMul", *_ACTIVATIONS])
 """Operators whose results are worth comparing; the others move data, or lie between these."""
 
+_CLAMPS = frozenset(["Clip", "Relu"])
+"""What a range that is quantized to does by itself: ONNX Runtime's quantizer leaves them out, and gives their names to
+what they read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """An inner tensor that both models have.
+    """An inner tensor that both models have, by its name and by what it stands for.
 
     Attributes:
         op: the operator that makes it in the student.
@@ -140,10 +144,13 @@ def make_pair(
         ModelError: no output holds floats.
     """
     outputs = tuple(spec.name for spec in model.outputs)
-    taught = set(named_nodes(teacher))
+    taught = named_nodes(teacher)
     learned = learned_nodes(student)  # what is not, such as a mask, is as it is in both, and of any size
-    nodes = named_nodes(student)
-    inner = [name for name, node in nodes.items() if name in taught and name not in outputs and node in learned]
+    inner = [
+        name
+        for name, node in named_nodes(student).items()
+        if name not in outputs and node in learned and name in taught and _same_meaning(node, taught[name])
+    ]
     names = tuple(dict.fromkeys((*outputs, *inner)))
     ours, theirs = (_run(view, outputs, names, runs[:1]) for view in (student, teacher))
     answers = tuple(name for name in outputs if ours[name].is_floating_point())
@@ -162,6 +169,11 @@ def _run(
 ) -> dict[str, Tensor]:
     found = answered(view, outputs, names, runs)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _same_meaning(one: fx.Node, other: fx.Node) -> bool:
+    """Whether tensors of one name stand for the same: fusions keep it so, and clamps that were left out do not."""
+    return (one.meta.get(MAKER) in _CLAMPS) == (other.meta.get(MAKER) in _CLAMPS)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-ONNX = "onnx"
-"""Where a node of a view keeps the name of its tensor."""
+ONNX, MAKER = "onnx", "maker"
+"""Where a node of a view keeps the name of its tensor, and the operator that computes it."""
 
 
 def named_nodes(view: fx.GraphModule) -> dict[str, fx.Node]:

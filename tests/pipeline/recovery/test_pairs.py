@@ -9,7 +9,10 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from onnx_models import model, value
+from trtcompress.recovery.blocks import tasks_of
 from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.losses import LossOptions
 from trtcompress.recovery.pairs import check_alike, make_pair
@@ -91,3 +94,56 @@ def test_a_teacher_of_one_batch_size_is_refused(tmp_path):
         check_alike(student, teacher)
     assert "--axis" in raised.value.hint
     check_alike(teacher, student)  # the student's batch is fixed then, and the teacher takes any
+
+
+class OneBatch(CalibrationDataReader):
+    def __init__(self, x: np.ndarray) -> None:
+        self._left = iter([{"x": x}])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._left, None)
+
+
+def test_what_a_quantizer_clamps_is_not_compared_with_what_it_reads(tmp_path):
+    """ONNX Runtime's quantizer leaves out each Relu, and gives its name to the matrix product before it."""
+    chance = np.random.default_rng(0)
+    weights = {f"w{place}": chance.normal(size=(16, 16)).astype(np.float32) * 0.4 for place in range(3)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["h0"], name="first"),
+        helper.make_node("Relu", ["h0"], ["r0"], name="clamp"),
+        helper.make_node("MatMul", ["r0", "w1"], ["h1"], name="second"),
+        helper.make_node("Sigmoid", ["h1"], ["s1"], name="gate"),
+        helper.make_node("MatMul", ["s1", "w2"], ["y"], name="third"),
+    ]
+    onnx.save(
+        model(nodes, [value("x", ["n", 16])], [value("y", ["n", 16])], weights, opset=20), tmp_path / "float.onnx"
+    )
+    x = chance.normal(size=(32, 16)).astype(np.float32)
+    quantize_static(tmp_path / "float.onnx", tmp_path / "int8.onnx", OneBatch(x), weight_type=QuantType.QInt8)
+    student, teacher = (read_model(tmp_path / f"{name}.onnx") for name in ("int8", "float"))
+    made_by = {output: node.op_type for node in onnx.load(student.path).graph.node for output in node.output}
+    assert made_by["r0"] == "MatMul", "else this shows nothing"
+    pair = make_pair(to_torch(student, learn_scales=True), to_torch(teacher), student, ((torch.from_numpy(x),),))
+    assert [shared.name for shared in pair.shared if shared.op == "MatMul"] == ["h1"]
+    assert [task.name for task in tasks_of(pair)] == ["h1", "y"]
+
+
+def test_what_was_fused_stands_for_what_it_was_fused_from(tmp_path):
+    """A product and a sum became a Gemm, and a Relu a Clip."""
+    weights = {"w": np.eye(4, dtype=np.float32), "b": np.ones(4, np.float32), "low": np.array(0, np.float32)}
+    spelled = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "b"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["clamped"]),
+        helper.make_node("Neg", ["clamped"], ["y"]),
+    ]
+    fused = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["sum"]),
+        helper.make_node("Clip", ["sum", "low"], ["clamped"]),
+        spelled[-1],
+    ]
+    for name, nodes in (("spelled", spelled), ("fused", fused)):
+        onnx.save(model(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], weights), tmp_path / f"{name}.onnx")
+    student, teacher = (read_model(tmp_path / f"{name}.onnx") for name in ("fused", "spelled"))
+    pair = make_pair(to_torch(student), to_torch(teacher), student, ((torch.randn(8, 4),),))
+    assert [shared.name for shared in pair.shared] == ["sum", "clamped"]

@@ -28,7 +28,7 @@ def features(pair: Pair, options: LossOptions) -> Term:
     chosen = pair.milestones(MOST)
     if not chosen:
         raise UsageError(
-            "student and teacher have no inner tensor of one name, so that no features can be compared",
+            "student and teacher have no inner tensor of one name and meaning, so that no features can be compared",
             where="loss 'features'",
             hint="--loss logits",
         )
