@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader
 
 from assets import asset
 
@@ -105,3 +106,13 @@ def difference(expected: NDArray[np.generic], given: NDArray[np.generic]) -> flo
     """Greatest difference, relative to the greatest value."""
     assert expected.shape == given.shape
     return float(np.abs(expected - given).max() / np.abs(expected).max())
+
+
+class OneBatch(CalibrationDataReader):
+    """What ONNX Runtime's own quantizer is calibrated on: one batch of the input `x`."""
+
+    def __init__(self, x: NDArray[np.float32]) -> None:
+        self._left = iter([{"x": x}])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._left, None)

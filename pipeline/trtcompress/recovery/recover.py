@@ -82,7 +82,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
     """Train the student and write it to `out`.
 
     Raises:
-        ModelError: student and teacher differ in their inputs or outputs.
+        ModelError: student and teacher differ in their inputs or outputs, or the student has nothing to train.
         OperatorError: an operator that the torch view does not have.
         DataError: samples that do not fit, or too few.
         UsageError: an unknown loss, or one that does not fit the models; another training runs in `work`.
@@ -92,6 +92,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
     """
     from .checkpoint import alone_in, empty, holds_training
     from .pairs import check_alike
+    from .trainable import untrained
 
     check_alike(request.student, request.teacher)
     with alone_in(request.work):
@@ -106,7 +107,7 @@ def recover(request: Request, data: Dataset, told: Told) -> Recovered:
                 shutil.rmtree(request.work, ignore_errors=True)
             raise
         shutil.rmtree(request.work, ignore_errors=True)
-    return _recovered(made, outcome, job, tuple(data.notes))
+    return _recovered(made, outcome, job, (*data.notes, *untrained(request.student)))
 
 
 def _opened(request: Request, data: Dataset, told: Told) -> Job:
@@ -118,13 +119,15 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
     from .halves import in_float32
     from .job import Job
     from .pool import fill
+    from .trainable import check_trainable, untrained
 
     student, teacher = (
         in_float32(model, request.work / "float32" / name)
         for name, model in (("student.onnx", request.student), ("teacher.onnx", request.teacher))
     )
-    for model in (student, teacher):
-        to_torch(model)  # an operator that a view does not have is told before samples are read
+    training = training_of(request.settings)
+    to_torch(teacher)  # an operator that a view does not have is told before samples are read
+    check_trainable(to_torch(student, learn_scales=training.learn_scales), request.student)
     pool = fill(
         data,
         student.inputs,
@@ -136,7 +139,7 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
         student=student,
         teacher=teacher,
         pool=pool,
-        training=training_of(request.settings),
+        training=training,
         folder=request.work / TRAINING,
         metrics=request.metrics,
     )
@@ -147,7 +150,7 @@ def _opened(request: Request, data: Dataset, told: Told) -> Job:
     elif begun:
         told("a training that was there had not come to a checkpoint: it begins anew", 0, None)
     if request.function is None:
-        for words in notes_before(job):
+        for words in (*untrained(request.student), *notes_before(job)):
             told(words, 0, None)
     return job
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 
-from onnx_models import model, value
+from onnx_models import OneBatch, model, value
 from trtcompress.recovery.blocks import tasks_of
 from trtcompress.recovery.learner import Learner, make_terms, start_terms, teacher_view, tensors_of
 from trtcompress.recovery.losses import LossOptions
@@ -94,14 +94,6 @@ def test_a_teacher_of_one_batch_size_is_refused(tmp_path):
         check_alike(student, teacher)
     assert "--axis" in raised.value.hint
     check_alike(teacher, student)  # the student's batch is fixed then, and the teacher takes any
-
-
-class OneBatch(CalibrationDataReader):
-    def __init__(self, x: np.ndarray) -> None:
-        self._left = iter([{"x": x}])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._left, None)
 
 
 def test_what_a_quantizer_clamps_is_not_compared_with_what_it_reads(tmp_path):

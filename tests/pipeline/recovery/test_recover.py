@@ -17,9 +17,13 @@ import psutil
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
 
 from command_line import trtcompress
 from digit_nets import images, top1, write_cut, write_images, write_teacher
+from onnx_models import OneBatch
+from onnx_models import model as made
+from onnx_models import value as named
 from trtcompress.recovery.checkpoint import alone_in
 
 LENGTH = ("--epochs", "12", "--lr", "1e-2")
@@ -405,6 +409,43 @@ def test_an_operator_that_the_view_does_not_have_is_named(place, tmp_path):
     assert ran.code == 3
     assert "Squash" in ran.err
     assert "read samples" not in ran.err
+
+
+def integers(folder: Path, dynamic: bool) -> tuple[Path, Path, Path]:
+    """A student of two products of integers, its float model, and samples."""
+    chance = np.random.default_rng(0)
+    nodes = [onnx.helper.make_node("MatMul", [x, w], [y], name=y) for x, w, y in (("x", "v", "h"), ("h", "w", "y"))]
+    weights = {name: chance.normal(size=(16, 16)).astype(np.float32) * 0.3 for name in "vw"}
+    proto = made(nodes, [named("x", ["n", 16])], [named("y", ["n", 16])], weights)
+    onnx.save(proto, folder / "float.onnx")
+    x = chance.normal(size=(32, 16)).astype(np.float32)
+    np.savez(folder / "x.npz", x=x)
+    if dynamic:
+        quantize_dynamic(folder / "float.onnx", folder / "int8.onnx")
+    else:
+        read = OneBatch(x)
+        quantize_static(folder / "float.onnx", folder / "int8.onnx", read, quant_format=QuantFormat.QOperator)
+    return folder / "int8.onnx", folder / "float.onnx", folder / "x.npz"
+
+
+def test_a_student_that_has_nothing_to_train_is_refused_before_samples_are_read(tmp_path):
+    student, teacher, data = integers(tmp_path, dynamic=True)
+    ran = trtcompress("recover", student, "--teacher", teacher, "--data", data, "-o", tmp_path / "made.onnx")
+    assert ran.code == 3
+    assert "int8.onnx: it has no weight that can be trained: those of 2 nodes (MatMulInteger) are integers" in ran.err
+    assert "trtcompress quantize" in ran.err
+    assert "read samples" not in ran.err
+    assert not (tmp_path / "made.onnx.recovery").exists()
+
+
+def test_integer_weights_that_stay_are_told(tmp_path):
+    student, teacher, data = integers(tmp_path, dynamic=False)
+    given = ("recover", student, "--teacher", teacher, "--data", data, "-o", tmp_path / "made.onnx", "--qat")
+    ran = trtcompress(*given, "--steps", "2", "--lr", "1e-4", "--json")
+    assert ran.code == 0, ran.err
+    (told,) = (note for note in ran.json["notes"] if "integers" in note)
+    assert told.startswith("the weights of 2 nodes (QLinearMatMul) are integers and stay as they are")
+    assert told in ran.err.replace("\n", " "), "before the training too"
 
 
 def test_labels_that_do_not_count_and_a_batch_of_one(place, tmp_path):
