@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -28,6 +28,9 @@ _CLAMPS = frozenset(["Clip", "Relu"])
 what they read."""
 
 
+_Shape = tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """An inner tensor that both models have, by its name and by what it stands for.
@@ -35,14 +38,14 @@ class Shared:
     Attributes:
         op: the operator that makes it in the student.
         residual: it is the sum of two computed tensors.
-        student, teacher: its shape, in the first batch.
+        student, teacher: its shape, in the first run.
     """
 
     name: str
     op: str
     residual: bool
-    student: tuple[int, ...]
-    teacher: tuple[int, ...]
+    student: _Shape
+    teacher: _Shape
 
     @property
     def axis(self) -> int | None:
@@ -151,24 +154,43 @@ def make_pair(
         for name, node in named_nodes(student).items()
         if name not in outputs and node in learned and name in taught and _same_meaning(node, taught[name])
     ]
-    names = tuple(dict.fromkeys((*outputs, *inner)))
-    ours, theirs = (_run(view, outputs, names, runs[:1]) for view in (student, teacher))
+    ours, theirs = (_run(view, outputs, runs) for view in (student, teacher))
     answers = tuple(name for name in outputs if ours[name].is_floating_point())
     if not answers:
         raise ModelError("no output holds floats, so that there is nothing to learn from", where=str(model.path))
-    if len(runs) > 1:
-        first = Seen(_run(student, outputs, answers, runs), _run(teacher, outputs, answers, runs), labels)
-    else:
-        first = Seen({n: ours[n] for n in answers}, {n: theirs[n] for n in answers}, labels)
-    shared = tuple(_shared(model, [name for name in inner if _alike(ours[name], theirs[name])], ours, theirs))
+    first = Seen({n: ours[n] for n in answers}, {n: theirs[n] for n in answers}, labels)
+    shared = tuple(_shared(model, inner, _shapes(student, inner, runs[0]), _shapes(teacher, inner, runs[0])))
     return Pair(student, teacher, model.inputs, outputs, answers, shared, first)
 
 
-def _run(
-    view: fx.GraphModule, outputs: Sequence[str], names: Sequence[str], runs: Sequence[Sequence[Tensor]]
-) -> dict[str, Tensor]:
-    found = answered(view, outputs, names, runs)
+def _run(view: fx.GraphModule, outputs: Sequence[str], runs: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+    found = answered(view, outputs, outputs, runs)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+@torch.no_grad()
+def _shapes(view: fx.GraphModule, names: Sequence[str], inputs: Sequence[Tensor]) -> dict[str, _Shape]:
+    """The shapes of inner tensors that can be compared, by name."""
+    looked = _Looked(view, names)
+    looked.run(*inputs)
+    return looked.shapes
+
+
+class _Looked(fx.Interpreter):
+    """Runs a view and looks at inner tensors one by one: each is given back behind its last reader."""
+
+    def __init__(self, view: fx.GraphModule, names: Sequence[str]) -> None:
+        super().__init__(view)
+        self.shapes: dict[str, _Shape] = {}
+        named = named_nodes(view)
+        self._names = {named[name]: name for name in names}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """What a node makes."""
+        made = super().run_node(n)
+        if n in self._names and isinstance(made, Tensor) and made.is_floating_point() and _moderate(made):
+            self.shapes[self._names[n]] = tuple(made.shape)
+        return made
 
 
 def _same_meaning(one: fx.Node, other: fx.Node) -> bool:
@@ -176,13 +198,11 @@ def _same_meaning(one: fx.Node, other: fx.Node) -> bool:
     return (one.meta.get(MAKER) in _CLAMPS) == (other.meta.get(MAKER) in _CLAMPS)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Floats of one rank whose shapes differ in one axis behind the first at the most."""
-    if not (one.is_floating_point() and other.is_floating_point()) or one.dim() != other.dim() or one.dim() < 2:
+def _alike(one: _Shape, other: _Shape) -> bool:
+    """Whether they are of one rank, and differ in one axis behind the first at the most."""
+    if len(one) != len(other) or len(one) < 2:
         return False
-    if not (_moderate(one) and _moderate(other)):
-        return False
-    differ = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
+    differ = [axis for axis in range(len(one)) if one[axis] != other[axis]]
     return not differ or (len(differ) == 1 and differ[0] > 0)
 
 
@@ -192,14 +212,14 @@ def _moderate(value: Tensor) -> bool:
 
 
 def _shared(
-    model: Model, names: Sequence[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    model: Model, names: Sequence[str], ours: Mapping[str, _Shape], theirs: Mapping[str, _Shape]
 ) -> Iterator[Shared]:
     graph = load_ir(model)
     producers = {str(value.name): node for node in graph.graph for value in node.outputs}
     for name in names:
         node = producers.get(name)
-        if node is not None and name in ours and name in theirs:
-            yield Shared(name, node.op_type, _is_sum(node), tuple(ours[name].shape), tuple(theirs[name].shape))
+        if node is not None and name in ours and name in theirs and _alike(ours[name], theirs[name]):
+            yield Shared(name, node.op_type, _is_sum(node), ours[name], theirs[name])
 
 
 def _is_sum(node: ir.Node) -> bool:

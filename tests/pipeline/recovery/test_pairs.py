@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_static
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from onnx_models import OneBatch, model, value
 from trtcompress.recovery.blocks import tasks_of
@@ -139,3 +142,37 @@ def test_what_was_fused_stands_for_what_it_was_fused_from(tmp_path):
     student, teacher = (read_model(tmp_path / f"{name}.onnx") for name in ("fused", "spelled"))
     pair = make_pair(to_torch(student), to_torch(teacher), student, ((torch.randn(8, 4),),))
     assert [shared.name for shared in pair.shared] == ["sum", "clamped"]
+
+
+class Most(TorchDispatchMode):
+    """The most bytes that tensors made under it held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self._made: list[weakref.ref[torch.Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self._made = [ref for ref in self._made if ref() is not None] + [weakref.ref(out)]
+            alive = (ref() for ref in self._made)
+            storages = [tensor.untyped_storage() for tensor in alive if tensor is not None]
+            self.bytes = max(self.bytes, sum({one.data_ptr(): one.nbytes() for one in storages}.values()))
+        return out
+
+
+def test_inner_tensors_are_looked_at_one_by_one(tmp_path):
+    depth, x = 32, torch.randn(256, 16)
+    nodes = []
+    for place in range(depth):
+        nodes.append(helper.make_node("MatMul", ["x" if place == 0 else f"t{place - 1}", "w"], [f"h{place}"]))
+        nodes.append(helper.make_node("Tanh", [f"h{place}"], ["y" if place == depth - 1 else f"t{place}"]))
+    weights = {"w": np.eye(16, dtype=np.float32)}
+    onnx.save(model(nodes, [value("x", ["n", 16])], [value("y", ["n", 16])], weights), tmp_path / "deep.onnx")
+    held = read_model(tmp_path / "deep.onnx")
+    views = to_torch(held), to_torch(held).requires_grad_(False)
+    with Most() as most:
+        pair = make_pair(*views, held, ((x,),))
+    assert len(pair.shared) == 2 * depth - 1
+    assert most.bytes < 8 * x.nbytes, "and not both models' tensors, of which there are 128"
