@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .job import Job
     from .loop import Outcome, Told
 
-VERSION = 16
+VERSION = 17
 """Of the training: a checkpoint of another one is not gone on with."""
 
 TRAINING = "training"

@@ -37,7 +37,7 @@ class QatSettings(StageSettings):
 @stage(
     output="trained",
     takes="rounded",
-    version=14,
+    version=15,
     leaves="models/trained/{subject}",
     scope="encoding",
     libs=LIBS,

@@ -36,7 +36,7 @@ class RecoverStageSettings(StageSettings):
 @stage(
     output="student",
     takes="pruned",
-    version=11,
+    version=12,
     leaves="models/recovered",
     libs=LIBS,
     device=on_this_machine,
