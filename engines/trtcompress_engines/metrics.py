@@ -46,6 +46,14 @@ class Metric:
     resamples: int = 0
     output: str | None = None
 
+    def reads(self, outputs: Outputs) -> Outputs:
+        """Of a model's outputs those that it scores.
+
+        Raises:
+            UsageError: there is no such output.
+        """
+        return outputs if self.output is None else only(outputs, self.output, self.name)
+
 
 def evaluate(
     name: str, reference: Outputs, engine: Outputs, labels: Values | None, *, base: Path = Path()
@@ -68,8 +76,7 @@ def evaluate(
         DataError: labels are missing or do not fit the outputs.
     """
     metric = find_metric(name, base)
-    if metric.output is not None:
-        reference, engine = (only(outputs, metric.output, name) for outputs in (reference, engine))
+    reference, engine = metric.reads(reference), metric.reads(engine)
     samples = _count(metric, reference, engine, labels)
     before, after = metric.score(reference, labels), metric.score(engine, labels)
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):

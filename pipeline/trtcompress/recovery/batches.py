@@ -75,12 +75,14 @@ class Batches:
         size: samples of a step, in all processes together.
         seed: of the order.
         counting: how many labels of each sample count, in the order of the data; None: as many of each.
+        together: samples that are judged together, which some losses depend on; 0: as many as a step takes.
     """
 
     pool: Pool
     size: int
     seed: int
     counting: Ints | None = field(default=None, compare=False, repr=False)
+    together: int = 0
     _latest: dict[int, list[Rows]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -145,8 +147,9 @@ class Batches:
     def judged(self) -> Iterator[Rows]:
         """What a student is judged on: the samples that are held out, of a handful all."""
         for group, rows in enumerate(self.held if self.holds_out else self.training):
-            for start in range(0, len(rows), self.size):
-                yield from self._runs(group, rows[start : start + self.size])
+            size = self.together or self.size
+            for start in range(0, len(rows), size):
+                yield from self._runs(group, rows[start : start + size])
 
     def first(self, count: int) -> list[Rows]:
         """Samples to look at before the training, of the group with most, in runs of no more than a step takes.

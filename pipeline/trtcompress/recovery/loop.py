@@ -42,6 +42,7 @@ class Outcome:
         metric_before, metric: of both on the same samples, where there are labels and a metric.
         rollbacks: how often it diverged, and went back.
         by_labels: losses are of labels alone, and not of the teacher's answers.
+        fitted: what had brought the student nearer before the training: `ranges` or `blocks`; empty: nothing had.
         came: loss before what had fitted it first; where it is given, `metric_before` is of then too.
     """
 
@@ -54,6 +55,7 @@ class Outcome:
     metric: float | None
     rollbacks: int
     by_labels: bool = False
+    fitted: str = ""
     came: float | None = None
 
 

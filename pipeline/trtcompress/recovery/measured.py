@@ -62,7 +62,9 @@ class Measured:
             return None
         ref = self.job.metrics[0]
         try:
-            score = find_metric(ref.name, ref.base).score({n: _stacked(v) for n, v in found.items()}, _stacked(labels))
+            metric = find_metric(ref.name, ref.base)
+            read = metric.reads({name: _stacked(values) for name, values in found.items()})
+            score = metric.score(read, _stacked(labels))
         except TrtCompressError as error:
             if error.what not in self._said:
                 self._said.add(error.what)

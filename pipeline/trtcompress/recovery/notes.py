@@ -49,7 +49,8 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
     if outcome.after >= outcome.before:
         what = "made it fit labels better" if outcome.by_labels else "brought it nearer to the teacher"
         lower = "" if job.training.rate is None else f": lower the learning rate, {job.training.rate:g} (lr)"
-        yield f"no step of the training {what}{_so_far(job, outcome)} on samples that were held out{lower}"
+        so_far = f" than its {outcome.fitted} had" if outcome.fitted else ""
+        yield f"no step of the training {what}{so_far} on samples that were held out{lower}"
     elif outcome.best_step == 0:
         yield (
             f"none of the {steps_in_words(outcome.steps)} was better than what the trials of learning rates had come "
@@ -60,13 +61,6 @@ def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
             f"it diverged {outcome.rollbacks} times (numbers that were not finite, or a loss far above the start); the "
             "rate was halved each time"
         )
-
-
-def _so_far(job: Job, outcome: Outcome) -> str:
-    """What had fitted the student before the training, in words."""
-    if fits_blocks(job.training, job.pool.total):
-        return " than its blocks had"
-    return " than its ranges had" if outcome.came is not None and outcome.before < outcome.came else ""
 
 
 def _weights(model: Model) -> int:

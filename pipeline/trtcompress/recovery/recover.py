@@ -169,16 +169,23 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
         save({"weights": weights_of(run_own_loop(request.function, job)), "norms": False}, job.folder / TRAINED)
         return None
     fabric = make_fabric(job.training)
-    fits = (fit_clipping, fit_blocks) if fits_blocks(job.training, job.pool.total) else (fit_clipping,)
-    fitted = [fit(job, told, fabric.autocast) for fit in fits]
-    minutes, seconds = job.training.minutes, sum(fit.seconds for fit in fitted)
+    fits = {"ranges": fit_clipping} | ({"blocks": fit_blocks} if fits_blocks(job.training, job.pool.total) else {})
+    fitted = {what: fit(job, told, fabric.autocast) for what, fit in fits.items()}
+    minutes, seconds = job.training.minutes, sum(fit.seconds for fit in fitted.values())
     if minutes is not None:
         job = replace(job, training=replace(job.training, minutes=max(minutes - seconds / 60, 0.5 * minutes)))
     outcome = train_in_processes(fabric, job, told)
-    came = next((fit.came for fit in fitted if fit.came is not None), None)
-    if came is None:
+    stood = {what: fit.came for what, fit in fitted.items() if fit.came is not None}
+    if not stood:
         return outcome
-    return replace(outcome, came=came.loss if came.comparable else None, metric_before=came.metric)
+    nearer = [what for what, came in stood.items() if not came.comparable or outcome.before < came.loss]
+    came = next(iter(stood.values()))
+    return replace(
+        outcome,
+        fitted=nearer[-1] if nearer else "",
+        came=came.loss if came.comparable else None,
+        metric_before=came.metric,
+    )
 
 
 def _write(request: Request, job: Job) -> Model:

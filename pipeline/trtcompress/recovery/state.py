@@ -93,11 +93,12 @@ class State:
         self.good = self.good or cloned(self.values())
 
     def resize(self, size: int, changes: bool = True) -> None:
-        """Set how many samples a step takes, and whether they are changed at random."""
+        """Set how many samples a step takes, and whether they are changed at random; they are judged as before."""
         self.facts |= {"size": size, "changes": changes}
         if size == self.feed.batches.size and (changes or not self.feed.changes):
             return
-        batches = replace(self.feed.batches, size=size)
+        held = self.feed.batches
+        batches = replace(held, size=size, together=held.together or held.size)
         self.feed = replace(self.feed, batches=batches, changes=self.feed.changes if changes else Changes())
 
 

@@ -151,12 +151,12 @@ def test_costs_that_are_not_finite_decide_nothing():
 
 
 @pytest.mark.parametrize(
-    ("came", "words"),
-    [(1.0, "than its ranges had on samples"), (0.5, "teacher on samples"), (None, "teacher on samples")],
+    ("fitted", "words"),
+    [("ranges", "than its ranges had on samples"), ("blocks", "its blocks had on samples"), ("", "teacher on samples")],
 )
-def test_a_training_that_brought_nothing_is_told_from_ranges_that_did(tmp_path, came, words):
+def test_a_training_that_brought_nothing_is_told_from_fits_that_did(tmp_path, fitted, words):
     job = job_of(tmp_path, 0.3, blockwise=False)
-    outcome = Outcome(200, 0, 1e-3, before=0.5, after=0.5, metric_before=None, metric=None, rollbacks=0, came=came)
+    outcome = Outcome(200, 0, 1e-3, before=0.5, after=0.5, metric_before=None, metric=None, rollbacks=0, fitted=fitted)
     (note,) = notes_behind(job, outcome)
     assert note.startswith("no step of the training brought it nearer to the teacher")
     assert words in note

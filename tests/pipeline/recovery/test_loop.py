@@ -71,6 +71,16 @@ def test_where_the_minutes_are_short_a_step_takes_fewer_samples(tmp_path, monkey
     assert again.state.feed.batches.size == size, "a resumed training takes the same batches"
 
 
+def test_a_student_is_judged_in_batches_of_one_size_whatever_a_step_takes(tmp_path):
+    """Losses by relations between samples depend on it."""
+    loop, _ = loop_of(tmp_path, Training(batch=64), (("relations", 1.0),))
+    before = loop.judge.loss()
+    for size in (32, 4):
+        loop.state.resize(size)
+        assert [len(rows) for _, rows in loop.state.feed.batches.judged()] == [16], "all that are held out"
+        assert loop.judge.loss() == before
+
+
 def test_the_same_run_gives_the_same_bits(tmp_path):
     runs = []
     for name in ("one", "other"):

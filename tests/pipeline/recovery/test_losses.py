@@ -178,6 +178,9 @@ def test_labels_that_do_not_count_teach_nothing_also_where_none_of_a_batch_count
     one = term(Seen({"y": scores[:1]}, {}, some[:1]))
     assert torch.allclose(term(Seen({"y": scores}, {}, some)), one)
     none = term(Seen({"y": scores}, {}, torch.full((3,), IGNORED)))
+    many, byte = draw(3, 200), torch.tensor([156, 156, 7], dtype=torch.uint8)  # 156 is -100 there
+    both = [term(Seen({"y": many}, {}, labels)) for labels in (byte, byte.long())]
+    assert both[0] == both[1]
     none.backward()
     assert float(none.detach()) == 0
     assert float(scores.grad.abs().max()) == 0

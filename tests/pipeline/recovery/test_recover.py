@@ -16,7 +16,7 @@ import onnx
 import psutil
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
 
 from command_line import trtcompress
@@ -335,6 +335,48 @@ def test_float16_on_a_cpu_is_told(place):
     assert ran.code == 0, ran.err
     assert "16-mixed needs a GPU: on this CPU it is trained in bf16-mixed" in ran.err
     assert any("16-mixed needs a GPU" in note for note in ran.json["notes"])
+
+
+@pytest.mark.parametrize("metric", ["top1:scores", "top1"])
+def test_a_metric_reads_one_of_several_outputs(tmp_path, metric):
+    """The named one, or the first."""
+    rng = np.random.default_rng(0)
+    weights = {"first": rng.normal(size=(6, 5)), "last": rng.normal(size=(5, 5))}
+
+    def write(name: str, noise: float) -> Path:
+        held = {n: (w + noise * rng.normal(size=w.shape)).astype("f4") for n, w in weights.items()}
+        nodes = [helper.make_node("MatMul", ["x", "first"], ["vector"], name="first_product")]
+        nodes += [helper.make_node("MatMul", ["vector", "last"], ["scores"], name="last_product")]
+        outputs = [named("vector", ["batch", 5]), named("scores", ["batch", 5])]
+        onnx.save(made(nodes, [named("x", ["batch", 6])], outputs, held), tmp_path / name)
+        return tmp_path / name
+
+    teacher, student = write("teacher.onnx", 0), write("student.onnx", 0.2)
+    x = rng.normal(size=(64, 6)).astype("f4")
+    right = (x @ weights["first"] @ weights["last"]).argmax(-1)
+    np.savez(tmp_path / "data.npz", x=x, labels=right)
+    ran = trtcompress(
+        *("recover", student, "--teacher", teacher, "--data", tmp_path / "data.npz", "-o", tmp_path / "out.onnx"),
+        *("--metric", metric, "--steps", "40", "--lr", "0.02", "--no-blockwise", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert (ran.json["metric_after"] > 0.85) is (metric == "top1:scores")
+
+
+def test_what_no_step_made_better_is_not_said_of_blocks_that_there_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("teacher", "student"):
+        weight = rng.normal(size=(6, 4)).astype("f4")
+        node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+        graph = made([node], [named("x", ["batch", 6])], [named("y", ["batch", 4])], {"w": weight})
+        onnx.save(graph, tmp_path / f"{name}.onnx")
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(64, 6)).astype("f4"))
+    ran = trtcompress(
+        *("recover", tmp_path / "student.onnx", "--teacher", tmp_path / "teacher.onnx", "-o", tmp_path / "out.onnx"),
+        *("--data", tmp_path / "data.npz", "--steps", "3", "--lr", "1e-20"),
+    )
+    assert ran.code == 0, ran.err
+    assert "no step of the training brought it nearer to the teacher on samples that were held out" in ran.err
 
 
 def test_a_metric_is_told_by_its_name(place):

@@ -102,7 +102,7 @@ def test_processes_average_to_the_gradient_of_one(tmp_path, fixed):
 
 def test_a_student_is_judged_alike_in_batches_of_any_size(tmp_path):
     whole, cut = state_of(tmp_path / "whole"), state_of(tmp_path / "cut", 1)
-    whole.resize(COUNT)
+    whole.feed = replace(whole.feed, batches=replace(whole.feed.batches, size=COUNT))
     assert len(list(whole.feed.batches.judged())) == 1
     expected = held_out_loss(whole.inner, whole.feed)
     assert held_out_loss(cut.inner, cut.feed) == pytest.approx(expected, rel=1e-6)

@@ -141,8 +141,9 @@ class Labels(Term):
         if wanted is None:  # samples that were mixed
             return answers.new_zeros(())
         if self.form is Form.CLASSES:
+            wanted = wanted.long()  # of uint8 labels, 156 would equal -100
             found = functional.cross_entropy(
-                self._scores(answers).flatten(0, -2), wanted.flatten().long(), ignore_index=IGNORED, reduction="sum"
+                self._scores(answers).flatten(0, -2), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
             )
             return found / (wanted != IGNORED).sum().clamp_min(1)  # of a batch that has none that counts: 0
         if wanted.numel() != answers.numel():
