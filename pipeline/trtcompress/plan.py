@@ -105,18 +105,21 @@ def _given(loaded: Loaded, files: FileDigests) -> dict[Ref, Any]:
     calibration = config.data.calibration
     refuse_unpreprocessed(loaded)
     evaluation = config.data.evaluation or calibration
+    metrics = tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric)
+    between_cuts = _between_cuts(loaded, files)
     return {
         ("model", ""): _model_ref(loaded, files),
         ("axes", ""): config.model.axes,
         ("calibration", ""): _data_ref(calibration, loaded, files),
         ("evaluation", ""): _data_ref(evaluation, loaded, files),
         ("training", ""): _data_ref(config.data.training or calibration, loaded, files),
-        ("between_cuts", ""): _between_cuts(loaded, files),
+        ("between_cuts", ""): between_cuts,
+        ("metrics_between_cuts", ""): metrics if between_cuts is not None else (),
         ("recover_loop", ""): _loop_ref(config.recover, loaded, files),
         ("qat_loop", ""): _loop_ref(config.qat, loaded, files),
         ("prune_plan", ""): _plan_ref(loaded, files),
         ("postprocess", ""): postprocess_ref(loaded, files),
-        ("metrics", ""): tuple(_metric_ref(name, base, evaluation.sources, files) for name in config.metric),
+        ("metrics", ""): metrics,
     }
 
 

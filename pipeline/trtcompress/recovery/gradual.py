@@ -19,7 +19,7 @@ from ..config import PruneSettings, RecoverSettings
 from ..cutting import PLAN, PrunedModel, Told, cut_model, read_plan, write_plan
 from ..files import write_text
 from ..pruning.plan import PrunePlan
-from ..stage import FunctionRef
+from ..stage import FunctionRef, MetricRef
 from .recover import Request, recover
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Cuts:
             error would come again.
         prune: holds a budget of MACs or parameters, and in how many steps it is reached.
         recover: of the training between two cuts; a length of its own is shared out among them.
+        metrics: of the user's; labels are of the output that they read.
     """
 
     model: Model
@@ -53,6 +54,7 @@ class Cuts:
     prune: PruneSettings
     recover: RecoverSettings
     axes: Axes
+    metrics: tuple[MetricRef, ...] = ()
 
 
 def cut_gradually(
@@ -172,7 +174,8 @@ def _trained(
     if (place / TRAINED).is_file():
         return read_model(place / TRAINED), _notes_in(place / LEARNED)
     settings = shared_out(cuts.recover, cuts.prune.steps)
-    request = Request(cut, cuts.model, settings, place / TRAINED, place / "work", function=function, replaces=True)
+    work = place / "work"
+    request = Request(cut, cuts.model, settings, place / TRAINED, work, cuts.metrics, function, replaces=True)
     made = recover(request, training, told)
     write_text(place / LEARNED, json.dumps(made.notes))
     return made, made.notes

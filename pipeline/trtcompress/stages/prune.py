@@ -19,7 +19,7 @@ from ..profiles import named_axes
 from ..recovery.gradual import Cuts, cut_gradually
 from ..recovery.recover import VERSION
 from ..recovery.telling import work_folder
-from ..stage import DataRef, FunctionRef, PlanRef, Progress, StageSettings, on_this_machine, stage
+from ..stage import DataRef, FunctionRef, MetricRef, PlanRef, Progress, StageSettings, on_this_machine, stage
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def prune(
     axes: dict[str, dict[str, AxisRange]],
     prune_plan: PlanRef | None,
     between_cuts: DataRef | None,
+    metrics_between_cuts: tuple[MetricRef, ...],
     recover_loop: FunctionRef | None,
     settings: PruneStageSettings,
     out: Path,
@@ -73,10 +74,18 @@ def prune(
         RecoverError: a training between cuts diverges.
     """
     if between_cuts is not None and settings.recover is not None:
-        depends = (simplified, calibration, axes, between_cuts, recover_loop, settings, dict(settings.versions()))
-        lengths = named_axes(simplified, axes)
+        given = (simplified, calibration, axes, between_cuts, metrics_between_cuts, recover_loop)
+        cuts = Cuts(
+            model=simplified,
+            out=out / "model.onnx",
+            work=work_folder(out, *given, settings, dict(settings.versions())),
+            prune=settings.prune,
+            recover=settings.recover,
+            axes=named_axes(simplified, axes),
+            metrics=metrics_between_cuts,
+        )
         done = cut_gradually(
-            Cuts(simplified, out / "model.onnx", work_folder(out, *depends), settings.prune, settings.recover, lengths),
+            cuts,
             open_data(calibration, simplified, samples=settings.prune.samples),
             open_data(between_cuts, simplified, samples=settings.recover.samples),
             recover_loop,

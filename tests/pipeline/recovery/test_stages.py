@@ -11,6 +11,8 @@ import pytest
 
 from builds import build, manifest, project, promised, write_samples
 from command_line import done
+from onnx_models import model
+from onnx_models import value as named
 from trtcompress.cutting import read_plan
 from trtcompress.recovery.recover import Recovered
 from trtcompress_graph.errors import DataError, UsageError
@@ -198,3 +200,36 @@ def test_the_weights_between_cuts_were_trained(made, tmp_path):
         for b in (one, other)
     ]
     assert any(not np.array_equal(held[0][name], held[1][name]) for name in held[0])
+
+
+def test_between_cuts_labels_are_of_the_output_that_the_metric_reads(tmp_path):
+    """The first output has four numbers, and the labels five classes."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "conv.weight": rng.normal(size=(64, 3, 3, 3)) * 0.3,
+        "vector.weight": rng.normal(size=(64, 4)),
+        "scores.weight": rng.normal(size=(4, 5)),
+    }
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "conv.weight"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        make("Relu", ["c"], ["r"], name="relu"),
+        make("GlobalAveragePool", ["r"], ["p"], name="pool"),
+        make("Flatten", ["p"], ["f"], name="flatten"),
+        make("MatMul", ["f", "vector.weight"], ["vector"], name="vector_product"),
+        make("MatMul", ["vector", "scores.weight"], ["scores"], name="scores_product"),
+    ]
+    outputs = [named("vector", ["batch", 4]), named("scores", ["batch", 5])]
+    held = {name: array.astype("f4") for name, array in weights.items()}
+    onnx.save(model(nodes, [named("x", ["batch", 3, 8, 8])], outputs, held), tmp_path / "model.onnx")
+    labels = rng.integers(0, 5, 96)
+    np.savez(tmp_path / "samples.npz", x=rng.normal(size=(96, 3, 8, 8)).astype("f4"), labels=labels)
+    config = tmp_path / "build.yaml"
+    config.write_text(
+        "name: heads\nmodel: model.onnx\ndata: {calibration: samples.npz}\nmetric: top1:scores\n"
+        "targets: [cpu:float]\nprune: {macs: 0.6, steps: 2, multiple: 1}\n"
+        "recover: {labels: true, steps: 20, blockwise: false}\n"
+    )
+    made, _ = build(config, tmp_path, until="prune")
+    plan = made.run.values["pruned", ""].plan
+    assert plan.after.macs / plan.before.macs < 0.61
