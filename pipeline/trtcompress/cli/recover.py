@@ -80,7 +80,7 @@ WORK = ".recovery"
     help="A training loop of your own: gets the module, gives it back, decides all but --batch, --samples, --seed.",
 )
 @click.option("--restart", is_flag=True, help="Throw away the checkpoints of a killed training beside OUT.onnx.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of what is random.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Of what is random.  [default: 0]")
 @options.onnx_output
 @options.as_json
 def command(
@@ -110,6 +110,7 @@ def command(
 
     request = _request(student, teacher, output, metric, restart, how)
     _check_quantized(request, qat)
+    _check_scales(how, qat)
     opened = open_data(options.data_ref(data, samples), request.student)
     with store_errors(request.out.absolute().parent, "-o", free=", and the same command goes on"):
         made = recover(request, opened, _told())
@@ -184,6 +185,16 @@ _SWITCHES = ("blockwise", "augment", "batchnorm", "learn_scales")
 def _is_given(name: str, value: object) -> bool:
     """Whether an option was on the command line; 0 is an answer, for a bound to refuse or to mean none."""
     return value is not None and value != () and (value is not False or name in _SWITCHES)
+
+
+def _check_scales(how: dict[str, Any], qat: bool) -> None:
+    from trtcompress_graph.errors import UsageError
+
+    if how["learn_scales"] is not None and not qat:
+        option = f"--{'' if how['learn_scales'] else 'no-'}learn-scales"
+        raise UsageError(
+            "a float model has no scales", where=option, hint="leave it out, or add --qat for a Q/DQ graph"
+        )
 
 
 def _check_quantized(request: Request, qat: bool) -> None:

@@ -39,7 +39,7 @@ class PruneSettings(Settings):
     steps: int = Field(
         1, ge=1, le=20, description="cuts on the way, each followed by a training as the section recover says"
     )
-    seed: int = Field(0, ge=0, description="of what is random")
+    seed: int = Field(0, ge=0, lt=2**64, description="of what is random")
 
     @model_validator(mode="after")
     def _one_way_to_say_how_far(self) -> Self:

@@ -49,9 +49,15 @@ class RecoverSettings(Settings):
     clip: float = Field(1.0, gt=0, description=option_words.CLIP)
     ema: float = Field(0.999, ge=0, lt=1, description=option_words.EMA)
     patience: int = Field(10, ge=1, description="judgements without a gain in its second half, after which it ends")
-    augment: bool = Field(True, description="change samples at random, where the teacher answers alike to that")
-    batchnorm: bool = Field(
-        True, description="train with BatchNorm put back behind convolutions, where there are 16 samples a step or more"
+    augment: bool | None = Field(
+        None,
+        description="change samples at random, where the teacher answers alike to that; from ten epochs on if not "
+        "given",
+    )
+    batchnorm: bool | None = Field(
+        None,
+        description="train with BatchNorm put back behind convolutions, which takes 16 samples a step; from 50 steps "
+        "on if not given",
     )
     learn_scales: bool = Field(
         True, description="under quantization, train scales too; false keeps the ranges of the calibration"
@@ -69,7 +75,7 @@ class RecoverSettings(Settings):
     function: str | None = Field(
         None, description="`package.module:function`, a training loop of one's own: gets the module and gives it back"
     )
-    seed: int = Field(0, ge=0, description="of what is random")
+    seed: int = Field(0, ge=0, lt=2**64, description="of what is random")
 
     @field_validator("loss")
     @classmethod

@@ -193,10 +193,12 @@ def _train(fabric: Fabric, job: Job, told: Told) -> Outcome:
     start_terms(pair, terms, subjects.runs, subjects.labels)
     kinds = input_kinds(job.batches)
     changes = Changes()
-    if job.training.augment and _is_long(job):
+    if _is_long(job) if job.training.augment is None else job.training.augment:
         mix = terms.keys() != {"labels"}
         outputs = tapped(pair.teacher, pair.outputs, pair.answers)
         changes = trusted_changes(job.batches, outputs, pair.answers, kinds, mix=mix)
+        if job.training.augment and not changes and fabric.global_rank == 0:
+            told("augment does nothing: the teacher answers alike to no change of these samples", 0, None)
     placed(pair, fabric.device)
     if norms:
         settle(pair.student, job, fabric.device)

@@ -34,12 +34,20 @@ SETTLED = 512
 
 
 def takes_norms(job: Job) -> bool:
-    """Whether norms take the statistics of the batch: not if it is narrow, steps are few, or tensors computed twice."""
+    """Whether norms take the statistics of the batch: if they can, and by themselves not if steps are few."""
+    if why_not(job):
+        return False
+    steps = planned_steps(job.training, job.batches.per_epoch)
+    return steps is None or steps >= FOLLOWED if job.training.norms is None else job.training.norms
+
+
+def why_not(job: Job) -> str:
+    """What hinders norms to take the statistics of the batch, in words; empty: nothing."""
     training, pool = job.training, job.pool
-    wide = training.batch >= WIDE and (pool.fixed is None or pool.fixed >= WIDE)
-    steps = planned_steps(training, job.batches.per_epoch)
-    follow = steps is None or steps >= FOLLOWED
-    return training.norms and wide and follow and not training.checkpoint_activations
+    size = min(training.batch, training.batch if pool.fixed is None else pool.fixed)
+    if size < WIDE:
+        return f"it takes {WIDE} samples that are run together, and these are {size}"
+    return "with checkpoint_activations tensors are computed twice" if training.checkpoint_activations else ""
 
 
 def view_with_norms(job: Job, weights: Mapping[str, Tensor] | None) -> fx.GraphModule:

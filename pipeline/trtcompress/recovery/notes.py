@@ -33,6 +33,7 @@ def notes_before(job: Job) -> Iterator[str]:
     yield from _parts(job)
     yield from _equal_samples(job)
     yield from _other_precision(job)
+    yield from _no_norms(job)
 
 
 def notes_behind(job: Job, outcome: Outcome) -> Iterator[str]:
@@ -96,6 +97,20 @@ def _parts(job: Job) -> Iterator[str]:
         yield f"{job.metrics[0].name} is not told: it needs labels, and {lacking(job.pool)}"
     if job.training.blockwise is None and not fits_blocks(job.training, job.pool.total):
         yield "of so many samples the minutes bring most to the whole student: no blocks first (blockwise fits them)"
+
+
+def _no_norms(job: Job) -> Iterator[str]:
+    """Why BatchNorm is not trained with, where it was asked for."""
+    from trtcompress_graph.torch_view.module import META
+
+    from .norms import why_not
+
+    if job.training.norms:
+        why = why_not(job) or (
+            "" if job.view(norms=True).meta[META]["restored"] else "there is no convolution that one could be behind"
+        )
+        if why:
+            yield f"batchnorm does nothing: {why}"
 
 
 def _other_precision(job: Job) -> Iterator[str]:

@@ -52,7 +52,7 @@ def lay_out(stepper: Stepper, judge: Judge, say: Callable[[str], None]) -> None:
         budget = 60 * (training.minutes or 0) - (time.perf_counter() - started)
         total, judgements = fitting(budget, seconds, judging)
     total, judgements = fabric.broadcast((total, judgements))  # all processes try rates for as many steps
-    if training.minutes is not None and total < LONG * state.feed.batches.per_epoch:
+    if training.minutes is not None and training.augment is None and total < LONG * state.feed.batches.per_epoch:
         state.resize(state.feed.batches.size, changes=False)
         state.note()
     state.facts |= {"pace": pace_of(total), "seconds": seconds + judging / interval(total, judgements)}

@@ -29,9 +29,9 @@ class Training:
         clip: greatest norm of the gradient.
         average: the student that counts is a moving average of its weights (EMA) with up to this decay; 0: none.
         patience: judgements without a gain in the second half, in which rates fall, after which the training ends.
-        augment: samples are changed at random where that fits their kind.
+        augment: samples are changed at random where that fits their kind; None: from `LONG` epochs on.
         checkpoint_activations: less memory for more time: inner tensors are computed again on the way back.
-        norms: BatchNorm is put back where batches are wide enough, and trained with.
+        norms: BatchNorm is put back where batches are wide enough, and trained with; None: see `norms.takes_norms`.
         learn_scales: under quantization, scales are trained too.
         graduates: the teacher leads only at first, where labels can stand alone; see `leading.py`.
         devices: processes, one a device; 0: all devices of an accelerator, one CPU process.
@@ -51,11 +51,11 @@ class Training:
     clip: float = 1.0
     average: float = 0.999
     patience: int = 10
-    augment: bool = True
+    augment: bool | None = None
     precision: Precision = "32"
     devices: int = 1
     checkpoint_activations: bool = False
-    norms: bool = True
+    norms: bool | None = None
     learn_scales: bool = True
     graduates: bool = False
     seed: int = 0

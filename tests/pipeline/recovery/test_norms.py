@@ -86,6 +86,8 @@ def test_what_is_written_is_what_the_training_judged(job, tmp_path):
         (Training(batch=32, steps=20), False),
         (Training(batch=32, devices=4), True),
         (Training(batch=32, norms=False), False),
+        (Training(batch=32, steps=20, norms=True), True),
+        (Training(batch=8, norms=True), False),
         (Training(batch=32, checkpoint_activations=True), False),
     ],
 )

@@ -324,6 +324,38 @@ def test_what_the_users_own_loop_does_not_read_is_refused(place):
     assert not list(place.glob("none.onnx*"))
 
 
+def test_what_long_trainings_do_by_themselves_can_be_asked_for(place):
+    write_images(place / "few.npz", 64)
+    short = ("--data", place / "few.npz", "--steps", "8", "--lr", "1e-3", "--no-blockwise")
+    ways = {
+        "plain": (),
+        "norms": ("--batchnorm",),
+        "changes": ("--augment",),
+        "neither": ("--no-batchnorm", "--no-augment"),
+    }
+    made = {}
+    for name, more in ways.items():
+        ran = recover(place, f"{name}.onnx", *short, *more)
+        assert ran.code == 0, ran.err
+        assert "does nothing" not in ran.err
+        made[name] = (place / f"{name}.onnx").read_bytes()
+    assert made["plain"] == made["neither"]
+    assert len(set(made.values())) == 3
+
+
+def test_what_is_asked_for_and_cannot_be_done_is_told(place):
+    write_images(place / "few.npz", 64)
+    short = ("--data", place / "few.npz", "--steps", "2", "--lr", "1e-3", "--no-blockwise")
+    ran = recover(place, "narrow.onnx", *short, "--batch", "8", "--batchnorm")
+    assert ran.code == 0, ran.err
+    assert "batchnorm does nothing: it takes 16 samples that are run together, and these are 8" in ran.err
+    for option, why in (("--learn-scales", "a float model has no scales"), ("--seed", "is not in the range")):
+        more = (option, str(2**64)) if option == "--seed" else (option,)
+        ran = recover(place, "none.onnx", *short, *more)
+        assert (ran.code, why in ran.err) == (2, True), ran.err
+    assert not list(place.glob("none.onnx*"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has float16")
 def test_float16_on_a_cpu_is_told(place):
     write_images(place / "few.npz", 32)
