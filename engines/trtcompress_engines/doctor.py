@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from trtcompress_graph.errors import CompileError
+from trtcompress_graph.errors import CompileError, UsageError
 from trtcompress_graph.target import How
 
 from .backends import BY_HOW
@@ -19,6 +19,7 @@ from .backends.trt_process import probe
 from .cpu import cpu_features
 from .targets import targets
 from .tensorrt_release import Flavour
+from .triton.installed import WHEEL, find_server
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "numpy", "numba")
 LEAST_FREE_GB = 5.0
@@ -109,9 +110,12 @@ def _tools() -> Iterator[Finding]:
         "installed" if found else "not installed",
         "" if found else "pip install '.[cuda]' (in a checkout)",
     )
-    for tool, use in (("trtexec", "comes with TensorRT"), ("tritonserver", "comes with Triton's container")):
-        path = shutil.which(tool)
-        yield Finding(tool, path is not None, path or f"not on PATH; it {use}")
+    trtexec = shutil.which("trtexec")
+    yield Finding("trtexec", trtexec is not None, trtexec or "not on PATH; it comes with TensorRT")
+    try:
+        yield Finding("tritonserver", True, str(find_server().binary))
+    except UsageError:
+        yield Finding("tritonserver", False, f"not on PATH; it comes with Triton's container, or: pip install {WHEEL}")
 
 
 def _kinds() -> Iterable[Finding]:

@@ -26,12 +26,21 @@ def only(outputs: Outputs, output: str, metric: str) -> Outputs:
     Raises:
         UsageError: there is no such output.
     """
+    check_output(output, tuple(outputs), metric)
     name = output or next(iter(outputs))
-    if name not in outputs:
-        raise UsageError(
-            f"the model has no output '{name}'", where=f"metric '{metric}'", hint=f"it has: {', '.join(outputs)}"
-        )
     return {name: outputs[name]}
+
+
+def check_output(output: str, outputs: Sequence[str], metric: str) -> None:
+    """Refuse an output that a model of these does not have; an empty one is the first.
+
+    Raises:
+        UsageError: there is no such output.
+    """
+    if output and output not in outputs:
+        raise UsageError(
+            f"the model has no output '{output}'", where=f"metric '{metric}'", hint=f"it has: {', '.join(outputs)}"
+        )
 
 
 def _inputs(outputs: Outputs, labels: Any, metric: str) -> tuple[NDArray[Any], NDArray[Any]]:

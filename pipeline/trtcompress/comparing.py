@@ -14,6 +14,7 @@ from trtcompress_engines.backend import Runner
 from trtcompress_engines.metric_names import is_built_in
 from trtcompress_engines.metrics import Outputs, Values, evaluate, find_metric
 from trtcompress_engines.parity import ParityMeter
+from trtcompress_engines.scores import check_output
 from trtcompress_graph.axes import Axes
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.measured import MetricResult
@@ -66,6 +67,7 @@ def compare(
 
     Raises:
         DataError: no labels where a metric needs them.
+        UsageError: a metric reads an output that the model does not have.
     """
     from trtcompress_calibration.data import batches
 
@@ -106,8 +108,10 @@ def _metrics(
 
     Raises:
         DataError: a metric needs labels and there are none.
+        UsageError: a metric reads an output that the model does not have.
     """
     refuse_unlabelled(asked, dataset)
+    refuse_unread(asked, model)
     if asked or not dataset.labelled or dataset.feedback is not None:
         return asked, ()
     label = next(iter(dataset)).label
@@ -130,6 +134,18 @@ def refuse_unlabelled(asked: Iterable[MetricRef], dataset: Dataset) -> None:
             where=dataset.source,
             hint="add an array `labels` to the data, or drop the metric",
         )
+
+
+def refuse_unread(asked: Iterable[MetricRef], model: Model) -> None:
+    """Built-in metrics read an output by its name, or the first.
+
+    Raises:
+        UsageError: the model has no such output.
+    """
+    names = [output.name for output in model.outputs]
+    for metric in asked:
+        if is_built_in(metric.name):
+            check_output(find_metric(metric.name).output or "", names, metric.name)
 
 
 def _meter(meters: Iterable[ParityMeter], expected: Feed, answers: Iterable[Feed]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_what_is_here_is_found(findings: dict[str, doctor.Finding]):
 def test_tensorrt_for_rtx_is_loaded_and_not_only_seen(findings: dict[str, doctor.Finding]):
     assert findings["TensorRT for RTX"].ok
     assert "SM89" in findings["TensorRT for RTX"].detail
+
+
+def test_a_tritonserver_of_the_wheel_is_found_too(findings: dict[str, doctor.Finding], monkeypatch: pytest.MonkeyPatch):
+    if find_spec("pytriton") is None:
+        pytest.skip("nvidia-pytriton is not installed")
+    assert findings["tritonserver"].ok
+    monkeypatch.setattr("trtcompress_engines.triton.installed._in_wheel", lambda: None)
+    monkeypatch.setenv("PATH", "")
+    (found,) = [finding for finding in diagnose() if finding.what == "tritonserver"]
+    assert not found.ok
+    assert "pip install nvidia-pytriton" in found.detail
 
 
 def test_what_is_missing_says_what_to_type(findings: dict[str, doctor.Finding]):

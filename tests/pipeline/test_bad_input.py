@@ -455,6 +455,28 @@ def test_labels_missing_for_a_metric(small, tmp_path, command):
     refused(tmp_path, UNUSABLE, words, command, small.model, "--data", "d.npz", *more[command])
 
 
+@pytest.mark.parametrize("command", ["build", "validate"])
+def test_a_metric_of_an_output_that_is_not_there(small, tmp_path, command):
+    """A build that cuts tells it before it cuts."""
+    np.savez(tmp_path / "d.npz", x=holding(1.0), labels=np.zeros(len(holding(1.0)), np.int64))
+    more = {
+        "build": (
+            "--store",
+            "store",
+            "--set",
+            "metric=top1:scorse",
+            "--set",
+            "prune={macs: 0.9}",
+            "--until",
+            "samples",
+        ),
+        "validate": ("--reference", small.model, "--metric", "top1:scorse"),
+    }
+    words = ("metric 'top1:scorse': the model has no output 'scorse'", "hint: it has: ")
+    ran = refused(tmp_path, 2, words, command, small.model, "--data", "d.npz", *more[command])
+    assert " samples\n" not in ran.err, "none ran"
+
+
 # --- what commands wrote
 
 

@@ -103,6 +103,10 @@ def skip(what: str) -> Decorator:
     return click.option("--skip", metavar="GLOB", multiple=True, help=f"{what}; repeat it.")
 
 
+METRICS = "top1, top5, f1, spearman, of another output than the first NAME:OUTPUT, or module:function"
+"""What --metric takes."""
+
+
 def metrics(what: str) -> Decorator:
     """The option --metric, which may be repeated."""
     return click.option("--metric", "metrics", metavar="NAME", multiple=True, shell_complete=metric_names, help=what)

@@ -84,7 +84,7 @@ TENSORRT = "8.6.1"
 @options.some_data("Samples for --max-drop, with labels where a metric is, --weights, --rounding and --correct-bias.")
 @options.samples
 @options.state
-@options.metrics("For --max-drop: top1, top5, f1, spearman, module:function.")
+@options.metrics(f"For --max-drop: {options.METRICS}.")
 @click.option(
     "--cache",
     metavar="calibration.cache",

@@ -73,7 +73,9 @@ WORK = ".recovery"
     help="It ends behind so many judgements without a gain in its second half.  [default: 10]",
 )
 @click.option("--checkpoint-activations", is_flag=True, help="Less memory for more time.")
-@click.option("--metric", metavar="NAME", shell_complete=options.metric_names, help="Told with the progress.")
+@click.option(
+    "--metric", metavar="NAME", shell_complete=options.metric_names, help=f"Told with the progress: {options.METRICS}."
+)
 @click.option(
     "--function",
     metavar="MODULE:NAME",
@@ -124,6 +126,7 @@ def _request(
     from trtcompress_graph.errors import UsageError
     from trtcompress_graph.load import read_model
 
+    from ..comparing import refuse_unread
     from ..recovery.own_options import refuse_ignored
     from ..recovery.recover import Request
     from ..stage import FunctionRef, MetricRef
@@ -135,6 +138,8 @@ def _request(
 
         find_metric(metric, Path.cwd())
     models = read_model(Path(student)), read_model(Path(teacher))
+    metrics = (MetricRef(metric, Path.cwd(), ""),) if metric else ()
+    refuse_unread(metrics, models[1])
     if models[0].digest == models[1].digest:
         raise UsageError(
             "student and teacher are the same model: there is nothing to bring back",
@@ -147,7 +152,7 @@ def _request(
         settings=settings,
         out=out,
         work=out.with_name(out.name + WORK),
-        metrics=(MetricRef(metric, Path.cwd(), ""),) if metric else (),
+        metrics=metrics,
         function=FunctionRef(settings.function, Path.cwd(), "") if settings.function else None,
         restart=restart,
     )
@@ -201,6 +206,7 @@ def _check_quantized(request: Request, qat: bool) -> None:
     from trtcompress_graph.errors import UsageError
 
     from ..recovery.quantization_aware import in_fp8, is_quantized
+    from ..recovery.trainable import fixed_weights
 
     quantized = is_quantized(request.student)
     where = str(request.student.path)
@@ -209,6 +215,9 @@ def _check_quantized(request: Request, qat: bool) -> None:
         raise UsageError("it is in FP8, whose weights are stored in eight bits and stay", where=where, hint=hint)
     if quantized and not qat:
         raise UsageError("it is quantized", where=where, hint="add --qat, to train it under its quantization")
+    if qat and (held := fixed_weights(request.student)) and not quantized:
+        what = f"--qat trains a Q/DQ graph, and the weights of {held} are integers without pairs"
+        raise UsageError(what, where=where, hint="quantize the float model that it was made of: trtcompress quantize")
     if qat and not quantized:
         hint = "quantize it first: trtcompress calibrate, then trtcompress quantize"
         raise UsageError("--qat trains a Q/DQ graph, and this one quantizes nothing", where=where, hint=hint)

@@ -26,7 +26,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @options.data
 @options.state
 @options.samples
-@options.metrics("top1, top5, f1, spearman, module:function.")
+@options.metrics(f"{options.METRICS}.")
 @click.option("--max-metric-drop", type=float, help="Gate. [default: 0.01 with a metric]")
 @click.option("--min-cosine", type=click.FloatRange(-1, 1), help="Gate for each output. [default: 0.99]")
 @click.option(

@@ -30,7 +30,7 @@ def check_trainable(view: nn.Module, model: Model) -> None:
     """
     if any(parameter.requires_grad for parameter in view.parameters()):
         return
-    held = _fixed(model)
+    held = fixed_weights(model)
     why = f": those of {held} are integers, which stay as they are" if held else ""
     hint = f"train {_INSTEAD}" if held else "give a student that stores its weights, each under a name of its own"
     raise ModelError(f"it has no weight that can be trained{why}", where=str(model.path), hint=hint)
@@ -38,11 +38,11 @@ def check_trainable(view: nn.Module, model: Model) -> None:
 
 def untrained(model: Model) -> tuple[str, ...]:
     """A note on weights that stay as they are beside what is trained."""
-    held = _fixed(model)
+    held = fixed_weights(model)
     return (f"the weights of {held} are integers and stay as they are: to train them take {_INSTEAD}",) if held else ()
 
 
-def _fixed(model: Model) -> str:
+def fixed_weights(model: Model) -> str:
     """The nodes whose weights are integers with no float behind them, in words; "" where there are none."""
     nodes = [
         node.op_type

@@ -8,7 +8,7 @@ from typing import Self
 from trtcompress_graph.errors import DataError
 from trtcompress_graph.model import Model
 
-from ..comparing import refuse_unlabelled
+from ..comparing import refuse_unlabelled, refuse_unread
 from ..config import BuildConfig, RecoverSettings
 from ..datasets import open_data, open_evaluation
 from ..recovery.loss_names import LABELLED
@@ -39,7 +39,7 @@ def _needs_labels(section: RecoverSettings) -> bool:
     return section.labels or any(loss.partition("=")[0] in LABELLED for loss in section.loss)
 
 
-@stage(output="fitting", version=1, leaves="models/fitting", libs=("numpy", "pillow"))
+@stage(output="fitting", version=2, leaves="models/fitting", libs=("numpy", "pillow"))
 def samples(
     exported: Model,
     calibration: DataRef,
@@ -52,7 +52,9 @@ def samples(
 
     Raises:
         DataError: a sample does not fit the model, or lacks a label that a metric or the training needs.
+        UsageError: a metric reads an output that the model does not have.
     """
+    refuse_unread(metrics, exported)
     first = open_data(calibration, exported)
     judged = first if evaluation == calibration and not evaluation.state else open_evaluation(evaluation, exported)
     refuse_unlabelled(metrics, judged)

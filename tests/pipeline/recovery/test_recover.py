@@ -512,6 +512,24 @@ def test_a_student_that_has_nothing_to_train_is_refused_before_samples_are_read(
     assert not (tmp_path / "made.onnx.recovery").exists()
 
 
+def test_with_qat_integers_without_pairs_are_told_from_a_float_model(tmp_path):
+    student, teacher, data = integers(tmp_path, dynamic=True)
+    ran = trtcompress("recover", student, "--teacher", teacher, "--data", data, "-o", tmp_path / "made.onnx", "--qat")
+    assert ran.code == 2
+    assert "the weights of 2 nodes (MatMulInteger) are integers without pairs" in ran.err
+    assert "quantize the float model that it was made of" in ran.err
+
+
+def test_a_metric_of_an_output_that_is_not_there_is_refused_before_samples_are_read(place):
+    write_images(place / "labelled.npz", 64, labels=True)
+    ran = recover(place, "none.onnx", "--data", place / "labelled.npz", "--metric", "top1:scorse")
+    assert ran.code == 2
+    assert "metric 'top1:scorse': the model has no output 'scorse'" in ran.err
+    assert "hint: it has: " in ran.err
+    assert "read samples" not in ran.err
+    assert not list(place.glob("none.onnx*"))
+
+
 def test_integer_weights_that_stay_are_told(tmp_path):
     student, teacher, data = integers(tmp_path, dynamic=False)
     given = ("recover", student, "--teacher", teacher, "--data", data, "-o", tmp_path / "made.onnx", "--qat")

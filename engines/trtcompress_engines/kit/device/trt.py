@@ -31,7 +31,9 @@ def load(releases: Sequence[tuple[str, str]]) -> Any:
     try:
         import tensorrt
     except ImportError as error:
-        hint = "install JetPack's packages (sudo apt install nvidia-jetpack)"
+        hint = (
+            "install JetPack's packages (sudo apt install nvidia-jetpack); without it: validate --backend onnxruntime"
+        )
         raise KitError(f"TensorRT's Python module cannot be imported ({error}): {hint}") from None
     wanted = sorted({int(version.split(".")[0]) for _, version in releases})
     if int(tensorrt.__version__.split(".")[0]) not in wanted:
