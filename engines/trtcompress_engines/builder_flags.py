@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import onnx
-from onnx import TensorProto
+from typing import TYPE_CHECKING
 
 from trtcompress_graph.model import Model
 
 from .sparsity import sparse_weights
 
-_FLAGS: dict[int, str] = {TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16"}
+if TYPE_CHECKING:
+    import onnx
+
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -23,8 +23,11 @@ def builder_flags(model: Model) -> tuple[str, ...]:
 
 def type_flags(model: Model) -> tuple[str, ...]:
     """Those of types: FP16 and BF16 for float16 and bfloat16, INT8 for Q/DQ; none for a float32 graph."""
+    import onnx
+
+    flags: dict[int, str] = {onnx.TensorProto.FLOAT16: "FP16", onnx.TensorProto.BFLOAT16: "BF16"}
     graph = onnx.load(model.path, load_external_data=False).graph
-    found = {_FLAGS[kind] for kind in _types(graph) if kind in _FLAGS}
+    found = {flags[kind] for kind in _types(graph) if kind in flags}
     if any(node.op_type in _ROUNDING for part in _graphs(graph) for node in part.node):
         found.add("INT8")
     return tuple(sorted(found))
@@ -35,7 +38,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [])):
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 yield from _graphs(inner)
 
 
@@ -47,5 +50,5 @@ def _types(graph: onnx.GraphProto) -> Iterator[int]:
             for attribute in node.attribute:
                 if attribute.name == "to" and node.op_type == "Cast":
                     yield attribute.i
-                elif attribute.type == onnx.AttributeProto.TENSOR:
+                elif attribute.HasField("t"):
                     yield attribute.t.data_type

@@ -178,7 +178,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     stood = {what: fit.came for what, fit in fitted.items() if fit.came is not None}
     if not stood:
         return outcome
-    nearer = [what for what, came in stood.items() if not came.comparable or outcome.before < came.loss]
+    nearer = [what for what, came in stood.items() if not came.comparable or outcome.before < 0.999 * came.loss]
     came = next(iter(stood.values()))
     return replace(
         outcome,
