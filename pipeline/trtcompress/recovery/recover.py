@@ -28,6 +28,9 @@ VERSION = 17
 TRAINING = "training"
 """Folder of the checkpoints, beside the samples."""
 
+ROUNDING = 1e-3
+"""Share by which the loss of one student may differ from pass to pass, with norms put back or not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered(Model):
@@ -178,7 +181,7 @@ def _train(request: Request, job: Job, told: Told) -> Outcome | None:
     stood = {what: fit.came for what, fit in fitted.items() if fit.came is not None}
     if not stood:
         return outcome
-    nearer = [what for what, came in stood.items() if not came.comparable or outcome.before < 0.999 * came.loss]
+    nearer = [what for what, came in stood.items() if came.comparable and outcome.before < (1 - ROUNDING) * came.loss]
     came = next(iter(stood.values()))
     return replace(
         outcome,
