@@ -446,6 +446,7 @@ def test_a_connection_that_breaks_in_a_file(
 ):
     server.program(program, LOSES.format(program=program, condition=condition, loses=loses))
     refused(remote(project, tmp_path, server), 24, "connection broke", doing)
+    wait_until(lambda: not list(server.kept.glob("*/.*.partial")))  # what arrived is sorted there without a connection
     nothing_half_there(tmp_path, server)
     (server.folder / "bin" / program).unlink()
     again = remote(project, tmp_path, server)
