@@ -1,5 +1,7 @@
 """Packaged models on a real Triton Inference Server, asked over HTTP and gRPC."""
 
+import os
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -310,6 +312,19 @@ def test_ports_that_are_taken_again_and_again_are_told(server: Server, given_por
     with pytest.raises(ServingError, match=r"(?s)tritonserver ended with 1.*already in use"), tritonserver(tmp_path):
         pass
     assert left == []
+
+
+def test_another_python_that_comes_first_on_PATH_is_not_taken(graphs, tmp_path: Path, monkeypatch):
+    """The embedded Python looks for its library beside `python3`; this one's is empty."""
+    other, version = tmp_path / "other", sysconfig.get_python_version()
+    for path in (other / "bin/python3", other / f"lib/python{version}/os.py", other / f"lib/python{version}/struct.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o755)
+    options = {"format": "triton-python", "axes": MODELS["cnn"][1], "options": TritonOptions()}
+    write_repository(engine_of(graphs["cnn"]), CPU, tmp_path / "served", name="cnn", **options)
+    monkeypatch.setenv("PATH", f"{other / 'bin'}:{os.environ['PATH']}")
+    with tritonserver(tmp_path / "served") as running:
+        assert running.model_ready("cnn"), running.log_text()
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,8 @@ def _in_wheel() -> Installed | None:
         )
     environment = {
         "LD_LIBRARY_PATH": f"{home.parents[1] / 'nvidia_pytriton.libs'}:{library.parent}",
-        "PYTHONHOME": sys.base_prefix,
+        # The embedded Python finds its library beside the first python3 on PATH, which may be another's.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
     }
-    # The embedded Python ignores PYTHONPATH, but looks into the folder that it was started in first.
+    # It ignores PYTHONHOME and PYTHONPATH, but looks into the folder that it was started in first.
     return Installed(binary, home / "backends", stub, environment, Path(sysconfig.get_path("purelib")))
