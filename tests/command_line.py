@@ -84,7 +84,7 @@ def heed_signals() -> None:
 def program(*args: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ran:
     """Run the installed program to its end."""
     process = start(*args, cwd=cwd, env=env)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=840)
     return Ran(process.returncode, out, err)
 
 

@@ -26,7 +26,7 @@ def run(kit: Path, script: str, *arguments: object, python: Path | str = sys.exe
     """Run `./build` or `./validate`; `more` are environment variables."""
     environment = {**os.environ, "PYTHON": str(python), **more}
     command = [str(kit / script), *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=840)
     return Done(ran.returncode, ran.stdout, ran.stderr)
 
 

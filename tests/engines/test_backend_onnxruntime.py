@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -45,6 +47,16 @@ def test_the_engine_is_the_optimized_model_and_the_graph_stays(cnn: Path, tmp_pa
     assert "Relu" not in kinds
     assert engine.details["operators"] == f"7 -> {len(kinds)}"
     assert engine.details["threads"] == "1"
+
+
+def test_only_a_graph_that_was_not_optimized_is_when_it_is_loaded(cnn: Path, tmp_path: Path):
+    """As the reference is: unfused, a file that `validate` gets would take many times as long."""
+    engine = compile_cpu(cnn, tmp_path / "out")
+    levels = []
+    for each in (engine, replace(engine, path=cnn)):
+        with backend_for(CPU).open(each) as runner:
+            levels.append(runner._runner.sess.get_session_options().graph_optimization_level)
+    assert levels == [ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL]
 
 
 def test_the_engine_answers_as_the_graph_does(cnn: Path, tmp_path: Path):

@@ -24,7 +24,7 @@ def sleeper(seconds: float, log: list[str] | None = None, name: str = "") -> Nul
 
 
 def test_percentiles_rise_and_the_slower_one_is_slower():
-    speeds = time_pair(sleeper(0.001), sleeper(0.004), FEEDS, seconds=0.15)
+    speeds = time_pair(sleeper(0.001), sleeper(0.02), FEEDS, seconds=0.15)
     assert [speed.engine.batch for speed in speeds] == [1, 4]
     for speed in speeds:
         for side in (speed.engine, speed.reference):

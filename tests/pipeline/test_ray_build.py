@@ -176,7 +176,7 @@ def test_a_signal_ends_it(nodes: RayNodes, tmp_path: Path, outside: bool, number
     process = start(*arguments(nodes, tmp_path / "out", config, outside=outside), env=nodes.environment)
     wait_for(process, lambda: read_on(config.parent))
     process.send_signal(number)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=840)
     assert (process.returncode, out) == (code, ""), err
     assert "interrupted" in err
     assert "nothing half-written is left" in err
@@ -199,7 +199,7 @@ def test_a_node_that_joins_takes_what_waits(nodes: RayNodes, tmp_path: Path, out
     assert set(reading().values()) == {"a", "b", "d"}
     for config in configs.values():
         (config.parent / "go").touch()
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=840)
     nodes.kill("d")
     assert process.returncode == 0, err
     assert len(re.findall("Ray node .* joined, and takes work", err)) == 1
@@ -216,7 +216,7 @@ def test_a_node_that_dies_loses_nothing(nodes: RayNodes, tmp_path: Path, outside
     nodes.kill(first)
     wait_for(process, lambda: not Path(f"/proc/{pid}").exists())
     (config.parent / "go").touch()
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=840)
     assert process.returncode == 0, err
     assert "cpu-int8" in out
     assert "raylet" not in out + err
@@ -238,7 +238,7 @@ def test_no_node_is_left(nodes: RayNodes, tmp_path: Path) -> None:
     wait_for(process, lambda: read_on(config.parent))
     for name in list(nodes.nodes):
         nodes.kill(name)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=840)
     assert (process.returncode, out) == (24, ""), err
     assert "is gone; what it was at is done again elsewhere" in err
     assert "no node of the Ray cluster is left that serves it" in err

@@ -275,7 +275,7 @@ def test_what_looks_after_the_builds_ended_starts_no_cluster() -> None:
         "        pass\n"
         "    print('ended')\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=840)
     assert (ran.stdout, ran.returncode) == ("ended\n", 0), ran.stderr
 
 

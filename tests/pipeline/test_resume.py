@@ -37,7 +37,7 @@ def test_the_command_line_goes_on_after_a_kill(tmp_path: Path):
     finished = {path.parent.name for path in tmp_path.glob(f"store/objects/*/*/{ENTRY}")}
     assert finished
     again = start(config, tmp_path)
-    out, err = again.communicate(timeout=300)
+    out, err = again.communicate(timeout=840)
     assert again.returncode == 0, err
     assert '"verdict": "pass"' in out
     assert err.count("reused") == len(finished)

@@ -100,7 +100,7 @@ def made(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
     """What each of two processes came to."""
     folder = tmp_path_factory.mktemp("across")
     run = [subprocess.Popen([sys.executable, __file__, str(folder), str(rank)], env=os.environ) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in run] == [0, 0]
+    assert [process.wait(timeout=840) for process in run] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
