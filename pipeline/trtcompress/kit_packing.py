@@ -80,6 +80,7 @@ def pack_kit(sources: KitSources, folder: Path) -> str:
             scored_later=tuple(metric for metric in sources.metrics if metric not in there),
             notes=tuple(notes),
             budget=options.weight_streaming_budget or AUTOMATIC,
+            asked=options.version or "",
         )
         with store_errors(folder):
             write_kit(contents, target, golden, folder)

@@ -115,6 +115,7 @@ class KitContents:
         scored_later: metrics that `import-results` computes of the outputs, which the device keeps for it.
         notes: what is to be known of the kit.
         budget: of GPU memory for weights that are streamed, as the config has it.
+        asked: the release of TensorRT that has to build, by its major and minor version; empty: any of these majors.
     """
 
     name: str
@@ -129,3 +130,4 @@ class KitContents:
     scored_later: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     budget: str = AUTOMATIC
+    asked: str = ""

@@ -52,6 +52,7 @@ def write_kit(contents: KitContents, target: Target, golden: Sequence[GoldenBatc
         "target": target.name,
         "title": target.title,
         "tensorrt": target.tensorrt,
+        "asked": contents.asked,
         "dla": target.dla,
         "models": models,
         "profiles": contents.profiles,

@@ -26,7 +26,7 @@ def build(kit: Kit, implicit: bool = False, dla: int | None = None, force: bool 
     Raises:
         KitError: another TensorRT than the kit is for, no space, or TensorRT refused a graph (the others are built).
     """
-    trt = api.load(kit.releases)
+    trt = api.load(kit.releases, kit.asked)
     names = [name for name in kit.facts["models"] if name != IMPLICIT]
     if implicit or dla is not None:
         if IMPLICIT not in kit.facts["models"]:

@@ -89,6 +89,11 @@ class Kit:
         return [(release, version) for release, version in self.facts["tensorrt"]]
 
     @property
+    def asked(self) -> str:
+        """The release of TensorRT that has to build (`tensorrt.version` of the config); empty: any."""
+        return str(self.facts["asked"])
+
+    @property
     def profiles(self) -> list[dict[str, list[list[int]]]]:
         """Least, usual and greatest shape of each input that has a dynamic axis: of the whole, then of each part."""
         found: list[dict[str, list[list[int]]]] = self.facts["profiles"]

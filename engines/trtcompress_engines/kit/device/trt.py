@@ -22,11 +22,11 @@ NUMPY = {"FLOAT": "f4", "HALF": "f2", "INT8": "i1", "INT32": "i4", "INT64": "i8"
 """numpy's type of each type of TensorRT; its own `nptype` fails with some versions of numpy."""
 
 
-def load(releases: Sequence[tuple[str, str]]) -> Any:
-    """TensorRT, of a major version that the kit is for.
+def load(releases: Sequence[tuple[str, str]], asked: str = "") -> Any:
+    """TensorRT, of a major version that the kit is for, or of the release that is asked for.
 
     Raises:
-        KitError: it is not installed, or of another major version.
+        KitError: it is not installed, or of another version.
     """
     try:
         import tensorrt
@@ -40,6 +40,9 @@ def load(releases: Sequence[tuple[str, str]]) -> Any:
         told = ", ".join(f"{version} ({release})" for release, version in releases)
         what = "this kit is for TensorRT {}, and this device has {}: it carries {}"
         raise KitError(what.format(" or ".join(map(str, wanted)), tensorrt.__version__, told))
+    if asked and version_of(tensorrt)[:2] != tuple(int(part) for part in asked.split(".")[:2]):
+        what = "this kit is for TensorRT {} (tensorrt.version of its config), and this device has {}"
+        raise KitError(what.format(asked, tensorrt.__version__))
     return tensorrt
 
 

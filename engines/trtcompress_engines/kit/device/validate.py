@@ -122,7 +122,7 @@ def _tensorrt(kit: Kit) -> tuple[Open, dict[str, str]]:
     from . import trt as api
     from .buffers import open_device
 
-    trt = api.load(kit.releases)
+    trt = api.load(kit.releases, kit.asked)
     device = open_device()
 
     def opened(name: str) -> tuple[Any, dict[str, Any]]:

@@ -45,15 +45,16 @@ build() { # name, graph, options
         refused="$refused $1"
         return
     fi
-    major=$(version_of "$log" | cut -c1)
-    case $(cat "$kit/majors") in
-    *"$major"*)
+    number=$(version_of "$log")
+    case $number in
+    "$(cat "$kit/number")"*)
         rm -f "$here/engines/$1.key"
         mv "$plan.partial" "$plan" && key_of "$2" "$3" >"$here/engines/$1.key" || fail 25 "no space in $here"
         ;;
     *)
         rm -f "$plan.partial"
-        fail 3 "this kit is for TensorRT $(cat "$kit/majors"), and this device has $major"
+        told=$(awk -v n="$number" 'BEGIN { print int(n / 1000) "." int(n % 1000 / 100) "." n % 100 }')
+        fail 3 "this kit is for TensorRT $(cat "$kit/release"), and this device has $told"
         ;;
     esac
 }
