@@ -1,5 +1,6 @@
 """Versions of a served model: beside each other on disk, one of them served, switched while a server looks on."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -73,6 +74,16 @@ def test_the_first_package_may_be_a_plain_one(tmp_path: Path):
     assert roll_back(repository, "m") == [Switched("m", 1, 2, (1, 2))]
     check_repository(repository)
     assert read_served(repository, "m", {}).graph.path.parent.name == "1", "what serve-check and tune look at"
+
+
+def test_a_number_that_begins_with_a_zero_is_no_version(tmp_path: Path):
+    repository = made(tmp_path, 1)
+    shutil.copytree(repository / "m/1", repository / "m/007")
+    assert state(repository / "m") == (1, (1,))
+    with tritonserver(repository) as server:
+        index = tritonclient.http.InferenceServerClient(server.http).get_model_repository_index()
+    assert [(model["name"], model["version"]) for model in index] == [("m", "1")]
+    assert add_versions(made(tmp_path, 2), repository) == [Switched("m", 2, 1, (1, 2))]
 
 
 def test_equal_packages_are_one_version(tmp_path: Path):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+_NUMBER = re.compile("[1-9][0-9]*").fullmatch
+
 
 def versions(folder: Path) -> tuple[int, ...]:
-    """The versions of a model that lie there, in order."""
-    found = [int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()]
-    return tuple(sorted(number for number in found if number > 0))
+    """The versions of a model that lie there, in order; Triton passes over numbers that begin with a zero."""
+    return tuple(sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _NUMBER(entry.name)))
 
 
 def served_version(folder: Path, config: Any) -> int:
