@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than there are cores, since tests also wait, for servers and for kills; four at the most, for their memory.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1))')
 
 .PHONY: setup demo demo-ocr test check bench campaign clean
 
@@ -21,7 +23,7 @@ demo-ocr: setup
 
 test: check
 	sh docker/install-tests.sh
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .
