@@ -352,7 +352,7 @@ def test_no_space_says_so(kit, monkeypatch):
     from trtcompress_engines.kit.device import build as building
     from trtcompress_engines.kit.device.kit import Kit, KitError
 
-    monkeypatch.setattr(building.api, "load", lambda releases: type("trt", (), {"__version__": "8.5.2"}))
+    monkeypatch.setattr(building.api, "load", lambda releases, asked: type("trt", (), {"__version__": "8.5.2"}))
     monkeypatch.setattr(building.shutil, "disk_usage", lambda path: type("usage", (), {"free": 10}))
     with pytest.raises(KitError, match=r"no space: reference needs .* MB in .*, and 0 MB are free") as caught:
         building.build(Kit(kit))
