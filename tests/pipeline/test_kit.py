@@ -320,8 +320,9 @@ def test_another_major_version_of_tensorrt_is_refused(kit, old_kit):
     assert (ran.code, "this kit is for TensorRT 8 or 10 or 11, and this device has 12.0.0" in ran.err) == (3, True)
     ran = run(kit, "build")
     assert (ran.code, "tensorrt" in ran.err, "nvidia-jetpack" in ran.err) == (3, True, True)
-    ran = on_jetpack_4(old_kit, "build", STAND_IN_TENSORRT="7103")
-    assert (ran.code, "this kit is for TensorRT 8, and this device has 7" in ran.err) == (3, True)
+    for number, told in (("7103", "an older one"), ("101602", "10.16.2")):
+        ran = on_jetpack_4(old_kit, "build", STAND_IN_TENSORRT=number)
+        assert (ran.code, f"this kit is for TensorRT 8, and this device has {told}" in ran.err) == (3, True), ran.err
     assert not list((old_kit / "engines").glob("*.plan*"))
 
 

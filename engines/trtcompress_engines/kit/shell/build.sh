@@ -45,16 +45,15 @@ build() { # name, graph, options
         refused="$refused $1"
         return
     fi
-    number=$(version_of "$log")
-    case $number in
+    case $(version_of "$log") in
     "$(cat "$kit/number")"*)
         rm -f "$here/engines/$1.key"
         mv "$plan.partial" "$plan" && key_of "$2" "$3" >"$here/engines/$1.key" || fail 25 "no space in $here"
         ;;
     *)
         rm -f "$plan.partial"
-        told=$(awk -v n="$number" 'BEGIN { print int(n / 1000) "." int(n % 1000 / 100) "." n % 100 }')
-        fail 3 "this kit is for TensorRT $(cat "$kit/release"), and this device has $told"
+        told=$(release_of "$log")
+        fail 3 "this kit is for TensorRT $(cat "$kit/release"), and this device has ${told:-an older one}"
         ;;
     esac
 }
