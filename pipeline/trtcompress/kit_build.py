@@ -73,6 +73,12 @@ def settings_of(config: BuildConfig, target: Target) -> TargetSettings:
     return next(asked for asked in config.targets if resolve_target(asked.name, known).name == target.name)
 
 
+def asked_release(config: BuildConfig, target: Target) -> str:
+    """The release of TensorRT that has to build for a card or on a device; empty: any."""
+    section = settings_of(config, target).tensorrt or config.tensorrt
+    return (section.version or "") if target.how in ("local", "kit") else ""
+
+
 def _model(build_dir: Path, name: str) -> Model:
     path = build_dir / "models" / name / "model.onnx"
     if not path.is_file():

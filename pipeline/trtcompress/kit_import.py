@@ -19,6 +19,7 @@ from .asked import known_targets
 from .assemble import MANIFEST, only_writer
 from .codec import encode
 from .config import BuildConfig
+from .kit_build import asked_release
 from .kit_choice import choose_measured, gate_of
 from .kit_digests import KITS, check_kit, is_noted
 from .kit_record import retarget, with_plans
@@ -27,6 +28,7 @@ from .kit_results import KitEngine, KitResults, metric_result, read_results
 from .kit_scores import KeptOutputs, missing
 from .outcome import BuildResult
 from .packed_again import pack_stale, tell_stale
+from .remote_record import is_asked
 from .report import REPORT
 
 _NO_JETSON = ("x86_64", "i686", "AMD64")
@@ -68,7 +70,7 @@ def import_results(
         scores = KeptOutputs(build_dir, config, device, path.parent, base)
         before = next((one["shipped"] for one in facts["validations"] if one["target"] == target), "")
         validation = join(facts, results, GateLimits(**config.gates.model_dump()), str(path), scores)
-        facts["devices"][target]["notes"] += _doubts(results, device)
+        facts["devices"][target]["notes"] += _doubts(results, device, asked_release(config, device))
         if not is_noted(build_dir, results.kit.digest):
             told = (
                 f"the kit of these results is none that this build folder has noted ({KITS}): its graphs are the same"
@@ -224,11 +226,14 @@ def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> 
     return [f"{name} was not measured: it was not built there" for name in names if name not in measured]
 
 
-def _doubts(results: KitResults, device: Target) -> list[str]:
+def _doubts(results: KitResults, device: Target, asked: str) -> list[str]:
     """A Jetson tells its board or, where that cannot be seen, an ARM processor; what was tried elsewhere does not."""
-    if device.how != "kit" or results.device.model not in _NO_JETSON:
-        return []
-    return [f"these results name {results.device.model}, which is no {device.name}: were they measured on the device?"]
+    model, version, found = results.device.model, results.device.tensorrt, []
+    if device.how == "kit" and model in _NO_JETSON:
+        found.append(f"these results name {model}, which is no {device.name}: were they measured on the device?")
+    if not is_asked(asked, version):
+        found.append(f"these results are of TensorRT {version or 'of no known version'}, and {asked} was asked for")
+    return found
 
 
 def _build(build_dir: Path) -> tuple[dict[str, Any], BuildConfig]:

@@ -15,12 +15,13 @@ from .as_built import shipped_as_built
 from .asked import known_targets
 from .assemble import only_writer
 from .config import BuildConfig, Loaded
+from .kit_build import asked_release
 from .kit_import import import_results
 from .packed_again import SERVED
 from .remote import parse_remote
 from .remote_build import Brought, Tell, build_there, built_before
 from .remote_host import Host, Hosts, choose, fits
-from .remote_kit import Measured, asked_release, is_measured, measure_there, why_unmeasured
+from .remote_kit import Measured, is_measured, measure_there, why_unmeasured
 from .remote_record import read_record
 from .remote_report import pack_and_tell, tell_in_report
 from .report import REPORT
@@ -76,11 +77,10 @@ def find_hosts(
         )
     hosts = Hosts(remotes)
     if build_dir is None or not _all_there(build_dir, {target.name: asked[target.name] for target in needing}):
-        cards = [target for target in needing if target.how == "local"]
-        for target in cards:
+        # a device that is none of the machines is left to its kit, where they serve other targets
+        served = [target for target in needing if target.how == "local" or any(fits(host, target) for host in hosts)]
+        for target in served or needing[:1]:
             choose(hosts, target, asked[target.name])
-        if not cards and not any(fits(host, target) for host in hosts for target in needing):
-            choose(hosts, needing[0])
     return hosts
 
 
@@ -137,7 +137,7 @@ def join_remote(build_dir: Path, loaded: Loaded, hosts: Sequence[Host], tell: Te
     for engine, target in shipped_engines(build_dir):
         if engine.built or target.how not in _ELSEWHERE:
             continue
-        if target.how == "kit" and not _has(hosts, build_dir, target):
+        if target.how == "kit" and not _has(hosts, build_dir, target, asked_release(loaded.config, target)):
             tell(f"{target.name}: none of the machines of --remote is one: it is left to its kit")
             continue
         plans, made = _plans_of(build_dir, loaded, engine, target, hosts, tell)
@@ -181,9 +181,9 @@ def _not_built(engine: Engine, target: Target, made: Measured | None) -> Compile
     )
 
 
-def _has(hosts: Sequence[Host], build_dir: Path, target: Target) -> bool:
+def _has(hosts: Sequence[Host], build_dir: Path, target: Target, asked: str) -> bool:
     """Whether a device is among the machines, or all that it made is here."""
-    return _all_there(build_dir, {target.name: ""}) or any(fits(host, target) for host in hosts)
+    return _all_there(build_dir, {target.name: asked}) or any(fits(host, target) for host in hosts)
 
 
 def _plans_of(

@@ -21,7 +21,7 @@ from trtcompress_graph.target import Target
 from .config import BuildConfig, Loaded
 from .digests import digest_of, file_digest
 from .files import write_text
-from .kit_build import settings_of, sources_of
+from .kit_build import asked_release, settings_of, sources_of
 from .kit_packing import pack_kit
 from .kit_results import KitResults, read_results
 from .packaging import BROUGHT
@@ -53,12 +53,6 @@ class Measured:
     results: Path | None
     said: str = ""
     problem: RemoteError | None = None
-
-
-def asked_release(config: BuildConfig, target: Target) -> str:
-    """The release of TensorRT that has to build for a card; empty: any. A device has its own (see `for_builder`)."""
-    section = settings_of(config, target).tensorrt or config.tensorrt
-    return (section.version or "") if target.how == "local" else ""
 
 
 def why_unmeasured(host: Host, target: Target, config: BuildConfig) -> str:

@@ -251,11 +251,26 @@ def test_another_release_than_the_config_asks_for_does_not_build(built: Path, tm
     told = "this kit is for TensorRT 8.5 (tensorrt.version of its config), and this device has 8.4.1"
     assert (ran.code, told in ran.err) == (3, True), ran.err
     ran = on_jetpack_4(xavier, "build", STAND_IN_TENSORRT="8003")
-    told = "this kit is for TensorRT 8.2, and this device has 8.0.3"
+    told = "this kit is for TensorRT 8.2 (tensorrt.version of its config), and this device has 8.0.3"
     assert (ran.code, told in ran.err) == (3, True), ran.err
     assert [*orin.glob("engines/*.plan*"), *xavier.glob("engines/*.plan*")] == []
-    assert on_jetpack(orin, "build", tensorrt="8.5.2").code == 0
     assert on_jetpack_4(xavier, "build", STAND_IN_TENSORRT="8201").code == 0
+
+    assert on_jetpack(orin, "build", tensorrt="8.5.2").code == 0
+    assert on_jetpack(orin, "validate", *SECONDS, tensorrt="8.5.2").code == 0
+    measured, report = orin / "results/results.json", tmp_path / "out/small/report.md"
+    doubt = "these results are of TensorRT 8.4.1, and 8.5 was asked for"
+    done("import-results", tmp_path / "out/small", measured)
+    assert doubt not in report.read_text()
+    measured.write_text(measured.read_text().replace("8.5.2", "8.4.1"))
+    done("import-results", tmp_path / "out/small", measured)
+    assert doubt in report.read_text()
+
+
+def test_jetpack_4_builds_again_what_another_release_built(xavier: Path):
+    for number, told in (("8003", "building"), ("8201", "building"), ("8201", "there already")):
+        ran = on_jetpack_4(xavier, "build", STAND_IN_TENSORRT=number)
+        assert (ran.code, f"trt-int8: {told}" in ran.out) == (0, True), ran.err
 
 
 def test_a_plan_without_weights_is_refused_before_work(built: Path):

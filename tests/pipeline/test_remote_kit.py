@@ -520,6 +520,21 @@ def test_another_device_is_refused_before_work(project: Path, tmp_path: Path, se
     assert "jetson-agx-orin: none of the machines of --remote is one: it is left to its kit" in ran.err
 
 
+def test_a_device_of_another_release_than_is_asked_for_is_refused_before_work(
+    project: Path, tmp_path: Path, server: SshServer
+):
+    jetson(server)
+    python(server, version="8.4.1")
+    asked = ("--set", 'tensorrt.version="8.5"')
+    ran = remote(project, tmp_path / "out", server, *asked, target="jetson-agx-orin")
+    refused(ran, 2, "TensorRT 8.4.1 is installed on", "8.5 was asked for")
+    assert not (tmp_path / "out").exists()
+    python(server, version="8.5.2")
+    ran = remote(project, tmp_path / "out", server, *asked, target="jetson-agx-orin")
+    assert ran.code == 0, ran.err
+    joined(tmp_path / "out", "jetson-agx-orin")
+
+
 def test_compile_builds_on_a_jetson_too(project: Path, tmp_path: Path, server: SshServer):
     server.program("trtexec", f'#!/bin/sh\nexec {sys.executable} {STAND_INS / "trtexec"} "$@"\n')
     made = ("compile", project / "small.onnx", "--axis", "x.batch=1,2,4", "--target", "jetson-xavier-nx")

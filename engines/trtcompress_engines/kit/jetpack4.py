@@ -90,9 +90,10 @@ def write_shell(
         ],
     )
     _lines(out / "scored-later", [(", ".join((*contents.metrics, *contents.scored_later)),)])
-    # as trtexec writes it, 8201 for 8.2.1
-    _lines(out / "number", [("".join(contents.asked.split(".")[:2]) or "8",)])
-    _lines(out / "release", [(contents.asked or "8",)])
+    # how the number of TensorRT begins that trtexec writes, 8201 for 8.2.1, and what is told of it
+    asked = Release("classic", contents.asked).number if contents.asked else (8,)
+    _lines(out / "number", [("".join(str(part) for part in asked),)])
+    _lines(out / "release", [(f"{contents.asked} (tensorrt.version of its config)" if contents.asked else "8",)])
     _lines(out / "dla", [(str(target.dla),)])
     like = [batch for batch in golden if not fixed or _times_of(batch) == _times_of(first)]
     chosen = like[: SCORED if contents.metrics or contents.scored_later else GOLDEN]

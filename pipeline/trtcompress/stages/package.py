@@ -69,7 +69,7 @@ def _runs_the_reference(inputs: Mapping[str, Any]) -> bool:
 
 @stage(
     output="packages",
-    version=14,
+    version=15,
     leaves=".",
     scope="target",
     libs=("onnxruntime", "numpy", "pillow"),

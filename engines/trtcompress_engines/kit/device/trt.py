@@ -35,14 +35,13 @@ def load(releases: Sequence[tuple[str, str]], asked: str = "") -> Any:
             "install JetPack's packages (sudo apt install nvidia-jetpack); without it: validate --backend onnxruntime"
         )
         raise KitError(f"TensorRT's Python module cannot be imported ({error}): {hint}") from None
-    wanted = sorted({int(version.split(".")[0]) for _, version in releases})
-    if int(tensorrt.__version__.split(".")[0]) not in wanted:
-        told = ", ".join(f"{version} ({release})" for release, version in releases)
-        what = "this kit is for TensorRT {}, and this device has {}: it carries {}"
-        raise KitError(what.format(" or ".join(map(str, wanted)), tensorrt.__version__, told))
+    what = "this kit is for TensorRT {}, and this device has {}"
     if asked and version_of(tensorrt)[:2] != tuple(int(part) for part in asked.split(".")[:2]):
-        what = "this kit is for TensorRT {} (tensorrt.version of its config), and this device has {}"
-        raise KitError(what.format(asked, tensorrt.__version__))
+        raise KitError(what.format(asked + " (tensorrt.version of its config)", tensorrt.__version__))
+    wanted = sorted({int(version.split(".")[0]) for _, version in releases})
+    if version_of(tensorrt)[0] not in wanted:
+        told = ", ".join(f"{version} ({release})" for release, version in releases)
+        raise KitError((what + ": it carries {}").format(" or ".join(map(str, wanted)), tensorrt.__version__, told))
     return tensorrt
 
 

@@ -19,8 +19,21 @@ esac
 mkdir -p "$here/engines" && cd "$here" || fail 4 "cannot write in $here"
 [ ! -f timing.cache ] || cp timing.cache engines/timing.cache || fail 25 "no space in $here" # trtexec writes into it
 
+check_release() { # number, release, file: whether this kit is for that TensorRT; without the file, if it is not
+    case $1 in
+    "$(cat "$kit/number")"*) ;;
+    *)
+        [ -z "$3" ] || rm -f "$3"
+        fail 3 "this kit is for TensorRT $(cat "$kit/release"), and this device has ${2:-an older one}"
+        ;;
+    esac
+}
+
+# before anything is built, where trtexec tells it
+[ -z "$installed" ] || check_release "$installed" "$(echo "$banner" | release_of)" ""
+
 own_cache() { # calibration.cache under the number of this very release: one of another patch is ignored
-    sed "1s/^TRT-[0-9]*/TRT-$(version_of "$last")/" calibration.cache >engines/calibration.cache
+    sed "1s/^TRT-[0-9]*/TRT-$(version_of <"$last")/" calibration.cache >engines/calibration.cache
 }
 
 build() { # name, graph, options
@@ -45,17 +58,9 @@ build() { # name, graph, options
         refused="$refused $1"
         return
     fi
-    case $(version_of "$log") in
-    "$(cat "$kit/number")"*)
-        rm -f "$here/engines/$1.key"
-        mv "$plan.partial" "$plan" && key_of "$2" "$3" >"$here/engines/$1.key" || fail 25 "no space in $here"
-        ;;
-    *)
-        rm -f "$plan.partial"
-        told=$(release_of "$log")
-        fail 3 "this kit is for TensorRT $(cat "$kit/release"), and this device has ${told:-an older one}"
-        ;;
-    esac
+    check_release "$(version_of <"$log")" "$(release_of <"$log")" "$plan.partial"
+    rm -f "$here/engines/$1.key"
+    mv "$plan.partial" "$plan" && key_of "$2" "$3" >"$here/engines/$1.key" || fail 25 "no space in $here"
 }
 
 tell_left_out() { # name: what is asked of its builder and cannot be had here

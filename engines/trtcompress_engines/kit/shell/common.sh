@@ -21,18 +21,21 @@ done
 trtexec=$(command -v trtexec || echo /usr/src/tensorrt/bin/trtexec)
 [ -x "$trtexec" ] || fail 3 "trtexec is not there: install JetPack's packages (sudo apt install nvidia-jetpack)"
 
-version_of() { # log: the number that trtexec prints of TensorRT, 8201 for 8.2.1; none before 8
-    sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' "$1" | head -1
+version_of() { # < log: the number that trtexec prints of TensorRT, 8201 for 8.2.1; none before 8
+    sed -n 's/.*\[TensorRT v\([0-9]*\)\].*/\1/p' | head -1
 }
 
-release_of() { # log: the same as 8.2.1
-    version_of "$1" |
-        awk '{ m = $1 < 100000 ? 1000 : 10000; print int($1 / m) "." int($1 % m / 100) "." $1 % 100 }'
+release_of() { # < log: the same as 8.2.1
+    version_of | awk '{ m = $1 < 100000 ? 1000 : 10000; print int($1 / m) "." int($1 % m / 100) "." $1 % 100 }'
 }
 
-key_of() { # graph, options: what an engine is built of; one of another graph, options or scales is none of this kit's
+banner=$("$trtexec" --help </dev/null 2>&1 | grep '\[TensorRT v' | head -1)
+installed=$(echo "$banner" | version_of)
+
+key_of() { # graph, options: what an engine is built of, and by; one of others is none of this kit's
     {
         echo "$2"
+        echo "$installed"
         find "$(dirname "$here/$1")" -type f | LC_ALL=C sort | while read -r file; do sha256sum <"$file"; done
         case $2 in
         *--calib=*) sed 1d "$here/calibration.cache" ;;

@@ -158,7 +158,7 @@ done <"$work/models"
 
 model=$(cat /proc/device-tree/model 2>/dev/null | tr -d '\0"\\')
 release=$(head -1 /etc/nv_tegra_release 2>/dev/null | tr -d '"\\')
-version=$(release_of "$work/log")
+version=$(release_of <"$work/log")
 {
     printf '{"version": 1, "kit": {%s, "digest": "%s"},\n' "$(cat "$kit/kit")" "$(sha256sum "$here/SHA256SUMS" | cut -d' ' -f1)"
     printf ' "backend": "tensorrt", "golden": %s, "usual_batch": %s,\n' "$(cat "$kit/count")" "$usual"
