@@ -107,11 +107,17 @@ def onnxsim(recovery: Recovery, kept: float, full: Path, cut: Path, out: Path) -
     import onnxsim as peer
 
     from onnxsim_peer import onnxsim as cut_graph
+    from trtcompress_engines.parsed_graphs import brought_down
+    from trtcompress_graph.load import read_model
 
     held = list(recovery.samples())
     aside = cut.with_suffix(".aside.onnx")
     cut_graph(full, kept, held, aside, wanda=False)
     simplified(aside, cut)
+    # its training writes opset 17 and takes nodes of a later one for such
+    full, cut = (
+        brought_down(read_model(path), 17, frozenset(), path.with_suffix(".17.onnx"))[0].path for path in (full, cut)
+    )
     started, seconds = time.monotonic(), recovery.minutes * 60
     original, best = onnx.load(full), onnx.load(cut)
     best = peer.apply_pruning_finetune_cpp(original, best, calibration_data=held[:16])
