@@ -135,6 +135,8 @@ def onnxsim(recovery: Recovery, kept: float, full: Path, cut: Path, out: Path) -
         took = time.monotonic() - began
         if took > left:
             break  # it cannot be stopped half-way: what took longer than was left does not count
+        if tuned == best:
+            break  # it finds no block that it can train: the closed form stands
         best = tuned
         onnx.save(best, out)
         steps = max(20, int(steps * (left - took) / took * 0.8))
