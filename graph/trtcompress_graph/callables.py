@@ -32,7 +32,7 @@ def load_callable(name: str, base: Path) -> Callable[..., Any]:
         UsageError: the module cannot be imported, or has no such function.
     """
     module_name, _, attribute = name.partition(":")
-    _put_first(base)
+    _put_first(base.resolve())
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -49,15 +49,17 @@ def load_callable(name: str, base: Path) -> Callable[..., Any]:
 
 
 def _put_first(base: Path) -> None:
-    """Let what lies in `base` go before everything else, before what is loaded under its names too."""
-    _bases.add(base.resolve())
-    if sys.path[:1] == [str(base)]:
-        return
-    sys.path[:] = [str(base), *(place for place in sys.path if place != str(base))]
-    others = _bases - {base.resolve()}
+    """Let what lies in `base` go before everything else, before what is loaded under its names too.
+
+    Looks for two files a module that is loaded: some milliseconds.
+    """
+    _bases.add(base)
+    if sys.path[:1] != [str(base)]:
+        sys.path[:] = [str(base), *(place for place in sys.path if place != str(base))]
+    others = _bases - {base}
     for name, module in list(sys.modules.items()):
-        here = (base / f"{name}.py").is_file() or (base / name).is_dir()
-        if "." not in name and here and _homes(module) & others:
+        here = "." not in name and ((base / f"{name}.py").is_file() or (base / name).is_dir())
+        if here and _homes(module) & others:
             for loaded in [n for n in sys.modules if n == name or n.startswith(f"{name}.")]:
                 del sys.modules[loaded]
     importlib.invalidate_caches()

@@ -41,6 +41,24 @@ def test_each_folder_gets_its_own_modules_in_one_process(tmp_path: Path):
     assert found == ["aaa", "bbb", "aaa", "aaa", "bbb"]
 
 
+def test_the_folder_that_one_is_in_has_its_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = project(tmp_path / "first", "a"), project(tmp_path / "second", "b")
+    found = []
+    for folder in (first, second, first):
+        monkeypatch.chdir(folder)
+        found.append(load_callable("entering:words", Path())())
+    assert found == ["aaa", "bbb", "aaa"]
+
+
+def test_a_module_that_came_since_goes_before_one_of_another_folder(tmp_path: Path):
+    first, second = project(tmp_path / "first", "a"), tmp_path / "second"
+    second.mkdir()
+    (second / "other.py").write_text("def f(): ...\n")
+    assert load_callable("entering:words", first)() == "aaa"
+    load_callable("other:f", second)
+    assert load_callable("entering:words", project(second, "b"))() == "bbb"
+
+
 def test_a_module_is_loaded_once_and_others_stay_loaded(tmp_path: Path):
     first, second = project(tmp_path / "first", "a"), tmp_path / "second"
     second.mkdir()
