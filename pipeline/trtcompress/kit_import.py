@@ -227,7 +227,10 @@ def _notes(validation: Mapping[str, Any], measured: Mapping[str, KitEngine]) -> 
 
 
 def _doubts(results: KitResults, device: Target, asked: str) -> list[str]:
-    """A Jetson tells its board or, where that cannot be seen, an ARM processor; what was tried elsewhere does not."""
+    """Whether they are of another device or release than the build is for.
+
+    A Jetson tells its board or, where that cannot be seen, an ARM processor; what was tried elsewhere does not.
+    """
     model, version, found = results.device.model, results.device.tensorrt, []
     if device.how == "kit" and model in _NO_JETSON:
         found.append(f"these results name {model}, which is no {device.name}: were they measured on the device?")
